@@ -1,0 +1,19 @@
+"""The host's side of qemubox: everything between containerd and the virtual machine.
+
+Read it in this order to follow one container from `start` to exit:
+
+    entry.py        the shim binary: which of start, delete, -info, -v it is
+    start.py        bind the socket, fork the daemon, tell containerd where it listens
+    daemon.py       the daemon: serves the task API until containerd says Shutdown
+    task/           the task service: containers, their processes, their states, their streams
+    sandbox.py      one virtual machine and the connection to vminitd in it
+    rootfs/         snapshotter mounts become disks
+    vm/             QEMU: the machine as a value, its devices, vsock, the process
+    journal.py      what exists on the host because of this container, written before it is made
+    delete.py       what containerd runs when a shim is gone: plays the journal backwards
+
+One asyncio loop per daemon. Everything runs on it except file work that may block
+(layer conversion, sparse copies), which goes to a thread. QEMU and all helpers are
+started from the main thread, because they ask the kernel to die with the thread that
+started them (prctl(2), PR_SET_PDEATHSIG).
+"""

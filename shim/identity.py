@@ -1,0 +1,33 @@
+"""Who a shim works for: one container id, in one namespace, of one containerd.
+
+Ids repeat between namespaces and between containerds on one host, and may be as long
+as 76 + 64 characters, so everything on the host is named by a hash of all three.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+DEFAULT_SOCKET_DIR = "/run/containerd/s"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`address` is containerd's gRPC socket, as it stands in `-address`."""
+
+    address: str
+    namespace: str
+    container_id: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 in hex over address, namespace and id, joined as containerd's own shim joins them."""
+        return hashlib.sha256("/".join((self.address, self.namespace, self.container_id)).encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """24 hex digits: the name of this container's directory, machine and disks on the host."""
+        return self.digest[:24]
+
+    def socket_path(self, socket_dir: str = DEFAULT_SOCKET_DIR) -> str:
+        """Where this shim listens: always shorter than the 107 bytes that sun_path holds (unix(7))."""
+        return f"{socket_dir}/{self.digest}"

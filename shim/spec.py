@@ -1,0 +1,232 @@
+"""The OCI runtime specification: what the host must refuse, and what the guest gets.
+
+The specification in the bundle is written for a container on the host. In a machine of
+its own some of it means nothing (cgroup paths, security labels of the host), some of it
+is done by the machine itself (the network namespace without a path), and some cannot be
+given at all (the host's own namespaces). Nothing is dropped silently that would make the
+container less confined or lack what was asked for: that is refused, by name.
+
+Pure: reads no file but those that a small read-only bind mount names.
+https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
+"""
+
+import copy
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shim.errors import SpecError, UnsupportedError
+
+Json = dict[str, "JsonValue"]
+JsonValue = str | int | float | bool | None | list["JsonValue"] | Json
+
+# Bytes that all files copied into one container may have together: they travel in one message of at most 4 MiB.
+FILES_LIMIT: Final = 1 << 20
+FILE_SOURCE_PREFIX: Final = "qemubox-file:"
+
+# A process of the guest kernel's own can only be joined, or shared, with the guest.
+_NAMESPACES_OF_THE_HOST: Final = {
+    "network": "the host's network",
+    "pid": "the host's processes",
+    "ipc": "the host's IPC objects",
+}
+# Character devices that the guest kernel has under the same numbers as the host's.
+_SAME_IN_THE_GUEST: Final = {
+    (1, 3): "null",
+    (1, 5): "zero",
+    (1, 7): "full",
+    (1, 8): "random",
+    (1, 9): "urandom",
+    (5, 0): "tty",
+    (5, 2): "ptmx",
+    (10, 200): "net/tun",
+    (10, 229): "fuse",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """A small file of the host whose content goes into the container."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """The specification for the guest, as JSON, and the files that its mounts name."""
+
+    json: bytes
+    files: tuple[HostFile, ...]
+
+
+def load(bundle: Path) -> Json:
+    """Read config.json of a bundle. Raises SpecError where it is missing or no JSON object."""
+    path = bundle / "config.json"
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SpecError(f"{path}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise SpecError(f"{path}: not a JSON object")
+    return document
+
+
+def for_guest(spec: Json, *, terminal: bool) -> GuestSpec:
+    """What crun in the guest is to be given for `spec`.
+
+    Raises SpecError for what a virtual machine cannot give, UnsupportedError for what
+    qemubox cannot do yet; each names the part of the specification.
+    """
+    guest = copy.deepcopy(spec)
+    process = section(guest, "process")
+    linux = section(guest, "linux")
+    if bool(process.get("terminal", False)) != terminal:
+        raise SpecError(
+            f"process.terminal is {process.get('terminal', False)}, but the task is created with {terminal}"
+        )
+    _refuse_what_is_missing(guest, linux)
+    linux["namespaces"] = [*_guest_namespaces(linux)]
+    linux["devices"] = [*_guest_devices(linux)]
+    linux["resources"] = _guest_resources(section(linux, "resources"))
+    files: list[HostFile] = []
+    guest["mounts"] = [_guest_mount(mount, files) for mount in objects(guest, "mounts")]
+    # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
+    # named run.oci.* would steer crun, and whoever sets a container's annotations must not.
+    for holder, keys in (
+        (guest, ("annotations", "hooks")),
+        (process, ("apparmorProfile", "selinuxLabel")),
+        (linux, ("mountLabel", "cgroupsPath")),
+    ):
+        for key in keys:
+            holder.pop(key, None)
+    guest["process"], guest["linux"] = process, linux
+    return GuestSpec(json=json.dumps(guest, separators=(",", ":")).encode(), files=tuple(files))
+
+
+def netns_path(spec: Json) -> str:
+    """The network namespace that the container is to join; empty where it gets one of its own."""
+    for namespace in objects(section(spec, "linux"), "namespaces"):
+        if namespace.get("type") == "network":
+            return str(namespace.get("path", ""))
+    return ""
+
+
+def section(holder: Json, key: str) -> Json:
+    """The object at `key`, or an empty one. Raises SpecError where something else stands there."""
+    value = holder.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SpecError(f"{key} of the specification is {value!r}, not an object")
+    return value
+
+
+def objects(holder: Json, key: str) -> list[Json]:
+    """The list of objects at `key`, or an empty one. Raises SpecError where something else stands there."""
+    value = holder.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise SpecError(f"{key} of the specification is {value!r}, not a list")
+    found: list[Json] = []
+    for item in value:
+        if not isinstance(item, dict):
+            raise SpecError(f"{key} of the specification holds {item!r}, not an object")
+        found.append(item)
+    return found
+
+
+def _refuse_what_is_missing(guest: Json, linux: Json) -> None:
+    wishes: tuple[tuple[str, object, str], ...] = (
+        ("hooks", guest.get("hooks"), "OCI hooks are not run yet"),
+        ("linux.intelRdt", linux.get("intelRdt"), "the guest has no such hardware"),
+        ("linux.uidMappings", linux.get("uidMappings"), "user namespaces are not supported yet"),
+        (
+            "linux.seccomp.listenerPath",
+            section(linux, "seccomp").get("listenerPath"),
+            "a seccomp agent on the host cannot serve a process in the guest",
+        ),
+        ("linux.netDevices", linux.get("netDevices"), "moving host network devices is not supported"),
+    )
+    for name, value, why in wishes:
+        if value:
+            raise UnsupportedError(f"the specification has {name}: {why}")
+
+
+def _guest_namespaces(linux: Json) -> list[Json]:
+    """The namespaces that crun makes in the guest. The machine itself is the network namespace."""
+    asked = {str(item.get("type")): item for item in objects(linux, "namespaces")}
+    for kind, what in _NAMESPACES_OF_THE_HOST.items():
+        if kind not in asked:
+            raise SpecError(
+                f"the container asks for {what} (no {kind} namespace), which a virtual machine cannot give",
+                hint=f"run it with a {kind} namespace of its own, or with another runtime",
+            )
+    kept: list[Json] = []
+    for kind, item in asked.items():
+        path = item.get("path")
+        if kind == "network":
+            continue
+        if path:
+            raise SpecError(
+                f"the container asks to join the {kind} namespace {path}, which is the host's and not the machine's",
+                hint="give it a namespace of its own",
+            )
+        if kind == "user":
+            raise UnsupportedError("the specification has a user namespace: not supported yet")
+        kept.append({"type": kind})
+    return kept
+
+
+def _guest_devices(linux: Json) -> list[Json]:
+    kept = []
+    for device in objects(linux, "devices"):
+        numbers = (device.get("major"), device.get("minor"))
+        if device.get("type") not in ("c", "u") or numbers not in _SAME_IN_THE_GUEST:
+            raise SpecError(
+                f"the container asks for the device {device.get('path')} ({device.get('type')} {numbers[0]}:{numbers[1]}),"
+                " which is the host's and not the machine's"
+            )
+        kept.append(device)
+    return kept
+
+
+def _guest_resources(resources: Json) -> Json:
+    """Limits that mean the same in the guest; what names the host's CPUs, nodes or disks is left to the host."""
+    kept: Json = {}
+    for key, value in resources.items():
+        if key == "cpu" and isinstance(value, dict):
+            kept[key] = {name: v for name, v in value.items() if name not in ("cpus", "mems")}
+        elif key == "blockIO" and isinstance(value, dict):
+            kept[key] = {name: value[name] for name in ("weight",) if name in value}
+        elif key not in ("network", "rdma", "hugepageLimits"):
+            kept[key] = value
+    return kept
+
+
+def _guest_mount(mount: Json, files: list[HostFile]) -> Json:
+    options = mount.get("options") or []
+    if not isinstance(options, list):
+        raise SpecError(f"mount options of {mount.get('destination')}: {options!r} is not a list")
+    if mount.get("type") != "bind" and not {"bind", "rbind"}.intersection(str(option) for option in options):
+        return mount
+    source, destination = Path(str(mount.get("source", ""))), mount.get("destination")
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        raise SpecError(f"cannot mount {source} at {destination}: {error.strerror}") from error
+    used = sum(os.stat(file.path).st_size for file in files)
+    if not stat.S_ISREG(status.st_mode) or "ro" not in options or status.st_size + used > FILES_LIMIT:
+        raise UnsupportedError(
+            f"the bind mount of {source} at {destination} is not supported yet:"
+            f" only read-only regular files of up to {FILES_LIMIT >> 20} MiB together are"
+        )
+    file = HostFile(name=str(len(files)), path=source)
+    files.append(file)
+    return {**mount, "source": f"{FILE_SOURCE_PREFIX}{file.name}"}
