@@ -21,10 +21,11 @@ _KILL_DEADLINE_S: Final = 2.0
 _MNT_DETACH: Final = 2
 
 
-def reclaim(directory: Path) -> list[str]:
+def reclaim(directory: Path, *, keep_directory: bool = False) -> list[str]:
     """Undo everything in the journal of `directory`, last made first, then remove the directory.
 
     Returns what could not be undone, one line each; then the journal stays for the next try.
+    `keep_directory` leaves the directory, for one whose lock the caller holds and goes on with.
     """
     problems: list[str] = []
     for entry in reversed(Journal(directory).entries()):
@@ -36,7 +37,7 @@ def reclaim(directory: Path) -> list[str]:
             undo(entry)
         except OSError as error:
             problems.append(f"{entry['kind']} {entry.get('path') or entry.get('marker')}: {error.strerror or error}")
-    if not problems:
+    if not problems and not keep_directory:
         shutil.rmtree(directory, ignore_errors=True)
     return problems
 

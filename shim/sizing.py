@@ -39,7 +39,7 @@ def size(spec: Json, bounds: Bounds) -> Size:
     memory_mib = _memory_mib(section(resources, "memory")) or min(bounds.default_memory_mib, bounds.max_memory_mib)
     if memory_mib > bounds.max_memory_mib:
         raise SpecError(
-            f"the memory limit of {memory_mib} MiB is more than the {bounds.max_memory_mib} MiB that a machine may have",
+            f"the memory limit of {memory_mib} MiB is more than a machine may have, {bounds.max_memory_mib} MiB",
             hint="lower the limit, or raise vm.max_memory_mib where the host has more",
         )
     # A quota above the number of vCPUs is no promise of more CPUs than there are: the host's scheduler shares anyway.

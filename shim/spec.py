@@ -190,8 +190,8 @@ def _guest_devices(linux: Json) -> list[Json]:
         numbers = (device.get("major"), device.get("minor"))
         if device.get("type") not in ("c", "u") or numbers not in _SAME_IN_THE_GUEST:
             raise SpecError(
-                f"the container asks for the device {device.get('path')} ({device.get('type')} {numbers[0]}:{numbers[1]}),"
-                " which is the host's and not the machine's"
+                f"the container asks for the device {device.get('path')}"
+                f" ({device.get('type')} {numbers[0]}:{numbers[1]}), which is the host's and not the machine's"
             )
         kept.append(device)
     return kept

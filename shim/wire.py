@@ -5,7 +5,7 @@ containerd runs both commands once per container. The daemon uses the real thing
 Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -46,7 +46,17 @@ def delete_response(*, pid: int, exit_status: int, exited_at_ns: int) -> bytes:
     """containerd.task.v3.DeleteResponse (api/task.proto); `exited_at_ns` counts from 1970."""
     seconds, nanos = divmod(exited_at_ns, 1_000_000_000)
     timestamp = _number(1, seconds) + _number(2, nanos)
-    return _number(1, pid) + _number(2, exit_status) + _tag(3, _BYTES) + _varint(len(timestamp)) + timestamp
+    return _number(1, pid) + _number(2, exit_status) + _block(3, timestamp)
+
+
+def runtime_info(*, name: str, version: str, features: tuple[str, bytes], annotations: Mapping[str, str]) -> bytes:
+    """containerd.types.RuntimeInfo (api/types.proto); `features` is the type URL and the value of an Any."""
+    type_url, value = features
+    message = _block(1, name.encode()) + _block(2, _block(1, version.encode()))
+    message += _block(4, _block(1, type_url.encode()) + _block(2, value))
+    for key, text in annotations.items():
+        message += _block(5, _block(1, key.encode()) + _block(2, text.encode()))
+    return message
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -100,6 +110,10 @@ def _varint(value: int) -> bytes:
 
 def _tag(number: int, kind: int) -> bytes:
     return _varint(number << 3 | kind)
+
+
+def _block(number: int, value: bytes) -> bytes:
+    return _tag(number, _BYTES) + _varint(len(value)) + value
 
 
 def _number(number: int, value: int) -> bytes:

@@ -1,0 +1,26 @@
+"""Every wait of the daemon has a deadline, and all of them stand here, in seconds.
+
+What depends on the host's speed (boot, conversion of layers) is in the configuration.
+"""
+
+from typing import Final
+
+# A call to vminitd that only looks something up or delivers a signal.
+GUEST_CALL_S: Final = 15.0
+# A call behind which crun makes, starts or removes a container; under TCG and load that is seconds.
+GUEST_CRUN_S: Final = 60.0
+# From the end of a process to the last byte of its output at its reader: longer than vminitd's own 30 s.
+DRAIN_S: Final = 35.0
+# vminitd stops processes, unmounts and syncs. After that the machine is ended all the same.
+GUEST_SHUTDOWN_S: Final = 20.0
+# Opening a FIFO's ends, dialling containerd.
+DIAL_S: Final = 5.0
+# One event's delivery, and how long to go on trying while containerd restarts.
+EVENT_CALL_S: Final = 5.0
+EVENT_RETRY_S: Final = 60.0
+# The queue of events at Shutdown; containerd waits 3 s for that call (io.containerd.timeout.shim.shutdown).
+EVENT_FLUSH_S: Final = 2.0
+# Answers under way when the daemon ends.
+SERVER_CLOSE_S: Final = 1.0
+# The anchor process: an interpreter's start.
+ANCHOR_S: Final = 10.0

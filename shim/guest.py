@@ -1,0 +1,54 @@
+"""The shim's view of vminitd: its services, with deadlines, and the machine's end as an error.
+
+A call can end in four ways: an answer, vminitd's own error (GuestError, its status kept),
+a deadline (GuestError, DeadlineExceeded), or the end of the machine, which is told by
+what watches QEMU and not by the connection: vsock says nothing when a machine dies.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from api.guest_ttrpc import ContainersStub, MachineStub, NetworkStub
+from shim.errors import GuestError, MachineError
+from ttrpc import Client, Code, StatusError
+
+_Reply = TypeVar("_Reply")
+
+
+class Guest:
+    """vminitd behind a control connection. `died` is done when the machine is gone; its result says why."""
+
+    def __init__(self, client: Client, died: "asyncio.Future[str]") -> None:
+        self._client = client
+        self._died = died
+        self.machine = MachineStub(client)
+        self.containers = ContainersStub(client)
+        self.network = NetworkStub(client)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the machine is there."""
+        return not self._died.done()
+
+    async def call(self, reply: Awaitable[_Reply], *, deadline_s: float | None) -> _Reply:
+        """Await one stub's answer; None waits for as long as the machine lives.
+
+        Raises GuestError or MachineError.
+        """
+        call = asyncio.ensure_future(reply)
+        try:
+            done, _ = await asyncio.wait({call, self._died}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if call in done:
+                return call.result()
+            if self._died in done:
+                raise MachineError(f"the virtual machine is gone: {self._died.result()}")
+            raise GuestError(Code.DEADLINE_EXCEEDED, f"the guest did not answer within {deadline_s:g} s")
+        except StatusError as error:
+            raise GuestError(error.code, error.message) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.close()

@@ -1,0 +1,16 @@
+"""What the snapshotter hands over becomes disks of the virtual machine.
+
+    mounts.py     pure: what Create's list of mounts means (Plan)
+    template.py   pure: `{{ mount 0 }}` and its like in that list
+    overlay.py    pure: the options of an overlay mount
+    cache.py      a committed layer's directory becomes an EROFS image, once per host
+    erofs.py      runs mkfs.erofs
+    writable.py   the ext4 file that takes the container's writes
+    flock.py      locks that die with their holder, and files made once by whoever comes first
+    gpt.py        pure: many images joined to one disk
+    plan.py       pure: the disks, and what the guest mounts from them
+    prepare.py    all of it in order: the one entry for the rest of the shim
+
+Nothing is mounted on the host, and no layer is copied per container: a committed layer
+is converted once and its image is attached read-only to every machine that needs it.
+"""

@@ -1,0 +1,1 @@
+"""The task API of containerd: containers, their processes, and what clients may ask of them."""

@@ -1,0 +1,149 @@
+"""One process of a container: its state, its streams, and its end.
+
+The container's first process and those that exec adds are the same here. What ends a
+process is one task that waits for the guest's word, then for the last byte of output;
+only then is the process STOPPED, its exit published and every Wait answered, so that
+nobody deletes what is still being read (traps 2 and 3).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from api import guest_pb2
+from shim import deadlines
+from shim.errors import GuestError, MachineError, NotFoundError, StateError
+from shim.guest import Guest
+from shim.log import Logger
+from shim.task.state import State, allowed
+from shim.task.stdio import ProcessStreams
+
+# What a process is said to have died of when its machine went away under it: 128 + SIGKILL.
+_MACHINE_GONE: Final = 137
+
+
+@dataclass(frozen=True, slots=True)
+class StdioPaths:
+    """The streams as the task API names them; State gives them back (attaching relies on it)."""
+
+    terminal: bool
+    stdin: str
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended; `at_ns` counts from 1970."""
+
+    status: int
+    at_ns: int
+
+
+class Process:
+    """A process in the guest, created. `pid` is what clients are told."""
+
+    def __init__(
+        self, *, container_id: str, exec_id: str, pid: int, paths: StdioPaths, guest: Guest, log: Logger
+    ) -> None:
+        self.container_id = container_id
+        self.exec_id = exec_id
+        self.pid = pid
+        self.paths = paths
+        self.state = State.CREATED
+        self.exit: Exit | None = None
+        self.streams: ProcessStreams | None = None
+        self._guest = guest
+        self._log = log
+        self._stopped = asyncio.Event()
+        # Held while a Start is under way: the start event goes out before the exit of even the fastest process.
+        self._start_told = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"process {self.exec_id} of {self.container_id}" if self.exec_id else f"container {self.container_id}"
+
+    def move(self, after: State) -> None:
+        """Change the state. Raises StateError where there is no such move."""
+        if not allowed(self.state, after):
+            raise StateError(f"{self.name} is {self.state.name.lower()}: it cannot become {after.name.lower()}")
+        self.state = after
+
+    def require(self, *states: State, to: str) -> None:
+        """Raise StateError unless the process is in one of `states`."""
+        if self.state not in states:
+            raise StateError(f"cannot {to} {self.name}: it is {self.state.name.lower()}")
+
+    def watch(self, on_exit: Callable[[Exit], None]) -> None:
+        """Begin to wait for the end; `on_exit` is called once, before any Wait is answered."""
+        self._watcher = asyncio.create_task(self._watch(on_exit), name=f"watch {self.name}")
+
+    async def start(self) -> None:
+        """Run what was created. Raises StateError, GuestError or MachineError."""
+        self.require(State.CREATED, to="start")
+        request = guest_pb2.ProcessRequest(container_id=self.container_id, exec_id=self.exec_id)
+        self.move(State.RUNNING)
+        try:
+            await self._guest.call(self._guest.containers.Start(request), deadline_s=deadlines.GUEST_CRUN_S)
+        except (GuestError, MachineError):
+            # It will never run, but it ends: the watcher hears of it from the guest, or of the machine's end.
+            self._start_told.set()
+            raise
+
+    def start_told(self) -> None:
+        """The start event is out: the exit may follow."""
+        self._start_told.set()
+
+    async def wait(self) -> Exit:
+        """Return how it ended, now or later."""
+        await self._stopped.wait()
+        assert self.exit is not None
+        return self.exit
+
+    async def kill(self, signal: int, *, everyone: bool) -> None:
+        """Send a signal. Raises NotFoundError after the end, GuestError."""
+        if self.exit is not None or self.state is State.DELETED:
+            raise NotFoundError(f"{self.name}: process already finished")
+        request = guest_pb2.KillRequest(
+            container_id=self.container_id, exec_id=self.exec_id, signal=signal, all=everyone
+        )
+        if self.state is State.CREATED:
+            self._start_told.set()  # it will never start
+        await self._guest.call(self._guest.containers.Kill(request), deadline_s=deadlines.GUEST_CALL_S)
+
+    async def release(self) -> None:
+        """Let go of the streams and of the watcher."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        if self.streams is not None:
+            await self.streams.close()
+
+    async def _watch(self, on_exit: Callable[[Exit], None]) -> None:
+        request = guest_pb2.ProcessRequest(container_id=self.container_id, exec_id=self.exec_id)
+        try:
+            reply = await self._guest.call(self._guest.containers.Wait(request), deadline_s=None)
+            end = Exit(reply.exit_status, reply.exited_at.ToNanoseconds())
+        except (GuestError, MachineError) as error:
+            self._log.warning("exit not seen", process=self.name, error=str(error))
+            end = Exit(_MACHINE_GONE, time.time_ns())
+            self._start_told.set()
+        await self._drain()
+        await self._start_told.wait()
+        self.exit = end
+        self.move(State.STOPPED)
+        on_exit(end)
+        self._stopped.set()
+
+    async def _drain(self) -> None:
+        if self.streams is None:
+            return
+        try:
+            async with asyncio.timeout(deadlines.DRAIN_S):
+                await self.streams.drained()
+        except TimeoutError:
+            self._log.warning("output not read to its end", process=self.name, waited_s=deadlines.DRAIN_S)

@@ -1,0 +1,128 @@
+"""Carries a process's streams between the guest's connections and the host's FIFOs.
+
+Output: nothing is dropped and nothing buffered beyond one piece; a reader that stops
+reading stops the guest's writer, through vsock's credits and the process's own pipe.
+The stream is over at the end frame, or with the connection when the machine is gone.
+"""
+
+import asyncio
+import contextlib
+import socket
+from typing import Final
+
+from shim.task.fifo import InputSource, OutputSink, open_input, open_output
+from shim.task.frames import END, FrameReader, header
+
+_PIECE: Final = 256 << 10
+
+
+async def relay_output(connection: socket.socket, sink: OutputSink) -> None:
+    """Copy from the guest to `sink` until the stream ends, then close both."""
+    loop = asyncio.get_running_loop()
+    buffer = bytearray(_PIECE)
+    frames = FrameReader()
+    try:
+        while not frames.ended:
+            try:
+                size = await loop.sock_recv_into(connection, buffer)
+            except ConnectionError:  # the machine is gone: its exit is told by who watches it
+                break
+            if size == 0:
+                break
+            for piece in frames.feed(memoryview(buffer)[:size]):
+                await sink.write(piece)
+    finally:
+        connection.close()
+        sink.close()
+
+
+async def relay_input(connection: socket.socket, source: InputSource) -> None:
+    """Copy from `source` to the guest until CloseIO, or until the process takes no more, then close both."""
+    gone = asyncio.create_task(_closed_by_peer(connection))
+    copying = asyncio.create_task(_copy_input(connection, source))
+    try:
+        await asyncio.wait([gone, copying], return_when=asyncio.FIRST_COMPLETED)
+        if copying.done() and not gone.done():
+            # The receiver of the end closes: until then the last bytes may still be on their way.
+            await gone
+    finally:
+        for task in (gone, copying):
+            task.cancel()
+        await asyncio.gather(gone, copying, return_exceptions=True)
+        connection.close()
+        source.close()
+
+
+async def _copy_input(connection: socket.socket, source: InputSource) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionError):  # the process closed its input: nobody listens any more
+        while data := await source.read(_PIECE):
+            await loop.sock_sendall(connection, header(len(data)) + data)
+        await loop.sock_sendall(connection, END)
+
+
+async def _closed_by_peer(connection: socket.socket) -> None:
+    """Return when the guest has closed an input connection; it never sends anything on one."""
+    with contextlib.suppress(ConnectionError):
+        await asyncio.get_running_loop().sock_recv(connection, 1)
+
+
+class ProcessStreams:
+    """The open host ends of one process's streams and the tasks that carry them.
+
+    `paths` are those of the task API; an empty one is no stream.
+    Raises HostError or UnsupportedError where one cannot be opened; then none is left open.
+    """
+
+    def __init__(self, *, terminal: bool, stdin: str, stdout: str, stderr: str) -> None:
+        self._source: InputSource | None = None
+        self._sinks: dict[str, OutputSink] = {}
+        self._connections: list[socket.socket] = []
+        self._inputs: set[asyncio.Task[None]] = set()
+        self._outputs: set[asyncio.Task[None]] = set()
+        try:
+            self._source = open_input(stdin) if stdin else None
+            # A terminal has one stream for both kinds of output (contract 1.8).
+            for name, path in (("stdout", stdout), ("stderr", "" if terminal else stderr)):
+                if path:
+                    self._sinks[name] = open_output(path)
+        except BaseException:
+            self._close_all()
+            raise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Which of stdin, stdout and stderr there are."""
+        return (("stdin",) if self._source else ()) + tuple(self._sinks)
+
+    def connect(self, name: str, connection: socket.socket) -> None:
+        """Begin to carry one stream over a connection that the guest has dialled for it."""
+        self._connections.append(connection)
+        if name == "stdin":
+            assert self._source is not None
+            self._inputs.add(asyncio.create_task(relay_input(connection, self._source), name=name))
+        else:
+            self._outputs.add(asyncio.create_task(relay_output(connection, self._sinks[name]), name=name))
+
+    def finish_input(self) -> None:
+        """CloseIO."""
+        if self._source is not None:
+            self._source.finish()
+
+    async def drained(self) -> None:
+        """Return when all output is with its reader."""
+        if self._outputs:
+            await asyncio.wait(self._outputs)
+
+    async def close(self) -> None:
+        """Stop carrying, and close everything: what was not read by now is lost."""
+        tasks = self._inputs | self._outputs
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._close_all()
+
+    def _close_all(self) -> None:
+        for end in (self._source, *self._sinks.values(), *self._connections):
+            if end is not None:
+                end.close()

@@ -1,0 +1,170 @@
+"""Connections that a guest opens to its shim, told apart by their first 16 bytes.
+
+Zeros: the control connection, of which there is exactly one in the life of a machine,
+and before any other. Anything else: the token of a stream that the shim has announced
+to the guest and expects. All else is closed without an answer: a connection that knows
+no token, a second control connection, a dialler that does not say within the deadline
+what it is.
+
+Whether a connection comes from this machine's guest at all is for `admit` to say, which
+looks at the peer, not at what it sends. Inside the guest any process may dial; only
+vminitd knows the tokens, and it dials for control before it runs anything else.
+
+A stalled dialler holds one file descriptor until its deadline, and no more than
+PENDING_LIMIT may be waiting; the accept loop itself never waits for any of them.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from shim.errors import HostError, MachineError, StateError
+
+TOKEN_BYTES: Final = 16
+CONTROL_TOKEN: Final = bytes(TOKEN_BYTES)
+# Diallers that have not said what they are; those beyond are closed at once.
+PENDING_LIMIT: Final = 128
+# After an accept that failed for want of descriptors or memory: how long to leave it alone.
+SHORTAGE_PAUSE_S: Final = 0.1
+
+_log = structlog.get_logger(__name__)
+
+
+class Acceptor:
+    """Takes a guest's connections from one listening socket, which belongs to it from now on."""
+
+    def __init__(
+        self, listener: socket.socket, *, admit: Callable[[socket.socket], bool], token_timeout_s: float
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._admit = admit
+        self._token_timeout_s = token_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._control: asyncio.Future[socket.socket] = self._loop.create_future()
+        self._expected: dict[bytes, asyncio.Future[socket.socket]] = {}
+        self._pending: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._accepting = asyncio.create_task(self._accept_all(), name="vsock-accept")
+
+    async def control(self, timeout_s: float) -> socket.socket:
+        """Wait for the control connection. Whoever gets it owns it; it is given out once.
+
+        Raises MachineError when the deadline passes or the acceptor is closed.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self._control)
+        except TimeoutError:
+            raise MachineError(f"the guest did not call within {timeout_s:g} s") from None
+
+    def expect(self, token: bytes) -> "asyncio.Future[socket.socket]":
+        """Announce a stream; the answer is done with its connected non-blocking socket, owned by the caller.
+
+        Cancelling it withdraws the token. It fails with MachineError when the acceptor
+        is closed. Raises StateError for a token that is not 16 bytes, that is all zeros,
+        or that is expected already.
+        """
+        if len(token) != TOKEN_BYTES or token == CONTROL_TOKEN:
+            raise StateError(f"a stream's token must be {TOKEN_BYTES} bytes and not all zeros: {token.hex()}")
+        if token in self._expected:
+            raise StateError("this stream is expected already")
+        if self._closed:
+            raise MachineError("the virtual machine is gone: it opens no more streams")
+        future: asyncio.Future[socket.socket] = self._loop.create_future()
+        self._expected[token] = future
+        future.add_done_callback(lambda _: self._expected.pop(token, None))
+        return future
+
+    async def close(self) -> None:
+        """Stop listening and give up on what is pending. Sockets that were handed out are not touched."""
+        if self._closed:
+            return
+        self._closed = True
+        tasks = [self._accepting, *self._pending]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener.close()
+        gone = MachineError("the virtual machine is gone")
+        for future in [self._control, *self._expected.values()]:
+            if not future.done():
+                future.set_exception(gone)
+                future.exception()  # whoever does not wait for it need not hear of it
+
+    async def _accept_all(self) -> None:
+        while True:
+            try:
+                connection, _ = await self._loop.sock_accept(self._listener)
+            except OSError as error:
+                if not await self._may_go_on(error):
+                    return
+                continue
+            if not self._admit(connection) or len(self._pending) >= PENDING_LIMIT:
+                connection.close()
+                continue
+            connection.setblocking(False)
+            task = asyncio.create_task(self._identify(connection), name="vsock-identify")
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+
+    async def _may_go_on(self, error: OSError) -> bool:
+        """After a failed accept: whether the listener may be asked again (accept(2), ERRORS)."""
+        if error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):
+            return True
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            _log.warning("vsock.accept_short_of_resources", error=error.strerror)
+            await asyncio.sleep(SHORTAGE_PAUSE_S)
+            return True
+        failure = HostError(f"connections of the guest cannot be accepted: {error.strerror}")
+        _log.error("vsock.accept_failed", error=str(failure))
+        for future in [self._control, *self._expected.values()]:
+            if not future.done():
+                future.set_exception(failure)
+                future.exception()
+        return False
+
+    async def _identify(self, connection: socket.socket) -> None:
+        """Read the token and hand the connection to who expects it; else close it."""
+        future = None
+        try:
+            async with asyncio.timeout(self._token_timeout_s):
+                token = await self._read_token(connection)
+            future = self._recipient(token)
+        except TimeoutError:
+            _log.warning("vsock.dialler_stalled", timeout_s=self._token_timeout_s)
+        except OSError as error:
+            _log.debug("vsock.dialler_lost", error=error.strerror)
+        finally:
+            if future is None:
+                with contextlib.suppress(OSError):
+                    connection.close()
+        if future is not None:
+            future.set_result(connection)
+
+    async def _read_token(self, connection: socket.socket) -> bytes:
+        token = b""
+        while len(token) < TOKEN_BYTES:
+            piece = await self._loop.sock_recv(connection, TOKEN_BYTES - len(token))
+            if not piece:
+                raise ConnectionResetError(errno.ECONNRESET, "closed before its token was complete")
+            token += piece
+        return token
+
+    def _recipient(self, token: bytes) -> "asyncio.Future[socket.socket] | None":
+        """Who waits for a connection with this token; None if nobody does."""
+        if token == CONTROL_TOKEN:
+            if self._control.done():
+                _log.warning("vsock.second_control_connection")
+                return None
+            return self._control
+        future = self._expected.get(token)
+        if future is None or future.done() or not self._control.done():
+            _log.warning("vsock.unknown_token")
+            return None
+        return future

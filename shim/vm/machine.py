@@ -1,0 +1,221 @@
+"""What a virtual machine is: an immutable value, and QEMU's argument list made from it.
+
+Everything that two machines must share for one to be a clone of the other's template is
+in `Machine`, and nothing else. What belongs to one container (vsock, disks, interfaces,
+memory) is plugged in later, over QMP, while the machine is still paused.
+
+The machine is q35 with everything optional off: no firmware devices, no graphics, no
+default devices. The kernel is an uncompressed ELF file, entered by PVH; a bzImage costs
+1 s more under TCG. `-M microvm` boots no faster and has no hot-plug (docs/architecture.md).
+"""
+
+import enum
+import hashlib
+import os
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from shim.errors import ConfigError, HostError, MissingPartError
+
+# What QEMU is denied, see qemu(1): nothing of it is needed once it runs, and its files and sockets are handed to it.
+SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+# vminitd's own words on the kernel command line come after these.
+_KERNEL_ARGS: Final = (
+    # Warnings and worse: under TCG each byte on the serial line costs time. A panic turns everything on by itself.
+    "console=ttyS0 loglevel=4",
+    # A panic ends the machine at once: reset (by triple fault), which -no-reboot turns into QEMU's exit.
+    "panic=-1 reboot=t",
+    # The root image is the first disk: the only one that is there before any hot-plug, on the lowest bus.
+    "root=/dev/vda rootfstype=erofs ro init=/init",
+    # No calibration against emulated timers: without these each vCPU that comes online costs 1 s under TCG.
+    "no_timer_check lpj=5000000",
+    # vCPUs are all there and are brought online by vminitd as the container needs them.
+    "maxcpus=1",
+    # Hot-added memory comes online by itself, and can go again.
+    "memhp_default_state=online_movable",
+)
+
+
+class Accel(enum.StrEnum):
+    """How the guest's instructions run. TCG is a way to run, not a security boundary."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+    @property
+    def default_cpu_model(self) -> str:
+        """The most that the accelerator can give; migratable, so that a template can be made of it."""
+        return "host,migratable=on" if self is Accel.KVM else "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Everything of QEMU's command line that a template and its clones share.
+
+    `max_memory_mib` is what base and hot-added memory may come to together. With
+    `shared_memory` the guest's memory is a memfd that a vhost-user device can map;
+    without, it is private to QEMU. `cpu_model` empty means the accelerator's best.
+    Raises ConfigError for values that no machine can have.
+    """
+
+    qemu: Path
+    kernel: Path
+    image: Path
+    accel: Accel
+    max_vcpus: int
+    max_memory_mib: int
+    base_memory_mib: int = 128
+    slots: int = 16
+    shared_memory: bool = False
+    cpu_model: str = ""
+    kernel_args: str = ""
+
+    def __post_init__(self) -> None:
+        if self.max_vcpus < 1:
+            raise ConfigError(f"a machine of {self.max_vcpus} vCPUs: must be at least 1")
+        if not 1 <= self.slots <= 128:
+            raise ConfigError(f"a machine of {self.slots} slots: must be 1 to 128")
+        if self.max_memory_mib < self.base_memory_mib:
+            raise ConfigError(
+                f"a machine of at most {self.max_memory_mib} MiB: less than its base of {self.base_memory_mib} MiB"
+            )
+
+    def options(self, *, name: str, qmp_fd: int, console_fd: int) -> list[tuple[str, ...]]:
+        """QEMU's options, each with its value.
+
+        `qmp_fd` and `console_fd` are connected stream sockets that QEMU inherits. The
+        machine starts paused, and ends instead of rebooting.
+        """
+        return [
+            ("-name", f"guest={name}"),
+            ("-nodefaults",),
+            ("-no-user-config",),
+            ("-no-reboot",),
+            ("-S",),
+            ("-display", "none"),
+            ("-sandbox", SANDBOX),
+            ("-machine", self._machine()),
+            ("-cpu", self.cpu_model or self.accel.default_cpu_model),
+            ("-smp", f"cpus={self.max_vcpus},sockets=1,cores={self.max_vcpus},threads=1"),
+            ("-m", self._memory()),
+            ("-object", self._memory_backend()),
+            ("-kernel", str(self.kernel)),
+            ("-append", self.kernel_command_line),
+            ("-blockdev", f"driver=file,node-name=system,filename={_escape(self.image)},read-only=on,locking=off"),
+            ("-device", "virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,bus=pcie.0,addr=0x1"),
+            ("-device", "virtio-rng-pci,bus=pcie.0,addr=0x2"),
+            ("-device", "vmgenid,guid=auto"),
+            ("-device", "pvpanic"),
+            *(("-device", _root_port(number)) for number in range(self.slots)),
+            ("-chardev", f"socket,id=console,fd={console_fd}"),
+            ("-serial", "chardev:console"),
+            ("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
+            ("-mon", "chardev=qmp,mode=control"),
+        ]
+
+    def args(self, *, name: str, qmp_fd: int, console_fd: int) -> list[str]:
+        """The whole argument list, QEMU's path first."""
+        options = self.options(name=name, qmp_fd=qmp_fd, console_fd=console_fd)
+        return [str(self.qemu), *(word for option in options for word in option)]
+
+    def repeat_command(self) -> str:
+        """A shell command that starts the same machine by hand, running, with its console on the terminal."""
+        words = [str(self.qemu)]
+        for option in self.options(name="by-hand", qmp_fd=0, console_fd=0):
+            if option == ("-S",) or option[0] in ("-chardev", "-mon"):
+                continue
+            words += ("-serial", "stdio") if option[0] == "-serial" else option
+        return shlex.join(words)
+
+    @property
+    def kernel_command_line(self) -> str:
+        """The words the kernel is given, ours before the administrator's."""
+        return " ".join((*_KERNEL_ARGS, *([self.kernel_args] if self.kernel_args else [])))
+
+    def fingerprint(self) -> str:
+        """sha256 in hex of all that a template depends on: what the arguments say, and what the files are.
+
+        A file is told by path, device, inode, size and times, not by reading it: QEMU
+        and the kernel are 17 MiB each and this is on the way of every start. A copy of
+        the same content gives another fingerprint, which costs a template and no harm.
+        The processor counts where the guest sees it (KVM). Raises MissingPartError for
+        a file that is not there.
+        """
+        digest = hashlib.sha256()
+        for option in self.options(name="", qmp_fd=0, console_fd=0):
+            digest.update("\0".join(option).encode() + b"\n")
+        for part in (self.qemu, self.kernel, self.image):
+            digest.update(repr(_file_identity(part)).encode())
+        if self.accel is Accel.KVM:
+            digest.update(repr((os.uname().release, _processor())).encode())
+        return digest.hexdigest()
+
+    def check_parts(self) -> None:
+        """Raise MissingPartError if QEMU, the kernel or the image is not there."""
+        for part in (self.qemu, self.kernel, self.image):
+            _file_identity(part)
+        if not os.access(self.qemu, os.X_OK):
+            raise MissingPartError(f"{self.qemu} cannot be executed", hint="check vm.qemu in the configuration")
+
+    def with_kernel_args(self, *words: str) -> "Machine":
+        """The same machine with further words for its kernel."""
+        return replace(self, kernel_args=" ".join((*([self.kernel_args] if self.kernel_args else []), *words)))
+
+    def _machine(self) -> str:
+        off = "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,graphics=off,dump-guest-core=off"
+        return f"q35,accel={self.accel},memory-backend=base,{off}"
+
+    def _memory(self) -> str:
+        """No DIMM slots: virtio-mem needs none, only room in the address space."""
+        if self.max_memory_mib == self.base_memory_mib:
+            return f"size={self.base_memory_mib}M"
+        return f"size={self.base_memory_mib}M,maxmem={self.max_memory_mib}M"
+
+    def _memory_backend(self) -> str:
+        if self.shared_memory:
+            return f"memory-backend-memfd,id=base,size={self.base_memory_mib}M,share=on"
+        return f"memory-backend-ram,id=base,size={self.base_memory_mib}M"
+
+
+def _root_port(number: int) -> str:
+    """One slot: eight ports are the functions of one device, from device 8 on.
+
+    No I/O space is reserved behind a port: there is enough for 16 of them only, and
+    virtio over PCI Express uses none.
+    """
+    address = f"{8 + number // 8:#x}.{number % 8:#x}"
+    return (
+        f"pcie-root-port,id=slot{number},chassis={number + 1},slot={number + 1},"
+        f"bus=pcie.0,addr={address},multifunction=on,io-reserve=0"
+    )
+
+
+def _escape(path: Path) -> str:
+    """A path in a QEMU option list, where a comma is doubled."""
+    return str(path).replace(",", ",,")
+
+
+def _file_identity(path: Path) -> tuple[str, int, int, int, int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise MissingPartError(
+            f"{path}: no such file", hint="run install.sh, or name it in the configuration"
+        ) from None
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+    real = os.path.realpath(path)
+    return real, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _processor() -> list[str]:
+    """What /proc/cpuinfo says of the first processor, without what changes by the minute."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    return [
+        line
+        for line in lines
+        if line.startswith(("vendor_id", "cpu family", "model", "stepping", "microcode", "flags"))
+    ]

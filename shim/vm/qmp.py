@@ -1,0 +1,151 @@
+"""QEMU's control connection: commands with a deadline, files handed over, events told on.
+
+A thin layer over `qemu.qmp`, QEMU's own client. It adds a deadline to every command,
+turns every way to fail into one error with the command's name, and pairs a file
+descriptor (SCM_RIGHTS) with the command that takes it. Importing `qemu.qmp` costs
+60 ms, so this module is imported once QEMU has been started (see vm.py).
+
+Commands, events and their members: QEMU QMP Reference Manual.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
+
+from shim.errors import MachineError
+
+# A lost connection is told by the process' end and by the errors here; the library's own words would say it twice.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An asynchronous event of QEMU, such as DEVICE_DELETED."""
+
+    name: str
+    data: Mapping[str, object]
+
+
+class Qmp:
+    """A connection to one QEMU. All methods belong to the loop that made it."""
+
+    def __init__(self, command_timeout_s: float) -> None:
+        self._timeout_s = command_timeout_s
+        self._client = QMPClient("qemubox")
+        self._events = EventListener()
+        self._client.register_listener(self._events)
+        self._handlers: list[Callable[[Event], None]] = []
+        # Held from sending a descriptor to the answer of the command that takes it: QEMU keeps only one in hand.
+        self._fd_in_hand = asyncio.Lock()
+        self._dispatcher: asyncio.Task[None] | None = None
+
+    async def open(self, sock: socket.socket) -> None:
+        """Greet and negotiate on a connected socket, which belongs to this object from now on.
+
+        Raises MachineError if QEMU does not answer within the deadline or hangs up.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._client.connect(sock)
+        except TimeoutError:
+            raise MachineError(f"QEMU did not greet within {self._timeout_s:g} s") from None
+        except (QMPError, OSError, EOFError) as error:
+            raise MachineError(f"QEMU closed its control connection: {error}") from error
+        self._dispatcher = asyncio.create_task(self._dispatch(), name="qmp-events")
+
+    async def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None
+    ) -> object:
+        """Run one command and answer its `return` value.
+
+        Raises MachineError with QEMU's own words when it refuses, when the deadline
+        passes (the command may still be carried out), and when the connection is lost.
+        """
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._client.execute(command, arguments)
+        except ExecuteError as error:
+            raise MachineError(f"QEMU refused {_describe(command, arguments)}: {error}") from error
+        except TimeoutError:
+            raise MachineError(f"QEMU did not answer {_describe(command, arguments)} within {limit_s:g} s") from None
+        except (QMPError, OSError, EOFError) as error:
+            raise MachineError(f"QEMU went away during {_describe(command, arguments)}") from error
+
+    async def add_fd(self, fdset: int, fd: int) -> None:
+        """Make `fd` (which stays ours) known to QEMU as /dev/fdset/<fdset>."""
+        await self._hand_over(fd, "add-fd", {"fdset-id": fdset})
+
+    async def remove_fdset(self, fdset: int) -> None:
+        """Let QEMU close the files of a set once nothing uses them."""
+        await self.execute("remove-fd", {"fdset-id": fdset})
+
+    async def get_fd(self, name: str, fd: int) -> None:
+        """Make `fd` (which stays ours) known to QEMU by `name`, until a command takes it."""
+        await self._hand_over(fd, "getfd", {"fdname": name})
+
+    async def close_fd(self, name: str) -> None:
+        """Let QEMU close a named descriptor that no command took."""
+        await self.execute("closefd", {"fdname": name})
+
+    def on_event(self, handler: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `handler` with every event from now on; answers what ends that."""
+        self._handlers.append(handler)
+
+        def remove() -> None:
+            if handler in self._handlers:
+                self._handlers.remove(handler)
+
+        return remove
+
+    async def drain(self, timeout_s: float) -> None:
+        """After QEMU's exit: read what it still said, and hand out every event. Never raises for a lost connection."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._client.runstate is Runstate.RUNNING:
+                    await self._client.runstate_changed()
+        for message in self._events.clear():
+            self._tell(message)
+
+    async def close(self, timeout_s: float) -> None:
+        """Hang up. Does nothing if that was done or the connection never came about."""
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._dispatcher
+            self._dispatcher = None
+        # The library reports here how the connection was lost: known, and told by the process' exit already.
+        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._client.disconnect()
+
+    async def _hand_over(self, fd: int, command: str, arguments: Mapping[str, object]) -> None:
+        async with self._fd_in_hand:
+            try:
+                self._client.send_fd_scm(fd)
+            except (QMPError, OSError) as error:
+                raise MachineError(f"QEMU went away before {command}") from error
+            await self.execute(command, arguments)
+
+    async def _dispatch(self) -> None:
+        async for message in self._events:
+            self._tell(message)
+
+    def _tell(self, message: Message) -> None:
+        data = message.get("data")
+        event = Event(str(message["event"]), data if isinstance(data, dict) else {})
+        for handler in list(self._handlers):
+            handler(event)
+
+
+def _describe(command: str, arguments: Mapping[str, object] | None) -> str:
+    """`device_add layer0`: the command and what it was about."""
+    for key in ("id", "node-name", "fdname", "fdset-id", "qom-type"):
+        if arguments and key in arguments:
+            return f"{command} {arguments[key]}"
+    return command

@@ -1,0 +1,116 @@
+"""The states of a virtual machine, which may follow which, and why a machine ends.
+
+STARTING ──▶ PAUSED ◀──▶ RUNNING
+    │           │           │
+    └───────────┴─────┬─────┘
+                      ▼
+                    ENDED
+"""
+
+import enum
+import signal
+from dataclasses import dataclass
+from typing import Final
+
+from shim.errors import StateError
+
+
+class RunState(enum.Enum):
+    """Where a machine is in its life."""
+
+    # QEMU has been started; its control connection does not answer yet.
+    STARTING = "starting"
+    # No guest instruction runs: before the first `run`, or after `pause`. Devices can be added.
+    PAUSED = "paused"
+    # The guest runs. Devices can be added and removed.
+    RUNNING = "running"
+    # QEMU is gone and everything of it is released. Nothing follows.
+    ENDED = "ended"
+
+
+_FOLLOWS: Final[dict[RunState, frozenset[RunState]]] = {
+    RunState.STARTING: frozenset({RunState.PAUSED, RunState.ENDED}),
+    RunState.PAUSED: frozenset({RunState.RUNNING, RunState.ENDED}),
+    RunState.RUNNING: frozenset({RunState.PAUSED, RunState.ENDED}),
+    RunState.ENDED: frozenset(),
+}
+
+
+def transition(current: RunState, wanted: RunState) -> RunState:
+    """Answer `wanted` if it may follow `current`; raise StateError otherwise."""
+    if wanted not in _FOLLOWS[current]:
+        raise StateError(f"the virtual machine is {current.value}: it cannot become {wanted.value}")
+    return wanted
+
+
+class Cause(enum.Enum):
+    """Why a machine ended."""
+
+    # We killed it.
+    KILLED = "killed"
+    # The guest powered itself off.
+    POWEROFF = "poweroff"
+    # The guest's kernel panicked.
+    PANIC = "panic"
+    # The guest reset itself, which -no-reboot turns into an end. A panic that pvpanic did not see ends so too.
+    RESET = "reset"
+    # The accelerator gave up: QEMU's run state "internal-error".
+    ACCELERATOR = "accelerator"
+    # QEMU ended by itself, or someone else killed it.
+    QEMU = "qemu"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a machine ended. `status` is QEMU's: an exit code, or minus the signal's number."""
+
+    cause: Cause
+    status: int
+
+    def __str__(self) -> str:
+        match self.cause:
+            case Cause.KILLED:
+                return "it was stopped"
+            case Cause.POWEROFF:
+                return "the guest powered off"
+            case Cause.PANIC:
+                return "the guest's kernel panicked"
+            case Cause.RESET:
+                return "the guest reset itself"
+            case Cause.ACCELERATOR:
+                return "the accelerator cannot run the guest"
+            case Cause.QEMU:
+                return f"QEMU {describe_status(self.status)}"
+
+
+def describe_status(status: int) -> str:
+    """An exit status in words: `ended with exit status 1`, `was killed by SIGSEGV`."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def classify(status: int, *, killed: bool, panicked: bool, failed: bool, shutdown: str) -> Exit:
+    """Say why a machine ended.
+
+    `status` is QEMU's (an exit code, or minus a signal); `killed`: by us; `panicked`: a
+    GUEST_PANICKED event came; `failed`: run state internal-error; `shutdown`: the reason
+    in the SHUTDOWN event, empty without one (QAPI ShutdownCause, qapi/run-state.json).
+    The guest's own end goes before ours: a panic that we answer by a kill stays a panic.
+    """
+    if failed:
+        cause = Cause.ACCELERATOR
+    elif panicked or shutdown == "guest-panic":
+        cause = Cause.PANIC
+    elif shutdown == "guest-shutdown":
+        cause = Cause.POWEROFF
+    elif shutdown in ("guest-reset", "subsystem-reset"):
+        cause = Cause.RESET
+    elif killed:
+        cause = Cause.KILLED
+    else:
+        cause = Cause.QEMU
+    return Exit(cause, status)
