@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TextIO, cast
 
 import structlog
+from structlog.typing import EventDict
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -57,24 +58,27 @@ class FifoWriter:
 
 
 def open_log(path: Path, *, level: str, namespace: str, container_id: str) -> Logger:
-    """A logger that writes to the FIFO at `path`; `level` is one of debug, info, warning, error."""
-    # PrintLogger calls write and flush only.
-    writer = cast("TextIO", FifoWriter(path))
-    return cast(
-        "Logger",
-        structlog.wrap_logger(
-            structlog.PrintLogger(writer),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", key="time"),
-                structlog.processors.format_exc_info,
-                structlog.processors.EventRenamer("msg"),
-                structlog.processors.LogfmtRenderer(key_order=["time", "level", "msg"], drop_missing=True),
-            ],
-            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-            context_class=dict,
-            cache_logger_on_first_use=True,
-            namespace=namespace,
-            id=container_id,
-        ),
+    """Send every log line of this process to the FIFO at `path`; the answer is a logger.
+
+    `level` is one of debug, info, warning, error. Each line names the container.
+    """
+
+    def add_container(_logger: object, _method: str, event: EventDict) -> EventDict:
+        event.update(namespace=namespace, id=container_id)
+        return event
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", key="time"),
+            add_container,
+            structlog.processors.format_exc_info,
+            structlog.processors.EventRenamer("msg"),
+            structlog.processors.LogfmtRenderer(key_order=["time", "level", "msg"], drop_missing=True),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        # PrintLogger calls write and flush, and nothing else of a text file.
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", FifoWriter(path))),
+        cache_logger_on_first_use=False,
     )
+    return cast("Logger", structlog.get_logger())

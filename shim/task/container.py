@@ -10,6 +10,7 @@ from shim.events import Publisher
 from shim.sandbox import Sandbox
 from shim.task.process import Exit, Process
 from shim.task.state import State
+from shim.vm.timeline import Timeline
 
 
 class Container:
@@ -26,6 +27,7 @@ class Container:
         sandbox: Sandbox,
         resources: AsyncExitStack,
         events: Publisher,
+        timeline: Timeline,
     ) -> None:
         self.container_id = container_id
         self.bundle = bundle
@@ -37,6 +39,7 @@ class Container:
         self.lock = asyncio.Lock()
         self._resources = resources
         self._events = events
+        self._timeline = timeline
 
     def process(self, exec_id: str) -> Process:
         """The process that a call names. Raises NotFoundError."""

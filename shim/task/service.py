@@ -17,7 +17,6 @@ from shim.errors import AlreadyExistsError, GuestError, NotFoundError, QemuboxEr
 from shim.log import Logger
 from shim.task.container import Container
 from shim.task.create import Creator
-from shim.task.state import State
 from shim.version import VERSION
 from ttrpc import Code, Context, StatusError
 
@@ -152,12 +151,6 @@ class TaskService(TaskBase):
         self._stopping = True
         await self._stop()
         return Empty()
-
-    async def release(self) -> None:
-        """The shim is told to end (SIGTERM): let go of every container, without a word to anyone."""
-        for container in self._containers.values():
-            if container.init.state is not State.DELETED:
-                await container.abandon()
 
     def _container(self, container_id: str) -> Container:
         container = self._containers.get(container_id)

@@ -1,0 +1,97 @@
+"""The daemon: what `start` leaves running, and what containerd talks to until Shutdown.
+
+It holds all state of its container itself, so containerd may restart or be upgraded.
+It ends in one of three ways: Shutdown with nothing left to serve; SIGTERM or SIGINT,
+which take the container with them; or a kill, after which `delete` cleans up.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Final
+
+from api.task_ttrpc import TaskBase
+from shim import deadlines
+from shim.arguments import Arguments
+from shim.config import Config, load
+from shim.events import Publisher
+from shim.host import bounds
+from shim.identity import Identity
+from shim.log import Logger, open_log
+from shim.reclaim import reclaim
+from shim.task.create import Creator
+from shim.task.service import TaskService
+from ttrpc import Server
+
+# One set of handlers under both names: the messages are the same (contract 1.6).
+_ALIASES: Final = {"containerd.task.v2.Task": "containerd.task.v3.Task"}
+
+
+def run(arguments: Arguments, identity: Identity, directory: Path, listener: socket.socket, lock_fd: int) -> int:
+    """Serve until the end; the answer is the exit status. `lock_fd` is held until the process is gone."""
+    config = load()
+    bundle = Path.cwd()
+    log = open_log(
+        bundle / "log",
+        level="debug" if arguments.debug else config.log.level,
+        namespace=identity.namespace,
+        container_id=identity.container_id,
+    )
+    # The bundle is removed under a living shim; a working directory there would keep it.
+    os.chdir("/")
+    try:
+        asyncio.run(_serve(config, identity, directory, listener, log))
+    except Exception:
+        log.exception("the shim failed")
+        return 1
+    finally:
+        _release_directory(directory, log)
+    return 0
+
+
+async def _serve(
+    config: Config, identity: Identity, directory: Path, listener: socket.socket, log: Logger
+) -> None:
+    stopped = asyncio.Event()
+    events = Publisher(os.environ.get("TTRPC_ADDRESS", ""), identity.namespace, log)
+    creator = Creator(config, identity, directory, bounds=bounds(config), events=events, log=log)
+    accepting: asyncio.Task[None] | None = None
+
+    async def stop() -> None:
+        # In this order: nobody new may connect to a shim that is about to end (trap 4), containerd has heard of
+        # everything (trap 7), then the answer to Shutdown goes out and the daemon ends.
+        _unlisten(listener)
+        if accepting is not None:
+            accepting.cancel()
+        await events.close()
+        stopped.set()
+
+    service: TaskBase = TaskService(creator, shim_pid=os.getpid(), stop=stop, log=log)
+    server = Server([service], aliases=_ALIASES)
+    loop = asyncio.get_running_loop()
+    terminated = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, terminated.set)
+    accepting = asyncio.create_task(server.serve_listener(listener), name="accept")
+    ends = [asyncio.create_task(event.wait()) for event in (stopped, terminated)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    if terminated.is_set():
+        log.warning("the shim was told to end by a signal")
+    await server.close(deadlines.SERVER_CLOSE_S)
+
+
+def _unlisten(listener: socket.socket) -> None:
+    """Stop listening, and take the socket's name away."""
+    path = listener.getsockname()
+    Path(path).unlink(missing_ok=True)
+    listener.close()
+
+
+def _release_directory(directory: Path, log: Logger) -> None:
+    """Play the journal: in good order nothing is left but the directory. The last act of the process."""
+    for problem in reclaim(directory):
+        log.error("not removed", what=problem)
