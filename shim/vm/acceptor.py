@@ -47,6 +47,7 @@ class Acceptor:
         self._token_timeout_s = token_timeout_s
         self._loop = asyncio.get_running_loop()
         self._control: asyncio.Future[socket.socket] = self._loop.create_future()
+        self._control_given = False
         self._expected: dict[bytes, asyncio.Future[socket.socket]] = {}
         self._pending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -55,13 +56,17 @@ class Acceptor:
     async def control(self, timeout_s: float) -> socket.socket:
         """Wait for the control connection. Whoever gets it owns it; it is given out once.
 
-        Raises MachineError when the deadline passes or the acceptor is closed.
+        Raises MachineError when the deadline passes or the acceptor is closed, StateError the second time.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(self._control)
+                connection = await asyncio.shield(self._control)
         except TimeoutError:
             raise MachineError(f"the guest did not call within {timeout_s:g} s") from None
+        if self._control_given:
+            raise StateError("the control connection was given out already")
+        self._control_given = True
+        return connection
 
     def expect(self, token: bytes) -> "asyncio.Future[socket.socket]":
         """Announce a stream; the answer is done with its connected non-blocking socket, owned by the caller.
@@ -91,6 +96,8 @@ class Acceptor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._listener.close()
+        if self._control.done() and not self._control_given and self._control.exception() is None:
+            self._control.result().close()
         gone = MachineError("the virtual machine is gone")
         for future in [self._control, *self._expected.values()]:
             if not future.done():

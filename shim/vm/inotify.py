@@ -37,9 +37,14 @@ class Watch:
         loop = asyncio.get_running_loop()
         while not path.exists():
             changed: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(self._fd, lambda future=changed: future.done() or future.set_result(None))
+            loop.add_reader(self._fd, _finish, changed)
             try:
                 await changed
             finally:
                 loop.remove_reader(self._fd)
             os.read(self._fd, 65536)
+
+
+def _finish(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -15,6 +15,7 @@ journal's marker finds the process.
 
 import asyncio
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -64,6 +65,15 @@ class Process:
         self._pidfd = os.pidfd_open(child.pid)
         self._loop.add_reader(stderr, self._read_stderr)
         self._loop.add_reader(self._pidfd, self._reap)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, noticed by the loop or not yet (pidfd_open(2): readable at the end)."""
+        if self.exited.done():
+            return True
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     @property
     def stderr(self) -> str:

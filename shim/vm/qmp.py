@@ -58,6 +58,11 @@ class Qmp:
             raise MachineError(f"QEMU closed its control connection: {error}") from error
         self._dispatcher = asyncio.create_task(self._dispatch(), name="qmp-events")
 
+    @property
+    def connected(self) -> bool:
+        """Whether commands can be sent."""
+        return self._client.runstate is Runstate.RUNNING
+
     async def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None
     ) -> object:
@@ -114,6 +119,8 @@ class Qmp:
 
     async def close(self, timeout_s: float) -> None:
         """Hang up. Does nothing if that was done or the connection never came about."""
+        if self._client.runstate in (Runstate.IDLE, Runstate.CONNECTING):
+            return
         if self._dispatcher is not None:
             self._dispatcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):

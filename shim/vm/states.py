@@ -56,6 +56,8 @@ class Cause(enum.Enum):
     RESET = "reset"
     # The accelerator gave up: QEMU's run state "internal-error".
     ACCELERATOR = "accelerator"
+    # The guest cannot be reached any more: its vsock daemon ended.
+    VSOCK = "vsock"
     # QEMU ended by itself, or someone else killed it.
     QEMU = "qemu"
 
@@ -66,8 +68,12 @@ class Exit:
 
     cause: Cause
     status: int
+    detail: str = ""
 
     def __str__(self) -> str:
+        return self._words() + (f": {self.detail}" if self.detail else "")
+
+    def _words(self) -> str:
         match self.cause:
             case Cause.KILLED:
                 return "it was stopped"
@@ -79,6 +85,8 @@ class Exit:
                 return "the guest reset itself"
             case Cause.ACCELERATOR:
                 return "the accelerator cannot run the guest"
+            case Cause.VSOCK:
+                return "the guest cannot be reached any more"
             case Cause.QEMU:
                 return f"QEMU {describe_status(self.status)}"
 
@@ -93,24 +101,18 @@ def describe_status(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-def classify(status: int, *, killed: bool, panicked: bool, failed: bool, shutdown: str) -> Exit:
+def classify(shutdown: str, *, panicked: bool, killed: Cause | None) -> Cause:
     """Say why a machine ended.
 
-    `status` is QEMU's (an exit code, or minus a signal); `killed`: by us; `panicked`: a
-    GUEST_PANICKED event came; `failed`: run state internal-error; `shutdown`: the reason
-    in the SHUTDOWN event, empty without one (QAPI ShutdownCause, qapi/run-state.json).
-    The guest's own end goes before ours: a panic that we answer by a kill stays a panic.
+    `shutdown` is the reason in QEMU's SHUTDOWN event, empty without one (QAPI
+    ShutdownCause, qapi/run-state.json); `panicked`: a GUEST_PANICKED event came;
+    `killed`: why we killed it, None if we did not. The guest's own end goes before
+    ours: a panic that is met by a kill stays a panic.
     """
-    if failed:
-        cause = Cause.ACCELERATOR
-    elif panicked or shutdown == "guest-panic":
-        cause = Cause.PANIC
-    elif shutdown == "guest-shutdown":
-        cause = Cause.POWEROFF
-    elif shutdown in ("guest-reset", "subsystem-reset"):
-        cause = Cause.RESET
-    elif killed:
-        cause = Cause.KILLED
-    else:
-        cause = Cause.QEMU
-    return Exit(cause, status)
+    if panicked or shutdown == "guest-panic":
+        return Cause.PANIC
+    if shutdown == "guest-shutdown":
+        return Cause.POWEROFF
+    if shutdown in ("guest-reset", "subsystem-reset"):
+        return Cause.RESET
+    return Cause.QEMU if killed is None else killed

@@ -6,16 +6,36 @@ Either way the guest dials: host CID 2, port = the guest's own CID (api/guest.pr
 """
 
 import asyncio
+import enum
+import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 # CIDs below 3 have a meaning of their own, small ones are what people pick by hand; 0xffffffff is "any" (vsock(7)).
 CID_FIRST: Final = 0x10000
 CID_END: Final = 0x7FFFFFFF
 # How long a dialler may take to say what it is.
 TOKEN_TIMEOUT_S: Final = 5.0
+
+
+KERNEL_DEVICE: Final = "/dev/vhost-vsock"
+
+
+class VsockMode(enum.StrEnum):
+    """Which of the two carries the bytes."""
+
+    KERNEL = "kernel"
+    USER = "user"
+
+
+def choose_mode(wanted: Literal["auto", "kernel", "user"]) -> VsockMode:
+    """The mode to use: what is asked for, and for "auto" the kernel's where its device can be opened."""
+    if wanted != "auto":
+        return VsockMode(wanted)
+    return VsockMode.KERNEL if os.access(KERNEL_DEVICE, os.R_OK | os.W_OK) else VsockMode.USER
 
 
 def random_cid() -> int:
@@ -55,6 +75,10 @@ class VsockBackend(Protocol):
 
         Raises MissingPartError without the device or the daemon, MachineError when it does not work.
         """
+        ...
+
+    def on_lost(self, handler: Callable[[str], None]) -> None:
+        """Once prepared: call `handler` with the reason if the guest can no longer be reached; not after `close`."""
         ...
 
     def device_added(self) -> None:

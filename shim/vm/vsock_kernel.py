@@ -11,13 +11,13 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from shim.errors import HostError, MachineError, MissingPartError, ResourceError
 from shim.vm.acceptor import Acceptor
-from shim.vm.vsock import TOKEN_TIMEOUT_S, KernelVsockDevice, random_cid
+from shim.vm.vsock import KERNEL_DEVICE, TOKEN_TIMEOUT_S, KernelVsockDevice, random_cid
 
-DEVICE: Final = "/dev/vhost-vsock"
 # _IOW(VHOST_VIRTIO 0xAF, 0x60, __u64), linux/vhost.h.
 _VHOST_VSOCK_SET_GUEST_CID: Final = 0x4008AF60
 _ATTEMPTS: Final = 16
@@ -35,10 +35,10 @@ class KernelVsock:
     async def prepare(self, timeout_s: float) -> KernelVsockDevice:
         """See VsockBackend. Nothing here waits, so the deadline is kept by itself."""
         try:
-            self._vhost_fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+            self._vhost_fd = os.open(KERNEL_DEVICE, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise MissingPartError(
-                f"{DEVICE}: {error.strerror}", hint='load the module vhost_vsock, or set vsock.mode = "user"'
+                f"{KERNEL_DEVICE}: {error.strerror}", hint='load the module vhost_vsock, or set vsock.mode = "user"'
             ) from error
         cid = self._take_cid()
         listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
@@ -51,6 +51,9 @@ class KernelVsock:
             raise HostError(f"vsock port {cid} cannot be listened on: {error.strerror}") from error
         self._acceptor = Acceptor(listener, admit=lambda peer: _is_guest(peer, cid), token_timeout_s=TOKEN_TIMEOUT_S)
         return KernelVsockDevice(cid, self._vhost_fd)
+
+    def on_lost(self, handler: Callable[[str], None]) -> None:
+        """See VsockBackend: the kernel is not lost."""
 
     def device_added(self) -> None:
         """See VsockBackend."""
@@ -85,7 +88,7 @@ class KernelVsock:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     continue
-                raise HostError(f"{DEVICE}: CID {cid} is refused: {error.strerror}") from error
+                raise HostError(f"{KERNEL_DEVICE}: CID {cid} is refused: {error.strerror}") from error
             return cid
         raise ResourceError(f"no free vsock CID found in {_ATTEMPTS} attempts")
 

@@ -15,6 +15,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,12 @@ from shim.vm.inotify import Watch
 from shim.vm.process import Credentials, Process, spawn
 from shim.vm.vsock import TOKEN_TIMEOUT_S, UserVsockDevice, random_cid
 
-# Between the daemon's bind and its listen, a few microseconds, a connection is refused; nothing can be waited on for that.
+# Between the daemon's bind and its listen, some microseconds, a connection is refused; nothing tells of the listen.
 _LISTEN_PAUSE_S: Final = 0.001
 
 
 class UserVsock:
-    """vsock.VsockBackend by vhost-device-vsock. `directory` must not exist; it is made, journaled, and left to `close`."""
+    """vsock.VsockBackend by vhost-device-vsock. `directory` must not exist; it is made here and removed by `close`."""
 
     shared_memory = True
 
@@ -60,6 +61,13 @@ class UserVsock:
             except TimeoutError:
                 raise MachineError(f"{self._daemon} was not ready within {timeout_s:g} s") from None
         return UserVsockDevice(cid, self._vhost_user.fileno())
+
+    def on_lost(self, handler: Callable[[str], None]) -> None:
+        """See VsockBackend: called with how the daemon ended."""
+        if self._process is None:
+            raise MachineError("vsock is not prepared yet")
+        process = self._process
+        process.exited.add_done_callback(lambda _: handler(process.failure()))
 
     def device_added(self) -> None:
         """See VsockBackend."""

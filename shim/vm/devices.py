@@ -1,0 +1,233 @@
+"""What a machine can be given, as values, and the QMP commands that plug each in.
+
+Nothing here does I/O: the functions answer argument lists for `blockdev-add`,
+`device_add` and so on (QEMU QMP Reference Manual), and hotplug.py carries them out.
+
+Every device is told by an id of ours, which is also the disk's `serial`: a guest finds
+its disks by that, never by letter, because the order in which it sees hot-plugged disks
+differs from one start to the next.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shim.errors import HostError
+from shim.vm.vsock import KernelVsockDevice, VsockDevice
+
+Arguments = dict[str, object]
+
+# virtio-blk's serial is a field of this size (virtio specification 1.2, 5.2.6).
+SERIAL_LIMIT: Final = 20
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One raw file (or block device of the host) as one disk.
+
+    A read-only disk is not locked: many machines read the same layer, and nobody writes
+    it. A writable one is locked by QEMU, so that a second machine, or a tool that asks,
+    is refused; blocks that the guest frees, and blocks of zeros, become holes.
+    """
+
+    serial: str
+    path: Path
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedDisk:
+    """Several files as one read-only disk, in this order; bytes stand for a file of that content.
+
+    Each must be a whole number of 512-byte sectors long. Meant for a partition table,
+    then one file system after the other.
+    """
+
+    serial: str
+    extents: tuple[Path | bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A network interface on an open TAP (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, one queue).
+
+    `vhost_fd` is an open /dev/vhost-net, if the host has it. Both descriptors stay the
+    caller's, who may close them once the interface is plugged in.
+    """
+
+    name: str
+    mac: str
+    tap_fd: int
+    vhost_fd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory on top of the base, by virtio-mem: up to `max_mib`, of which the guest gets `requested_mib` now.
+
+    Both are multiples of MEMORY_STEP_MIB.
+    """
+
+    max_mib: int
+    requested_mib: int
+
+
+# virtio-mem's block size with 2 MiB pages on x86_64; what may be plugged is a multiple of it.
+MEMORY_STEP_MIB: Final = 2
+MEMORY_DEVICE: Final = "memory"
+MEMORY_BACKEND: Final = "memory-backend"
+VSOCK_DEVICE: Final = "vsock"
+VSOCK_CHARDEV: Final = "vsock-daemon"
+VSOCK_FD: Final = "vsock-fd"
+
+
+def check_serial(serial: str) -> None:
+    """Raise HostError for a text that cannot be a disk's serial and a QEMU id at once."""
+    plain = serial.replace("-", "").replace("_", "").replace(".", "")
+    if not (0 < len(serial) <= SERIAL_LIMIT and serial[0].isalpha() and plain.isalnum() and serial.isascii()):
+        raise HostError(
+            f"disk {serial!r}: a name must be 1 to {SERIAL_LIMIT} letters, digits, dashes, dots and underscores, "
+            "a letter first"
+        )
+
+
+def node_name(serial: str) -> str:
+    """The block node of a disk; a prefix keeps it apart from the device's id."""
+    return f"node-{serial}"
+
+
+def raw_node(serial: str, fdset: int, *, read_only: bool, block_device: bool) -> Arguments:
+    """`blockdev-add` for a file that QEMU has as /dev/fdset/<fdset>.
+
+    The host's page cache is used (cache.direct off): layers are shared between machines
+    and read again and again. A guest's flush is honoured (no-flush off). I/O goes
+    through QEMU's threads, which work on every kernel and file system; io_uring is
+    forbidden on some hosts, and native AIO needs O_DIRECT.
+    """
+    node: Arguments = {
+        "driver": "host_device" if block_device else "file",
+        "node-name": node_name(serial),
+        "filename": f"/dev/fdset/{fdset}",
+        "read-only": read_only,
+        "cache": {"direct": False, "no-flush": False},
+        "aio": "threads",
+    }
+    if read_only:
+        return node | {"locking": "off"}
+    return node | {"locking": "on", "discard": "unmap", "detect-zeroes": "unmap"}
+
+
+def joined_node(serial: str, descriptor_path: str) -> Arguments:
+    """`blockdev-add` for a VMDK; `descriptor_path` is what QEMU opens, /dev/fdset/N.
+
+    The extents inherit read-only. They cannot be told not to lock; for reading these are
+    shared locks, which do not keep other readers away.
+    """
+    return {
+        "driver": "vmdk",
+        "node-name": node_name(serial),
+        "read-only": True,
+        "file": {
+            "driver": "file",
+            "filename": descriptor_path,
+            "read-only": True,
+            "locking": "off",
+        },
+    }
+
+
+def disk_device(serial: str, bus: str, *, read_only: bool) -> Arguments:
+    """`device_add` for a disk.
+
+    One queue: QEMU serves all disks from one thread, and a queue per vCPU costs an
+    interrupt vector each. Errors go to the guest: the default would stop the machine
+    when the host's disk is full.
+    """
+    device: Arguments = {
+        "driver": "virtio-blk-pci",
+        "id": serial,
+        "drive": node_name(serial),
+        "serial": serial,
+        "bus": bus,
+        "num-queues": 1,
+        "werror": "report",
+        "rerror": "report",
+    }
+    return device if read_only else device | {"discard": True, "write-zeroes": True}
+
+
+def netdev(nic: Nic) -> Arguments:
+    """`netdev_add` for an interface whose descriptors QEMU knows by the names of `nic_fd_names`."""
+    tap, vhost = nic_fd_names(nic)
+    backend: Arguments = {"type": "tap", "id": f"net-{nic.name}", "fd": tap}
+    return backend if nic.vhost_fd is None else backend | {"vhost": True, "vhostfd": vhost}
+
+
+def nic_fd_names(nic: Nic) -> tuple[str, str]:
+    """What QEMU knows the TAP and the vhost descriptor by."""
+    return f"tap-{nic.name}", f"vhost-{nic.name}"
+
+
+def nic_device(nic: Nic, bus: str) -> Arguments:
+    """`device_add` for an interface. No boot ROM: nothing boots from it."""
+    return {
+        "driver": "virtio-net-pci",
+        "id": nic.name,
+        "netdev": f"net-{nic.name}",
+        "mac": nic.mac,
+        "bus": bus,
+        "romfile": "",
+    }
+
+
+def memory_backend(memory: Memory, *, shared: bool) -> Arguments:
+    """`object-add` for the memory behind virtio-mem: reserved as address space, taken as the guest uses it."""
+    _check_memory(memory)
+    backend: Arguments = {"id": MEMORY_BACKEND, "size": memory.max_mib * MIB, "reserve": False}
+    if shared:
+        return {"qom-type": "memory-backend-memfd", "share": True} | backend
+    return {"qom-type": "memory-backend-ram"} | backend
+
+
+def memory_device(memory: Memory, bus: str) -> Arguments:
+    """`device_add` for virtio-mem."""
+    return {
+        "driver": "virtio-mem-pci",
+        "id": MEMORY_DEVICE,
+        "memdev": MEMORY_BACKEND,
+        "requested-size": memory.requested_mib * MIB,
+        "bus": bus,
+    }
+
+
+def memory_request(requested_mib: int) -> Arguments:
+    """`qom-set` that asks the guest to grow or shrink to this much."""
+    return {"path": f"/machine/peripheral/{MEMORY_DEVICE}", "property": "requested-size", "value": requested_mib * MIB}
+
+
+def vsock_chardev() -> Arguments:
+    """`chardev-add` for a daemon's socket that QEMU knows as VSOCK_FD."""
+    address: Arguments = {"type": "fd", "data": {"str": VSOCK_FD}}
+    return {"id": VSOCK_CHARDEV, "backend": {"type": "socket", "data": {"addr": address, "server": False}}}
+
+
+def vsock_device(vsock: VsockDevice, bus: str) -> Arguments:
+    """`device_add` for vsock; the kernel's descriptor QEMU knows as VSOCK_FD."""
+    if isinstance(vsock, KernelVsockDevice):
+        return {
+            "driver": "vhost-vsock-pci",
+            "id": VSOCK_DEVICE,
+            "guest-cid": vsock.cid,
+            "vhostfd": VSOCK_FD,
+            "bus": bus,
+        }
+    return {"driver": "vhost-user-vsock-pci", "id": VSOCK_DEVICE, "chardev": VSOCK_CHARDEV, "bus": bus}
+
+
+def _check_memory(memory: Memory) -> None:
+    for size in (memory.max_mib, memory.requested_mib):
+        if size % MEMORY_STEP_MIB:
+            raise HostError(f"{size} MiB of hot-plugged memory: must be a multiple of {MEMORY_STEP_MIB} MiB")
+    if not 0 <= memory.requested_mib <= memory.max_mib or memory.max_mib == 0:
+        raise HostError(f"{memory.requested_mib} MiB of hot-plugged memory out of {memory.max_mib} MiB")

@@ -1,0 +1,324 @@
+"""One virtual machine from start to end.
+
+    vm = await VirtualMachine.launch(machine, ...)    QEMU runs, the guest is paused
+    await vm.add_vsock(backend, ...)                  devices, in any order
+    await vm.add_disk(...); await vm.add_nic(...); await vm.add_memory(...)
+    await vm.run()                                    the guest's first instruction
+    control = await vm.control(...)                   vminitd has called
+    stream = await vm.expect(token)
+    await vm.kill(...)                                or the guest powers off
+
+However it ends, `exited` says why, and everything that waits for the guest here waits
+for that too: no call outlives the machine. QEMU is started before the modules that take
+long to import, which then happens while it starts.
+"""
+
+import asyncio
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from shim.errors import BootError, MachineError, StateError
+from shim.journal import Journal
+from shim.vm.console import Console
+from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
+from shim.vm.machine import Machine
+from shim.vm.process import Credentials, Process, spawn
+from shim.vm.states import Cause, Exit, RunState, classify, transition
+from shim.vm.timeline import Timeline
+from shim.vm.vsock import VsockBackend
+
+if TYPE_CHECKING:
+    from shim.vm.hotplug import Hotplug
+    from shim.vm.qmp import Event, Qmp
+
+_T = TypeVar("_T")
+
+# How long QEMU's last events, and the end of a machine whose connection broke, are waited for.
+LAST_WORDS_S: Final = 2.0
+CONSOLE_LINES: Final = 6
+
+
+class VirtualMachine:
+    """A running QEMU. Made by `launch`; belongs to the loop that launched it."""
+
+    def __init__(self, machine: Machine, process: Process, console: Console, timeline: Timeline) -> None:
+        self.machine = machine
+        self.console = console
+        self.timeline = timeline
+        # Done when QEMU is gone and everything of the machine is released. Never fails.
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._process = process
+        self._state = RunState.STARTING
+        self._qmp: Qmp | None = None
+        self._hotplug: Hotplug | None = None
+        self._vsock: VsockBackend | None = None
+        self._killed: Cause | None = None
+        self._kill_detail = ""
+        self._panicked = False
+        self._shutdown = ""
+        self._ending = asyncio.create_task(self._end(), name="vm-end")
+        self._judging: asyncio.Task[None] | None = None
+        self._pausing = False
+        self._booted = False
+
+    @classmethod
+    async def launch(
+        cls,
+        machine: Machine,
+        *,
+        name: str,
+        console_path: Path,
+        console_kib: int,
+        credentials: Credentials,
+        journal: Journal,
+        timeline: Timeline,
+        command_timeout_s: float,
+    ) -> "VirtualMachine":
+        """Start QEMU with the guest paused before its first instruction.
+
+        `name` stands in QEMU's command line and nowhere else on the host (the journal's
+        marker): "qemubox-<key>". `command_timeout_s` is the deadline of QEMU's greeting
+        and of each of its commands. Raises MissingPartError without QEMU, kernel or
+        image, BootError with QEMU's words when it ends or does not answer; nothing of
+        it is left then.
+        """
+        machine.check_parts()
+        timeline.mark("launch")
+        qmp_socket, qmp_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        console = Console(console_path, console_kib)
+        try:
+            fds = (qmp_child.fileno(), console.child.fileno())
+            process = spawn(
+                machine.args(name=name, qmp_fd=fds[0], console_fd=fds[1]),
+                name="QEMU",
+                marker=name,
+                credentials=credentials,
+                journal=journal,
+                pass_fds=fds,
+            )
+        except BaseException:
+            qmp_socket.close()
+            console.close()
+            raise
+        finally:
+            qmp_child.close()
+            console.release_child()
+        timeline.mark("spawned")
+        vm = cls(machine, process, console, timeline)
+        try:
+            await vm._connect(qmp_socket, command_timeout_s)
+        except BaseException:
+            await vm.kill(LAST_WORDS_S)
+            raise
+        timeline.mark("paused")
+        return vm
+
+    @property
+    def state(self) -> RunState:
+        """Where the machine is in its life."""
+        return self._state
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id on the host."""
+        return self._process.pid
+
+    async def add_vsock(self, backend: VsockBackend, timeout_s: float) -> None:
+        """Prepare a vsock backend and plug it in. The machine owns it from now on."""
+        if self._vsock is not None:
+            raise StateError("the virtual machine has vsock already")
+        if backend.shared_memory and not self.machine.shared_memory:
+            raise StateError("this way of vsock needs a machine with shared memory")
+        self._vsock = backend
+
+        async def add() -> None:
+            device = await backend.prepare(timeout_s)
+            backend.on_lost(lambda reason: self._kill(Cause.VSOCK, reason))
+            await self._devices().add_vsock(device)
+            backend.device_added()
+
+        await self._guarded("adding vsock", add())
+
+    async def add_disk(self, disk: Disk | JoinedDisk) -> None:
+        """Plug in a disk. Raises HostError for its files, ResourceError without a slot, MachineError for QEMU."""
+        plugging = self._devices().add_disk(disk) if isinstance(disk, Disk) else self._devices().add_joined_disk(disk)
+        await self._guarded(f"adding disk {disk.serial}", plugging)
+
+    async def add_nic(self, nic: Nic) -> None:
+        """Plug in a network interface."""
+        await self._guarded(f"adding interface {nic.name}", self._devices().add_nic(nic))
+
+    async def add_memory(self, memory: Memory) -> None:
+        """Plug in memory on top of the base."""
+        await self._guarded("adding memory", self._devices().add_memory(memory))
+
+    async def resize_memory(self, requested_mib: int) -> None:
+        """Ask the guest to have `requested_mib` of the memory that was plugged in."""
+        await self._guarded("resizing memory", self._devices().resize_memory(requested_mib))
+
+    async def remove_device(self, device: str, timeout_s: float) -> None:
+        """Take a disk (by serial) or an interface (by name) out of the running guest."""
+        if self._state is not RunState.RUNNING:
+            raise StateError(f"the virtual machine is {self._state.value}: only a running guest can let go of a device")
+        await self._guarded(f"removing {device}", self._devices().remove(device, timeout_s))
+
+    async def run(self) -> None:
+        """Let the guest run: for the first time, or again after `pause`."""
+        await self._move(RunState.RUNNING, "cont")
+        self.timeline.mark("run")
+
+    async def pause(self) -> None:
+        """Stop the guest's vCPUs."""
+        self._pausing = True
+        try:
+            await self._move(RunState.PAUSED, "stop")
+        finally:
+            self._pausing = False
+
+    async def control(self, timeout_s: float) -> socket.socket:
+        """Wait for vminitd's call: a connected non-blocking socket, for the caller to own; once.
+
+        Raises BootError with the console's tail when the deadline passes or the machine ends.
+        """
+        try:
+            connection = await self._guarded("booting", self._vsock_backend().control(timeout_s))
+        except BootError:
+            raise
+        except MachineError as error:
+            raise self._error("booting", error.message) from error
+        self._booted = True
+        self.timeline.mark("control")
+        return connection
+
+    def expect(self, token: bytes) -> "asyncio.Future[socket.socket]":
+        """Announce a stream by its 16-byte token: see acceptor.Acceptor.expect. Fails when the machine ends."""
+        return self._vsock_backend().expect(token)
+
+    async def kill(self, timeout_s: float) -> Exit:
+        """End the machine now and release everything of it. Does no harm to one that has ended.
+
+        Raises MachineError if QEMU cannot be killed within the deadline.
+        """
+        self._kill(Cause.KILLED, "")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self.exited)
+        except TimeoutError:
+            raise MachineError(f"QEMU (pid {self.pid}) did not end within {timeout_s:g} s of SIGKILL") from None
+
+    async def _connect(self, qmp_socket: socket.socket, command_timeout_s: float) -> None:
+        # 60 ms of imports, which QEMU uses to start.
+        from shim.vm.hotplug import Hotplug
+        from shim.vm.qmp import Qmp
+
+        self._qmp = Qmp(command_timeout_s)
+        self._qmp.on_event(self._on_event)
+        await self._guarded("starting QEMU", self._qmp.open(qmp_socket))
+        self._hotplug = Hotplug(self._qmp, slots=self.machine.slots, shared_memory=self.machine.shared_memory)
+        self._state = transition(self._state, RunState.PAUSED)
+
+    def _devices(self) -> "Hotplug":
+        if self._hotplug is None or self._state is RunState.ENDED:
+            raise StateError(f"the virtual machine is {self._state.value}: it takes no devices")
+        return self._hotplug
+
+    def _vsock_backend(self) -> VsockBackend:
+        if self._vsock is None:
+            raise StateError("the virtual machine has no vsock")
+        return self._vsock
+
+    async def _move(self, wanted: RunState, command: str) -> None:
+        transition(self._state, wanted)
+        if self._qmp is None:
+            raise StateError(f"the virtual machine is {self._state.value}")
+        await self._guarded(command, self._qmp.execute(command))
+        if self._state is not RunState.ENDED:
+            self._state = transition(self._state, wanted)
+
+    async def _guarded(self, phase: str, work: Coroutine[object, object, _T]) -> _T:
+        """Do `work`, or raise BootError if the machine ends first.
+
+        A broken connection is most often QEMU's end, told a moment too early: that is
+        waited for, and told instead.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self.exited), return_when=asyncio.FIRST_COMPLETED)
+            if self._lost(task):
+                await asyncio.wait((self.exited,), timeout=LAST_WORDS_S)
+            if self.exited.done() and not (task.done() and task.exception() is None):
+                raise self._error(phase, f"the machine ended: {self.exited.result()}")
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+            elif not task.cancelled():
+                task.exception()  # told by another: the end of the machine
+
+    def _lost(self, task: "asyncio.Task[_T]") -> bool:
+        """Whether `task` failed and the connection to QEMU is not there (any more)."""
+        if self.exited.done() or not task.done() or task.cancelled():
+            return False
+        connected = self._qmp is not None and self._qmp.connected
+        return isinstance(task.exception(), MachineError) and not connected
+
+    def _error(self, phase: str, reason: str) -> MachineError:
+        """What is known of a machine that failed: phase, reason, console's tail, QEMU's words, as one line."""
+        parts = [f"the virtual machine failed while {phase}: {reason}"]
+        if console := self.console.tail(CONSOLE_LINES):
+            parts.append("console: " + " | ".join(console.splitlines()))
+        if self._process.exited.done() and self._process.stderr:
+            parts.append("QEMU: " + " | ".join(self._process.stderr.splitlines()[-CONSOLE_LINES:]))
+        if self._booted:
+            return MachineError("; ".join(parts))
+        return BootError("; ".join(parts), hint="repeat with: " + self.machine.repeat_command())
+
+    def _kill(self, cause: Cause, detail: str) -> None:
+        """End QEMU, unless it has ended by itself: then that is the cause."""
+        if self._killed is None and not self._process.ended:
+            self._killed, self._kill_detail = cause, detail
+        self._process.kill()
+
+    def _on_event(self, event: "Event") -> None:
+        match event.name:
+            case "SHUTDOWN":
+                self._shutdown = str(event.data.get("reason", ""))
+            case "GUEST_PANICKED":
+                self._panicked = True
+            case "STOP" if self._state is RunState.RUNNING and not self._pausing and self._judging is None:
+                self._judging = asyncio.create_task(self._judge_stop(), name="vm-judge-stop")
+
+    async def _judge_stop(self) -> None:
+        """The vCPUs stopped and not by us: an accelerator that failed leaves QEMU standing there for ever."""
+        assert self._qmp is not None
+        try:
+            answer = await self._qmp.execute("query-status")
+        except MachineError:
+            return  # QEMU is on its way out: it stops the vCPUs for that, too
+        finally:
+            self._judging = None
+        if isinstance(answer, dict) and answer.get("status") == "internal-error":
+            self._kill(Cause.ACCELERATOR, "QEMU's run state is internal-error")
+
+    async def _end(self) -> None:
+        """Wait for QEMU's end, release everything, and tell."""
+        status = await self._process.exited
+        detail = self._kill_detail
+        try:
+            if self._qmp is not None:
+                await self._qmp.drain(LAST_WORDS_S)
+                await self._qmp.close(LAST_WORDS_S)
+            if self._judging is not None:
+                self._judging.cancel()
+            self.console.close()
+            if self._vsock is not None:
+                await self._vsock.close(LAST_WORDS_S)
+        except MachineError as error:  # a daemon that survives SIGKILL: the journal knows it
+            detail = "; ".join(filter(None, (detail, error.message)))
+        finally:
+            self._state = transition(self._state, RunState.ENDED)
+            cause = classify(self._shutdown, panicked=self._panicked, killed=self._killed)
+            self.exited.set_result(Exit(cause, status, detail))
