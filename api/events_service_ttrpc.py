@@ -35,8 +35,16 @@ class EventsStub:
         self._client = client
 
     async def Forward(
-        self, request: events_service_pb2.ForwardRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: events_service_pb2.ForwardRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.services.events.ttrpc.v1.Events/Forward", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.services.events.ttrpc.v1.Events/Forward",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )

@@ -46,27 +46,51 @@ class MachineStub:
         self._client = client
 
     async def Configure(
-        self, request: guest_pb2.ConfigureRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ConfigureRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> guest_pb2.ConfigureResponse:
         """Makes the machine itself: identity, time, randomness. The first call of all."""
         return await self._client.call(
-            "/qemubox.guest.v1.Machine/Configure", request, guest_pb2.ConfigureResponse, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Machine/Configure",
+            request,
+            guest_pb2.ConfigureResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Sync(
-        self, request: empty_pb2.Empty, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: empty_pb2.Empty,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         """Writes dirty data back to the disks."""
         return await self._client.call(
-            "/qemubox.guest.v1.Machine/Sync", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Machine/Sync",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Shutdown(
-        self, request: guest_pb2.ShutdownRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ShutdownRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         """Kills what still runs, unmounts every container file system, answers, powers off."""
         return await self._client.call(
-            "/qemubox.guest.v1.Machine/Shutdown", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Machine/Shutdown",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
 
@@ -140,94 +164,190 @@ class ContainersStub:
         self._client = client
 
     async def Create(
-        self, request: guest_pb2.CreateRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.CreateRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> guest_pb2.CreateResponse:
         """Mounts the root file system, opens the streams and lets crun create the container: all but run it."""
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Create", request, guest_pb2.CreateResponse, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Create",
+            request,
+            guest_pb2.CreateResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Exec(
-        self, request: guest_pb2.ExecRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ExecRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         """Registers a further process; Start runs it."""
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Exec", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Exec",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Start(
-        self, request: guest_pb2.ProcessRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ProcessRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> guest_pb2.StartResponse:
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Start", request, guest_pb2.StartResponse, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Start",
+            request,
+            guest_pb2.StartResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Wait(
-        self, request: guest_pb2.ProcessRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ProcessRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> guest_pb2.WaitResponse:
         """Answers when the process has ended and all it wrote has been sent to the host; at once if it has already."""
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Wait", request, guest_pb2.WaitResponse, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Wait",
+            request,
+            guest_pb2.WaitResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Kill(
-        self, request: guest_pb2.KillRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.KillRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Kill", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Kill",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Delete(
-        self, request: guest_pb2.ProcessRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ProcessRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         """Frees what a process that has ended (or was never started) holds; for the first process, the container too."""
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Delete", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Delete",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Pids(
-        self, request: guest_pb2.ContainerRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ContainerRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> guest_pb2.PidsResponse:
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Pids", request, guest_pb2.PidsResponse, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Pids",
+            request,
+            guest_pb2.PidsResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def ResizePty(
-        self, request: guest_pb2.ResizePtyRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ResizePtyRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/ResizePty", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/ResizePty",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Pause(
-        self, request: guest_pb2.ContainerRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ContainerRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         """Freezes the processes, and the file systems once synced."""
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Pause", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Pause",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Resume(
-        self, request: guest_pb2.ContainerRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ContainerRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Resume", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Resume",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Update(
-        self, request: guest_pb2.UpdateRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.UpdateRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         """Changes the limits of the container's cgroup."""
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Update", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Update",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Stats(
-        self, request: guest_pb2.ContainerRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.ContainerRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> guest_pb2.StatsResponse:
         """The files of the container's cgroup v2 that make up its statistics."""
         return await self._client.call(
-            "/qemubox.guest.v1.Containers/Stats", request, guest_pb2.StatsResponse, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Containers/Stats",
+            request,
+            guest_pb2.StatsResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
 
@@ -251,9 +371,17 @@ class NetworkStub:
         self._client = client
 
     async def ConfigureInterface(
-        self, request: guest_pb2.Interface, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: guest_pb2.Interface,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         """Gives the interface with this MAC address its name, addresses and routes, and sets it up."""
         return await self._client.call(
-            "/qemubox.guest.v1.Network/ConfigureInterface", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/qemubox.guest.v1.Network/ConfigureInterface",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )

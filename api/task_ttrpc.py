@@ -99,120 +99,256 @@ class TaskStub:
         self._client = client
 
     async def State(
-        self, request: task_pb2.StateRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.StateRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.StateResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/State", request, task_pb2.StateResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/State",
+            request,
+            task_pb2.StateResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Create(
-        self, request: task_pb2.CreateTaskRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.CreateTaskRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.CreateTaskResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/Create", request, task_pb2.CreateTaskResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Create",
+            request,
+            task_pb2.CreateTaskResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Start(
-        self, request: task_pb2.StartRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.StartRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.StartResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/Start", request, task_pb2.StartResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Start",
+            request,
+            task_pb2.StartResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Delete(
-        self, request: task_pb2.DeleteRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.DeleteRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.DeleteResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/Delete", request, task_pb2.DeleteResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Delete",
+            request,
+            task_pb2.DeleteResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Pids(
-        self, request: task_pb2.PidsRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.PidsRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.PidsResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/Pids", request, task_pb2.PidsResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Pids",
+            request,
+            task_pb2.PidsResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Pause(
-        self, request: task_pb2.PauseRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.PauseRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/Pause", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Pause",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Resume(
-        self, request: task_pb2.ResumeRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.ResumeRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/Resume", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Resume",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Checkpoint(
-        self, request: task_pb2.CheckpointTaskRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.CheckpointTaskRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/Checkpoint", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Checkpoint",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Kill(
-        self, request: task_pb2.KillRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.KillRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/Kill", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Kill",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Exec(
-        self, request: task_pb2.ExecProcessRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.ExecProcessRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/Exec", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Exec",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def ResizePty(
-        self, request: task_pb2.ResizePtyRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.ResizePtyRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/ResizePty", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/ResizePty",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def CloseIO(
-        self, request: task_pb2.CloseIORequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.CloseIORequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/CloseIO", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/CloseIO",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Update(
-        self, request: task_pb2.UpdateTaskRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.UpdateTaskRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/Update", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Update",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Wait(
-        self, request: task_pb2.WaitRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.WaitRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.WaitResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/Wait", request, task_pb2.WaitResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Wait",
+            request,
+            task_pb2.WaitResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Stats(
-        self, request: task_pb2.StatsRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.StatsRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.StatsResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/Stats", request, task_pb2.StatsResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Stats",
+            request,
+            task_pb2.StatsResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Connect(
-        self, request: task_pb2.ConnectRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.ConnectRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> task_pb2.ConnectResponse:
         return await self._client.call(
-            "/containerd.task.v3.Task/Connect", request, task_pb2.ConnectResponse, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Connect",
+            request,
+            task_pb2.ConnectResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )
 
     async def Shutdown(
-        self, request: task_pb2.ShutdownRequest, *, timeout_s: float | None = None, metadata: Metadata | None = None
+        self,
+        request: task_pb2.ShutdownRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
         return await self._client.call(
-            "/containerd.task.v3.Task/Shutdown", request, empty_pb2.Empty, timeout_s=timeout_s, metadata=metadata
+            "/containerd.task.v3.Task/Shutdown",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
         )

@@ -42,6 +42,8 @@ class Call:
         self._on_error = on_error
         self._inbox = Inbox(*([payload] if payload or not more else [])) if method.streams_in else Inbox()
         self._dropped = False
+        self._over = False
+        """The handler has returned or raised."""
         if not (method.streams_in and more):
             self._inbox.end()
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"ttrpc {context.method}")
@@ -61,6 +63,8 @@ class Call:
 
     async def on_data(self, frame: Frame) -> StatusError | None:
         """Takes a Data frame; the result is why the call cannot go on, if it cannot."""
+        if self._over:
+            return None  # crossed the answer on the way
         if not self._method.streams_in:
             return StatusError(Code.INVALID_ARGUMENT, f"{self.context.method} takes one request, no stream of data")
         if self._inbox.ended:
@@ -83,6 +87,7 @@ class Call:
             result = await self._result()
         except StatusError as error:
             result = error
+        self._over = True
         self._inbox.drop(StatusError(Code.CANCELLED, "the call is over"))
         if not self._dropped:
             await self._answer(result)
@@ -103,8 +108,7 @@ class Call:
         except Exception as error:
             if isinstance(error, TimeoutError) and scope.expired():
                 raise late(self.context.method, timeout_s or 0) from None
-            # Later and outside of this task: whatever the callback does, the client gets its answer.
-            asyncio.get_running_loop().call_soon(self._on_error, self.context.method, error)
+            self._on_error(self.context.method, error)
             raise StatusError(Code.UNKNOWN, f"{type(error).__name__}: {error}") from error
 
     async def _answer(self, result: bytes | StatusError) -> None:

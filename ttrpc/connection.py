@@ -20,6 +20,9 @@ from ttrpc.wire import Wire
 CANCEL_S = 5.0
 """How long a cancelled handler may take to clean up before it is left behind, and told of."""
 
+MAX_CALLS = 4096
+"""Calls under way on one connection; more are refused, because each keeps its request in memory."""
+
 _SHUTDOWN = StatusError(Code.UNAVAILABLE, "the server is shutting down")
 
 
@@ -48,8 +51,10 @@ class Connection:
             self._on_error(f"connection from {self._peer}", error)
         finally:
             self._wire.abort()
-            await self._cancel_calls()
-            self.ended.set_result(None)
+            try:
+                await self._cancel_calls()
+            finally:
+                self.ended.set_result(None)
 
     def tasks(self) -> list["asyncio.Task[None]"]:
         """The handlers that are running."""
@@ -102,6 +107,8 @@ class Connection:
         """Starts a call; the result is why not, if not."""
         if self._refusing:
             return _SHUTDOWN
+        if len(self._calls) >= MAX_CALLS:
+            return StatusError(Code.RESOURCE_EXHAUSTED, f"{MAX_CALLS} calls are under way on this connection already")
         try:
             request = decode_request(frame.data)
         except StatusError as error:

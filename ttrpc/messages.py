@@ -1,7 +1,7 @@
 """What the data of Request and Response frames mean. Pure.
 
-Every text that leaves is made valid UTF-8 first: an error may name a file whose name is not, and a status that
-cannot be sent would leave the caller waiting for ever.
+The text of a status is made valid UTF-8 before it is sent: an error may name a file whose name is not, and a status
+that cannot be sent would leave the caller waiting for ever.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,15 @@ MAX_STATUS_TEXT = 64 << 10
 
 NANOSECONDS = 1_000_000_000
 
+MAX_TIMEOUT_S = float(2**62 // NANOSECONDS)
+"""The longest timeout that is put on the wire, 146 years: nanoseconds are 63 bits there."""
+
 
 def encode_request(path: str, payload: bytes, timeout_s: float | None, metadata: Metadata | None) -> bytes:
     """Data of a Request frame. `path` is "/package.Service/Method"; no timeout means for ever."""
     service, _, method = path.removeprefix("/").rpartition("/")
     # 0 stands for "no timeout" on the wire, so the shortest is 1 ns.
-    timeout_nano = 0 if timeout_s is None else max(1, int(timeout_s * NANOSECONDS))
+    timeout_nano = 0 if timeout_s is None else max(1, int(min(timeout_s, MAX_TIMEOUT_S) * NANOSECONDS))
     pairs = [] if metadata is None else [KeyValue(key=key, value=value) for key, value in _pairs(metadata)]
     return Request(
         service=service, method=method, payload=payload, timeout_nano=timeout_nano, metadata=pairs

@@ -95,10 +95,22 @@ def _handler(method: Method) -> Iterable[str]:
     argument = f"requests: AsyncIterator[{method.request}]" if method.streams_in else f"request: {method.request}"
     # A handler that streams is an async generator: called, not awaited.
     define, result = ("def", f"AsyncIterator[{method.reply}]") if method.streams_out else ("async def", method.reply)
-    yield f"    {define} {method.name}(self, {argument}, context: Context) -> {result}:"
+    yield from _wrapped(f"    {define} {method.name}(", ["self", argument, "context: Context"], f") -> {result}:")
     if method.comment:
         yield from _docstring(method.comment, "        ")
     yield f'        raise unimplemented("{method.path}")'
+
+
+def _wrapped(head: str, items: list[str], tail: str) -> Iterable[str]:
+    """`head`, the items and `tail` on one line if it is short enough, else an item a line, as formatters have it."""
+    line = f"{head}{', '.join(items)}{tail}"
+    if len(line) <= LINE:
+        yield line
+        return
+    indent = " " * (len(head) - len(head.lstrip()))
+    yield head
+    yield from (f"{indent}    {item}," for item in items)
+    yield f"{indent}{tail}"
 
 
 def _stub(service: Service) -> str:
@@ -115,32 +127,24 @@ def _stub(service: Service) -> str:
     return "\n".join(lines)
 
 
-_OPTIONS = "timeout_s: float | None = None, metadata: Metadata | None = None"
+_OPTIONS = ["timeout_s: float | None = None", "metadata: Metadata | None = None"]
+_PASSED_ON = ["timeout_s=timeout_s", "metadata=metadata"]
 
 
 def _unary_call(method: Method) -> Iterable[str]:
-    yield f"    async def {method.name}("
-    yield f"        self, request: {method.request}, *, {_OPTIONS}"
-    yield f"    ) -> {method.reply}:"
+    arguments = ["self", f"request: {method.request}", "*", *_OPTIONS]
+    yield from _wrapped(f"    async def {method.name}(", arguments, f") -> {method.reply}:")
     if method.comment:
         yield from _docstring(method.comment, "        ")
-    yield "        return await self._client.call("
-    yield f'            "{method.path}", request, {method.reply}, timeout_s=timeout_s, metadata=metadata'
-    yield "        )"
+    passed = [f'"{method.path}"', "request", method.reply, *_PASSED_ON]
+    yield from _wrapped("        return await self._client.call(", passed, ")")
 
 
 def _stream_call(method: Method) -> Iterable[str]:
-    request = "" if method.streams_in else f" request: {method.request},"
-    yield f"    def {method.name}("
-    yield f"        self,{request} *, {_OPTIONS}"
-    yield f"    ) -> Stream[{method.request}, {method.reply}]:"
+    arguments = ["self", *([] if method.streams_in else [f"request: {method.request}"]), "*", *_OPTIONS]
+    yield from _wrapped(f"    def {method.name}(", arguments, f") -> Stream[{method.request}, {method.reply}]:")
     if method.comment:
         yield from _docstring(method.comment, "        ")
-    yield "        return self._client.stream("
-    yield f'            "{method.path}",'
-    yield f"            {method.reply},"
-    yield f"            request={'None' if method.streams_in else 'request'},"
-    yield f"            streams_out={method.streams_out},"
-    yield "            timeout_s=timeout_s,"
-    yield "            metadata=metadata,"
-    yield "        )"
+    request = f"request={'None' if method.streams_in else 'request'}"
+    passed = [f'"{method.path}"', method.reply, request, f"streams_out={method.streams_out}", *_PASSED_ON]
+    yield from _wrapped("        return self._client.stream(", passed, ")")

@@ -69,9 +69,9 @@ class Server:
             wire = await Wire.open(sock)
         except (PermissionError, ConnectionClosed) as error:
             sock.close()
-            self._on_error("connection refused", error)
+            self._report("connection refused", error)
             return
-        connection = Connection(wire, peer, self._methods, self._on_error)
+        connection = Connection(wire, peer, self._methods, self._report)
         if self._closing:
             connection.abort()
             return
@@ -145,7 +145,7 @@ class Server:
                     continue
                 if error.errno not in _SCARCE:
                     raise
-                self._on_error("accept", error)
+                self._report("accept", error)
                 await asyncio.sleep(ACCEPT_RETRY_S)
                 continue
             self._serve_in_task(sock)
@@ -153,9 +153,19 @@ class Server:
     def _serve_in_task(self, sock: socket.socket) -> None:
         task = asyncio.get_running_loop().create_task(self.serve(sock), name="ttrpc connection")
         self._tasks.add(task)  # the loop alone would not keep it
-        task.add_done_callback(self._tasks.discard)
-        # If the task is cancelled before its first step, nobody else closes the socket.
-        task.add_done_callback(lambda _task: sock.close())
+
+        def done(_task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            sock.close()  # nobody else does, if the task was cancelled before its first step
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self._report("connection", error)
+
+        task.add_done_callback(done)
+
+    def _report(self, where: str, error: BaseException) -> None:
+        """Calls `on_error` later, from the loop: what it does or raises harms no call and no connection."""
+        asyncio.get_running_loop().call_soon(self._on_error, where, error)
 
     async def _stop_accepting(self) -> None:
         accepting = dict(self._accepting)

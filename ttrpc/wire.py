@@ -26,6 +26,7 @@ class Wire:
         self._reader = reader
         self._writer = writer
         self._decoder = Decoder()
+        self._ended = False
         writer.transport.set_write_buffer_limits(high=BUFFER)
 
     @classmethod
@@ -70,17 +71,18 @@ class Wire:
             raise ConnectionClosed
 
     def write(self, stream_id: int, frame_type: FrameType, flags: int, data: bytes) -> None:
-        """Hands one frame over, whole. Lost without a word if the connection is closed: whoever reads finds out.
+        """Hands one frame over, whole. Lost without a word after the end: whoever reads finds out.
 
         Raises StatusError RESOURCE_EXHAUSTED if `data` are too long; nothing is written then.
         """
         frame = encode(stream_id, frame_type, flags, data)
-        if not self._writer.is_closing():
+        if not self._ended and not self._writer.is_closing():
             self._writer.write(frame)
 
     def end(self) -> None:
         """Tells the peer that nothing more comes, after what was written; what it sends can still be received."""
-        if not self._writer.is_closing():
+        if not self._ended and not self._writer.is_closing():
+            self._ended = True
             self._writer.write_eof()
 
     async def close(self, flush_s: float) -> None:
