@@ -1,0 +1,234 @@
+"""From Create's list of mounts to open disks: the one entry for the rest of the shim.
+
+Everything that a disk consists of is opened here and handed on as a descriptor, because
+QEMU runs as a user that may open nothing itself. The result owns the descriptors, and
+with them the locks on shared images and on the writable one.
+
+On the host's disk this makes files in the container's data directory, which is in the
+journal before it is made, and images in the cache, which look after themselves.
+Partition tables are files without a name (memfd_create(2)).
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from api import guest_pb2, types_pb2
+from shim.errors import HostError, UnsupportedError
+from shim.journal import Journal
+from shim.rootfs import erofs, flock, gpt, writable
+from shim.rootfs.cache import LayerCache
+from shim.rootfs.mounts import Directory, Image, NewWritable, Plan, SnapshotWritable, from_messages, read
+from shim.rootfs.plan import Disk, Extent, GuestLayer, GuestRootfs, arrange, to_message
+from shim.rootfs.program import Tool
+
+UPPER_IMAGE: Final = "upper.erofs"
+WRITABLE_IMAGE: Final = "writable.ext4"
+# What mkfs.erofs made needs no mount options.
+_EROFS: Final = Image((), "erofs")
+
+
+@dataclass(slots=True)
+class PreparedRootfs:
+    """A container's root file system, ready to be attached.
+
+    `disks` come with open descriptors. Keep this until the machine that has the disks has
+    ended: shared images may be removed, and a snapshot's image be given to another machine,
+    from then on. `message` is for vminitd. `persistent` says that the writable file system
+    outlives the machine, so it must be synced and unmounted before the end.
+    """
+
+    disks: tuple[Disk, ...]
+    message: guest_pb2.Rootfs
+    persistent: bool
+    _open: contextlib.ExitStack
+
+    def close(self) -> None:
+        """Close all descriptors. A second call does nothing."""
+        self._open.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A read-only file system of the host: its open files, and how it is mounted."""
+
+    extents: tuple[Extent, ...]
+    image: Image
+
+
+async def prepare(
+    mounts: Sequence[types_pb2.Mount],
+    *,
+    cache: LayerCache,
+    data_dir: Path,
+    writable_size_mib: int,
+    journal: Journal,
+    mkfs_ext4: str,
+) -> PreparedRootfs:
+    """Make disks of what the snapshotter mounts.
+
+    `data_dir` is the container's own, made here if missing; a file left in it by an
+    earlier start of the container is replaced. Serial numbers derive from its path, so
+    they differ between the containers of one machine. `mkfs_ext4` is a path, or a name to
+    look for in PATH. Raises SpecError, UnsupportedError, MissingPartError, ResourceError or
+    HostError; then nothing is open, and what is on disk is in the journal.
+    """
+    plan = read(from_messages(mounts))
+    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
+    if _needs_data_dir(plan):
+        journal.record("path", path=str(data_dir))
+        _make_data_dir(data_dir)
+    stack = contextlib.ExitStack()
+    try:
+        mkfs = Tool(mkfs_ext4, writable.PACKAGE, cache.mkfs.timeout_s)
+        work = _Work(plan, cache, mkfs, data_dir, writable_size_mib << 20, stack)
+        layers, top = await work.run()
+        disks, lower = _join(layers, name, stack)
+    except BaseException:
+        stack.close()
+        raise
+    guest_writable = None
+    if top is not None:
+        disks.append(Disk(f"rw-{name}", (top,), read_only=False, partitioned=False))
+        guest_writable = GuestLayer(disks[-1].serial, 0, "ext4", _writable_options(plan))
+    message = to_message(GuestRootfs(tuple(lower), guest_writable, plan.whole))
+    return PreparedRootfs(tuple(disks), message, isinstance(plan.writable, SnapshotWritable), stack)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What has to be made for one plan. Whatever is opened is put on the stack at once."""
+
+    plan: Plan
+    cache: LayerCache
+    mkfs_ext4: Tool
+    data_dir: Path
+    writable_bytes: int
+    stack: contextlib.ExitStack
+
+    async def run(self) -> tuple[list[_Layer], Extent | None]:
+        """Open or make all layers, topmost first, and the writable one, side by side."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                top = group.create_task(self._writable())
+                upper = group.create_task(self._upper())
+                lower = [group.create_task(self._layer(layer)) for layer in self.plan.lower]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        above = upper.result()
+        layers = [task.result() for task in lower]
+        return (layers if above is None else [above, *layers]), top.result()
+
+    async def _layer(self, layer: Directory | Image) -> _Layer:
+        if isinstance(layer, Image):
+            return _Layer(tuple(self._open(path) for path in layer.files), layer)
+        if not layer.committed:
+            return await self._image_of(layer.path, self.data_dir / f"{_digest(layer.path)}.erofs")
+        found = await self.cache.ensure(layer.path)
+        self.stack.callback(found.close)
+        return _Layer((Extent(found.fd, found.path, found.size),), _EROFS)
+
+    async def _upper(self) -> _Layer | None:
+        """What the snapshot's upper directory has already, as one more layer for this start only."""
+        if self.plan.upper is None or not await asyncio.to_thread(_has_content, self.plan.upper):
+            return None
+        return await self._image_of(self.plan.upper, self.data_dir / UPPER_IMAGE)
+
+    async def _image_of(self, directory: Path, image: Path) -> _Layer:
+        image.unlink(missing_ok=True)
+        await erofs.convert(self.cache.mkfs, directory, image)
+        return _Layer((self._open(image),), _EROFS)
+
+    async def _writable(self) -> Extent | None:
+        match self.plan.writable:
+            case None:
+                return None
+            case NewWritable():
+                path = self.data_dir / WRITABLE_IMAGE
+                path.unlink(missing_ok=True)
+                await writable.make(self.mkfs_ext4, path, self.writable_bytes)
+            case SnapshotWritable(path=path, size_bytes=size_bytes, uuid=uuid):
+                if size_bytes and not path.exists():
+                    await writable.make(self.mkfs_ext4, path, size_bytes, uuid=uuid)
+        extent = self._open(path, os.O_RDWR)
+        if not flock.try_exclusive(extent.fd):
+            raise HostError(f"{path}: in use by another machine", hint="end the container that uses this snapshot")
+        return extent
+
+    def _open(self, path: Path, mode: int = os.O_RDONLY) -> Extent:
+        try:
+            fd = os.open(path, mode | os.O_CLOEXEC)
+        except OSError as error:
+            raise HostError(f"{path}: {error.strerror}") from error
+        self.stack.callback(os.close, fd)
+        return _extent(fd, path)
+
+
+def _join(layers: Sequence[_Layer], name: str, stack: contextlib.ExitStack) -> tuple[list[Disk], list[GuestLayer]]:
+    """Give every layer its disk, or its partition of a joined one, in order."""
+    disks: list[Disk] = []
+    guest: list[GuestLayer] = []
+    runs = arrange(len(layers))
+    for number, run in enumerate(runs):
+        serial = f"l{number}-{name}"
+        members = [layers[index] for index in run]
+        extents = tuple(extent for member in members for extent in member.extents)
+        partitioned = len(layers) > len(runs)
+        if partitioned:
+            table = gpt.table([sum(extent.size for extent in member.extents) for member in members])
+            extents = (_nameless(table.head, stack), *extents, _nameless(table.tail, stack))
+        disks.append(Disk(serial, extents, read_only=True, partitioned=partitioned))
+        for partition, member in enumerate(members, start=1):
+            at = partition if partitioned else 0
+            guest.append(GuestLayer(serial, at, member.image.fstype, member.image.options))
+    return disks, guest
+
+
+def _nameless(content: bytes, stack: contextlib.ExitStack) -> Extent:
+    """A file in memory, opened for reading only as all of a read-only disk must be."""
+    with open(os.memfd_create("partition-table", os.MFD_CLOEXEC), "wb") as file:
+        file.write(content)
+        file.flush()
+        fd = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return _extent(fd, Path("partition-table"))
+
+
+def _extent(fd: int, path: Path) -> Extent:
+    size = os.lseek(fd, 0, os.SEEK_END)  # of a block device too
+    if size == 0 or size % gpt.SECTOR:
+        raise UnsupportedError(f"{path}: {size} bytes, which is no whole number of {gpt.SECTOR}-byte sectors")
+    return Extent(fd, path, size)
+
+
+def _needs_data_dir(plan: Plan) -> bool:
+    for_this_start = plan.upper is not None or any(isinstance(i, Directory) and not i.committed for i in plan.lower)
+    return for_this_start or isinstance(plan.writable, NewWritable)
+
+
+def _make_data_dir(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+
+
+def _has_content(directory: Path) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is not None
+    except OSError as error:
+        raise HostError(f"snapshot {directory}: {error.strerror}") from error
+
+
+def _writable_options(plan: Plan) -> tuple[str, ...]:
+    return plan.writable.options if isinstance(plan.writable, SnapshotWritable) else ()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
