@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shim.errors import HostError
+from shim.vm.machine import SLOT_BUS
 from shim.vm.vsock import KernelVsockDevice, VsockDevice
 
 Arguments = dict[str, object]
@@ -76,7 +77,7 @@ class Memory:
 # virtio-mem's block size with 2 MiB pages on x86_64; what may be plugged is a multiple of it.
 MEMORY_STEP_MIB: Final = 2
 MEMORY_DEVICE: Final = "memory"
-MEMORY_BACKEND: Final = "memory-backend"
+MEMORY_BACKEND: Final = "hotplug-ram"
 VSOCK_DEVICE: Final = "vsock"
 VSOCK_CHARDEV: Final = "vsock-daemon"
 VSOCK_FD: Final = "vsock-fd"
@@ -137,19 +138,19 @@ def joined_node(serial: str, descriptor_path: str) -> Arguments:
     }
 
 
-def disk_device(serial: str, bus: str, *, read_only: bool) -> Arguments:
+def disk_device(serial: str, slot: int, *, read_only: bool) -> Arguments:
     """`device_add` for a disk.
 
     One queue: QEMU serves all disks from one thread, and a queue per vCPU costs an
     interrupt vector each. Errors go to the guest: the default would stop the machine
     when the host's disk is full.
     """
-    device: Arguments = {
+    device: Arguments = _place(slot) | {
         "driver": "virtio-blk-pci",
         "id": serial,
         "drive": node_name(serial),
         "serial": serial,
-        "bus": bus,
+        "disable-legacy": "on",
         "num-queues": 1,
         "werror": "report",
         "rerror": "report",
@@ -169,14 +170,14 @@ def nic_fd_names(nic: Nic) -> tuple[str, str]:
     return f"tap-{nic.name}", f"vhost-{nic.name}"
 
 
-def nic_device(nic: Nic, bus: str) -> Arguments:
+def nic_device(nic: Nic, slot: int) -> Arguments:
     """`device_add` for an interface. No boot ROM: nothing boots from it."""
-    return {
+    return _place(slot) | {
         "driver": "virtio-net-pci",
         "id": nic.name,
         "netdev": f"net-{nic.name}",
         "mac": nic.mac,
-        "bus": bus,
+        "disable-legacy": "on",
         "romfile": "",
     }
 
@@ -190,14 +191,13 @@ def memory_backend(memory: Memory, *, shared: bool) -> Arguments:
     return {"qom-type": "memory-backend-ram"} | backend
 
 
-def memory_device(memory: Memory, bus: str) -> Arguments:
+def memory_device(memory: Memory, slot: int) -> Arguments:
     """`device_add` for virtio-mem."""
-    return {
+    return _place(slot) | {
         "driver": "virtio-mem-pci",
         "id": MEMORY_DEVICE,
         "memdev": MEMORY_BACKEND,
         "requested-size": memory.requested_mib * MIB,
-        "bus": bus,
     }
 
 
@@ -212,17 +212,20 @@ def vsock_chardev() -> Arguments:
     return {"id": VSOCK_CHARDEV, "backend": {"type": "socket", "data": {"addr": address, "server": False}}}
 
 
-def vsock_device(vsock: VsockDevice, bus: str) -> Arguments:
+def vsock_device(vsock: VsockDevice, slot: int) -> Arguments:
     """`device_add` for vsock; the kernel's descriptor QEMU knows as VSOCK_FD."""
     if isinstance(vsock, KernelVsockDevice):
-        return {
+        return _place(slot) | {
             "driver": "vhost-vsock-pci",
             "id": VSOCK_DEVICE,
             "guest-cid": vsock.cid,
             "vhostfd": VSOCK_FD,
-            "bus": bus,
         }
-    return {"driver": "vhost-user-vsock-pci", "id": VSOCK_DEVICE, "chardev": VSOCK_CHARDEV, "bus": bus}
+    return _place(slot) | {"driver": "vhost-user-vsock-pci", "id": VSOCK_DEVICE, "chardev": VSOCK_CHARDEV}
+
+
+def _place(slot: int) -> Arguments:
+    return {"bus": SLOT_BUS, "addr": f"{slot:#x}"}
 
 
 def _check_memory(memory: Memory) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from shim.errors import HostError, MachineError, NotFoundError
 from shim.vm import devices
 from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
+from shim.vm.machine import SLOTS
 from shim.vm.qmp import Event, Qmp
 from shim.vm.slots import Slots
 from shim.vm.vmdk import Extent, descriptor
@@ -28,64 +29,64 @@ from shim.vm.vsock import KernelVsockDevice, VsockDevice
 class Hotplug:
     """The devices of one machine beyond those it started with."""
 
-    def __init__(self, qmp: Qmp, *, slots: int, shared_memory: bool) -> None:
+    def __init__(self, qmp: Qmp, *, shared_memory: bool) -> None:
         self._qmp = qmp
-        self._slots = Slots(slots)
+        self._slots = Slots(SLOTS)
         self._shared_memory = shared_memory
         self._next_fdset = 1
         # By device id: what takes back its parts, once the device itself is out.
         self._parts: dict[str, AsyncExitStack] = {}
 
     @property
-    def taken(self) -> dict[str, str]:
-        """Which device is in which slot."""
+    def taken(self) -> dict[str, int]:
+        """Which slot each device is in."""
         return self._slots.taken
 
     async def add_disk(self, disk: Disk) -> None:
         """Plug in one file as a disk. Raises HostError for the file, ResourceError for slots, MachineError for QEMU."""
         devices.check_serial(disk.serial)
         async with AsyncExitStack() as undo:
-            bus = self._take_slot(undo, disk.serial)
+            slot = self._take_slot(undo, disk.serial)
             with _opened(disk.path, read_only=disk.read_only) as fd:
                 block_device = stat.S_ISBLK(os.fstat(fd).st_mode)
                 fdset = await self._add_fd(undo, fd)
             node = devices.raw_node(disk.serial, fdset, read_only=disk.read_only, block_device=block_device)
             await self._add_node(undo, node)
-            await self._qmp.execute("device_add", devices.disk_device(disk.serial, bus, read_only=disk.read_only))
+            await self._qmp.execute("device_add", devices.disk_device(disk.serial, slot, read_only=disk.read_only))
             self._parts[disk.serial] = undo.pop_all()
 
     async def add_joined_disk(self, disk: JoinedDisk) -> None:
         """Plug in several files as one disk. Raises as `add_disk`."""
         devices.check_serial(disk.serial)
         async with AsyncExitStack() as undo:
-            bus = self._take_slot(undo, disk.serial)
+            slot = self._take_slot(undo, disk.serial)
             extents = [await self._add_extent(undo, source) for source in disk.extents]
             text = await self._add_extent(undo, descriptor(extents))
             await self._add_node(undo, devices.joined_node(disk.serial, text.path))
-            await self._qmp.execute("device_add", devices.disk_device(disk.serial, bus, read_only=True))
+            await self._qmp.execute("device_add", devices.disk_device(disk.serial, slot, read_only=True))
             self._parts[disk.serial] = undo.pop_all()
 
     async def add_nic(self, nic: Nic) -> None:
         """Plug in a network interface on an open TAP."""
         tap, vhost = devices.nic_fd_names(nic)
         async with AsyncExitStack() as undo:
-            bus = self._take_slot(undo, nic.name)
+            slot = self._take_slot(undo, nic.name)
             await self._qmp.get_fd(tap, nic.tap_fd)
             if nic.vhost_fd is not None:
                 await self._qmp.get_fd(vhost, nic.vhost_fd)
             backend = devices.netdev(nic)
             await self._qmp.execute("netdev_add", backend)
             undo.push_async_callback(self._take_back, "netdev_del", {"id": backend["id"]})
-            await self._qmp.execute("device_add", devices.nic_device(nic, bus))
+            await self._qmp.execute("device_add", devices.nic_device(nic, slot))
             self._parts[nic.name] = undo.pop_all()
 
     async def add_memory(self, memory: Memory) -> None:
         """Plug in the memory device; there is one in a machine."""
         async with AsyncExitStack() as undo:
-            bus = self._take_slot(undo, devices.MEMORY_DEVICE)
+            slot = self._take_slot(undo, devices.MEMORY_DEVICE)
             await self._qmp.execute("object-add", devices.memory_backend(memory, shared=self._shared_memory))
             undo.push_async_callback(self._take_back, "object-del", {"id": devices.MEMORY_BACKEND})
-            await self._qmp.execute("device_add", devices.memory_device(memory, bus))
+            await self._qmp.execute("device_add", devices.memory_device(memory, slot))
             self._parts[devices.MEMORY_DEVICE] = undo.pop_all()
 
     async def resize_memory(self, requested_mib: int) -> None:
@@ -95,14 +96,14 @@ class Hotplug:
     async def add_vsock(self, vsock: VsockDevice) -> None:
         """Plug in vsock; QEMU has its own copy of the descriptor afterwards."""
         async with AsyncExitStack() as undo:
-            bus = self._take_slot(undo, devices.VSOCK_DEVICE)
+            slot = self._take_slot(undo, devices.VSOCK_DEVICE)
             if isinstance(vsock, KernelVsockDevice):
                 await self._qmp.get_fd(devices.VSOCK_FD, vsock.vhost_fd)
             else:
                 await self._qmp.get_fd(devices.VSOCK_FD, vsock.vhost_user_fd)
                 await self._qmp.execute("chardev-add", devices.vsock_chardev())
                 undo.push_async_callback(self._take_back, "chardev-remove", {"id": devices.VSOCK_CHARDEV})
-            await self._qmp.execute("device_add", devices.vsock_device(vsock, bus))
+            await self._qmp.execute("device_add", devices.vsock_device(vsock, slot))
             self._parts[devices.VSOCK_DEVICE] = undo.pop_all()
 
     async def remove(self, device: str, timeout_s: float) -> None:
@@ -134,10 +135,10 @@ class Hotplug:
             stop()
         await self._parts.pop(device).aclose()
 
-    def _take_slot(self, undo: AsyncExitStack, device: str) -> str:
-        bus = self._slots.take(device)
+    def _take_slot(self, undo: AsyncExitStack, device: str) -> int:
+        slot = self._slots.take(device)
         undo.callback(self._slots.free, device)
-        return bus
+        return slot
 
     async def _add_fd(self, undo: AsyncExitStack, fd: int) -> int:
         fdset = self._next_fdset

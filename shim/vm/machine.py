@@ -22,6 +22,14 @@ from shim.errors import ConfigError, HostError, MissingPartError
 # What QEMU is denied, see qemu(1): nothing of it is needed once it runs, and its files and sockets are handed to it.
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
+# Where everything that is hot-plugged goes: the slots of one conventional PCI bridge, hot-pluggable by ACPI.
+# A pcie-root-port per slot works as well, and costs the guest 25 ms of its start each
+# (TCG: 16 ports 0.4 s, this bridge 0.05 s; 2026-11), used or not.
+SLOT_BUS: Final = "slots"
+SLOTS: Final = 31
+# No virtio 0.9 interface: it would take I/O ports, and Linux uses the 1.x one anyway.
+MODERN: Final = "disable-legacy=on"
+
 # vminitd's own words on the kernel command line come after these.
 _KERNEL_ARGS: Final = (
     # Warnings and worse: under TCG each byte on the serial line costs time. A panic turns everything on by itself.
@@ -68,7 +76,6 @@ class Machine:
     max_vcpus: int
     max_memory_mib: int
     base_memory_mib: int = 128
-    slots: int = 16
     shared_memory: bool = False
     cpu_model: str = ""
     kernel_args: str = ""
@@ -76,8 +83,6 @@ class Machine:
     def __post_init__(self) -> None:
         if self.max_vcpus < 1:
             raise ConfigError(f"a machine of {self.max_vcpus} vCPUs: must be at least 1")
-        if not 1 <= self.slots <= 128:
-            raise ConfigError(f"a machine of {self.slots} slots: must be 1 to 128")
         if self.max_memory_mib < self.base_memory_mib:
             raise ConfigError(
                 f"a machine of at most {self.max_memory_mib} MiB: less than its base of {self.base_memory_mib} MiB"
@@ -105,11 +110,14 @@ class Machine:
             ("-kernel", str(self.kernel)),
             ("-append", self.kernel_command_line),
             ("-blockdev", f"driver=file,node-name=system,filename={_escape(self.image)},read-only=on,locking=off"),
-            ("-device", "virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,bus=pcie.0,addr=0x1"),
-            ("-device", "virtio-rng-pci,bus=pcie.0,addr=0x2"),
+            (
+                "-device",
+                f"virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,{MODERN},bus=pcie.0,addr=0x1",
+            ),
+            ("-device", f"virtio-rng-pci,id=rng,{MODERN},bus=pcie.0,addr=0x2"),
+            ("-device", f"pci-bridge,id={SLOT_BUS},chassis_nr=1,shpc=off,bus=pcie.0,addr=0x3"),
             ("-device", "vmgenid,guid=auto"),
             ("-device", "pvpanic"),
-            *(("-device", _root_port(number)) for number in range(self.slots)),
             ("-chardev", f"socket,id=console,fd={console_fd}"),
             ("-serial", "chardev:console"),
             ("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
@@ -165,7 +173,7 @@ class Machine:
         return replace(self, kernel_args=" ".join((*([self.kernel_args] if self.kernel_args else []), *words)))
 
     def _machine(self) -> str:
-        off = "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,graphics=off,dump-guest-core=off"
+        off = "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,dump-guest-core=off"
         return f"q35,accel={self.accel},memory-backend=base,{off}"
 
     def _memory(self) -> str:
@@ -178,19 +186,6 @@ class Machine:
         if self.shared_memory:
             return f"memory-backend-memfd,id=base,size={self.base_memory_mib}M,share=on"
         return f"memory-backend-ram,id=base,size={self.base_memory_mib}M"
-
-
-def _root_port(number: int) -> str:
-    """One slot: eight ports are the functions of one device, from device 8 on.
-
-    No I/O space is reserved behind a port: there is enough for 16 of them only, and
-    virtio over PCI Express uses none.
-    """
-    address = f"{8 + number // 8:#x}.{number % 8:#x}"
-    return (
-        f"pcie-root-port,id=slot{number},chassis={number + 1},slot={number + 1},"
-        f"bus=pcie.0,addr={address},multifunction=on,io-reserve=0"
-    )
 
 
 def _escape(path: Path) -> str:

@@ -1,7 +1,8 @@
-"""Where a device can be plugged in: a fixed number of PCI Express root ports, one device each.
+"""Where a device can be plugged in: the slots of the machine's PCI bridge, one device each.
 
-The ports are part of the machine (and so of a template); which device sits in which is
-ours to know, because QEMU says only "bus 'slot3' is in use" once it is too late.
+The bridge is part of the machine (and so of a template); which device sits in which
+slot is ours to know: a slot has to be the same for the same device in every machine,
+and the bridge has no slot 0.
 """
 
 from shim.errors import ResourceError
@@ -13,8 +14,8 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._holders: list[str | None] = [None] * count
 
-    def take(self, device: str) -> str:
-        """Reserve the lowest free slot for `device` and answer the name of its bus.
+    def take(self, device: str) -> int:
+        """Reserve the lowest free slot for `device` and answer its number, from 1.
 
         Raises ResourceError when every slot is taken, or the device has one already.
         """
@@ -23,7 +24,7 @@ class Slots:
         for number, holder in enumerate(self._holders):
             if holder is None:
                 self._holders[number] = device
-                return f"slot{number}"
+                return number + 1
         raise ResourceError(
             f"device {device}: all {len(self._holders)} slots of the virtual machine are taken",
             hint="use fewer disks and interfaces in one virtual machine",
@@ -35,6 +36,6 @@ class Slots:
             self._holders[self._holders.index(device)] = None
 
     @property
-    def taken(self) -> dict[str, str]:
-        """Which device is in which slot: {"slot0": "vsock"}."""
-        return {f"slot{number}": holder for number, holder in enumerate(self._holders) if holder is not None}
+    def taken(self) -> dict[str, int]:
+        """Which slot each device is in: {"vsock": 1}."""
+        return {holder: number + 1 for number, holder in enumerate(self._holders) if holder is not None}

@@ -216,7 +216,7 @@ class VirtualMachine:
         self._qmp = Qmp(command_timeout_s)
         self._qmp.on_event(self._on_event)
         await self._guarded("starting QEMU", self._qmp.open(qmp_socket))
-        self._hotplug = Hotplug(self._qmp, slots=self.machine.slots, shared_memory=self.machine.shared_memory)
+        self._hotplug = Hotplug(self._qmp, shared_memory=self.machine.shared_memory)
         self._state = transition(self._state, RunState.PAUSED)
 
     def _devices(self) -> "Hotplug":
