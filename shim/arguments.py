@@ -6,8 +6,12 @@ flag is the action (pkg/shim/shim.go, containerd). argparse would cost 10 ms of 
 start and does not do single dashes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+# The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ACTIONS = ("start", "delete")
 _TEXT_FLAGS = {"namespace", "address", "publish-binary", "id", "bundle", "socket", "debug-socket"}
@@ -18,20 +22,33 @@ class ArgumentsError(Exception):
     """The command line is not one that containerd would write; the text says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
 class Arguments:
     """What was asked for. Texts not given are empty."""
 
-    action: str = ""
-    namespace: str = ""
-    address: str = ""
-    publish_binary: str = ""
-    container_id: str = ""
-    bundle: str = ""
-    debug: bool = False
-    info: bool = False
-    version: bool = False
-    help: bool = False
+    def __init__(
+        self,
+        *,
+        action: str = "",
+        namespace: str = "",
+        address: str = "",
+        publish_binary: str = "",
+        container_id: str = "",
+        bundle: str = "",
+        debug: bool = False,
+        info: bool = False,
+        version: bool = False,
+        help: bool = False,
+    ) -> None:
+        self.action = action
+        self.namespace = namespace
+        self.address = address
+        self.publish_binary = publish_binary
+        self.container_id = container_id
+        self.bundle = bundle
+        self.debug = debug
+        self.info = info
+        self.version = version
+        self.help = help
 
 
 def parse(words: Sequence[str]) -> Arguments:
@@ -40,13 +57,15 @@ def parse(words: Sequence[str]) -> Arguments:
     Raises ArgumentsError for an unknown flag, a flag without its value, or an unknown action.
     """
     texts: dict[str, str] = {}
-    booleans: set[str] = set()
+    booleans: dict[str, bool] = {}
     rest = list(words)
-    while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
-        name, has_value, value = rest.pop(0).lstrip("-").partition("=")
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, has_value, value = word.removeprefix("-").removeprefix("-").partition("=")
         if name in _BOOLEAN_FLAGS:
-            if not has_value or _boolean(name, value):
-                booleans.add(name)
+            booleans[name] = _boolean(name, value) if has_value else True
         elif name in _TEXT_FLAGS:
             if not has_value:
                 if not rest:
@@ -65,10 +84,10 @@ def parse(words: Sequence[str]) -> Arguments:
         publish_binary=texts.get("publish-binary", ""),
         container_id=texts.get("id", ""),
         bundle=texts.get("bundle", ""),
-        debug="debug" in booleans,
-        info="info" in booleans,
-        version=not booleans.isdisjoint({"v", "version"}),
-        help=not booleans.isdisjoint({"h", "help"}),
+        debug=booleans.get("debug", False),
+        info=booleans.get("info", False),
+        version=booleans.get("v", False) or booleans.get("version", False),
+        help=booleans.get("h", False) or booleans.get("help", False),
     )
 
 

@@ -51,9 +51,7 @@ def run(arguments: Arguments, identity: Identity, directory: Path, listener: soc
     return 0
 
 
-async def _serve(
-    config: Config, identity: Identity, directory: Path, listener: socket.socket, log: Logger
-) -> None:
+async def _serve(config: Config, identity: Identity, directory: Path, listener: socket.socket, log: Logger) -> None:
     stopped = asyncio.Event()
     events = Publisher(os.environ.get("TTRPC_ADDRESS", ""), identity.namespace, log)
     creator = Creator(config, identity, directory, bounds=bounds(config), events=events, log=log)

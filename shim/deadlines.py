@@ -5,6 +5,16 @@ What depends on the host's speed (boot, conversion of layers) is in the configur
 
 from typing import Final
 
+# QEMU's greeting and each of its commands; on a host that swaps or runs fifty machines these take seconds.
+QEMU_COMMAND_S: Final = 20.0
+# From SIGKILL to QEMU's end.
+QEMU_KILL_S: Final = 5.0
+# Between the end of the connection to vminitd and QEMU's own, which says why.
+LAST_WORDS_S: Final = 3.0
+# The vsock daemon listens.
+VSOCK_READY_S: Final = 10.0
+# vminitd brings CPUs and memory online and sets clock and randomness.
+GUEST_CONFIGURE_S: Final = 30.0
 # A call to vminitd that only looks something up or delivers a signal.
 GUEST_CALL_S: Final = 15.0
 # A call behind which crun makes, starts or removes a container; under TCG and load that is seconds.

@@ -3,61 +3,103 @@
 Mostly the shim has gone in good order and nothing is left to do. Otherwise (a killed
 shim, a host at its limits) it plays the journal backwards: kill QEMU and the helpers,
 unmount, remove. Idempotent; standard output carries the serialized DeleteResponse and
-nothing else; within containerd's 5 s (io.containerd.timeout.shim.cleanup).
+nothing else; within containerd's 5 s (io.containerd.timeout.shim.cleanup). It does not
+answer before the shim's process is gone.
 """
 
+from __future__ import annotations
+
 import os
-import signal
 import sys
 import time
-from pathlib import Path
-from typing import Final
 
-from shim import wire
+from shim import bundle, wire
 from shim.arguments import Arguments
 from shim.claim import ClaimTimeout, claim
-from shim.identity import Identity
-from shim.reclaim import reclaim
+from shim.reclaim import command_line, reclaim
 
 # A shim that has answered Shutdown is gone within milliseconds.
-_SHIM_DEADLINE_S: Final = 2.0
-_KILLED_DEADLINE_S: Final = 1.0
+_SHIM_DEADLINE_S = 2.0
+_KILLED_DEADLINE_S = 1.0
 # What the reference shim answers for a container whose end nobody saw: 128 + SIGKILL.
-_EXIT_STATUS: Final = 137
+_EXIT_STATUS = 137
 
 
 def delete(arguments: Arguments) -> int:
     """Remove all that is left of the container; the answer is the exit status."""
-    from shim.config import load
-
-    identity = Identity(arguments.address, arguments.namespace, arguments.container_id)
-    directory = Path(load().runtime.state_dir, "vm", identity.key)
-    problems = _clean(directory)
+    path = arguments.bundle or "."
+    directory = bundle.linked(path) or _directory_by_configuration(arguments)
+    problems = _clean(directory, shim_pid=bundle.shim_pid(path), container_id=arguments.container_id)
     if problems:
-        os.write(2, f"{identity.container_id}: not everything could be removed: {'; '.join(problems)}\n".encode())
+        text = f"{arguments.container_id}: not everything could be removed: {'; '.join(problems)}\n"
+        os.write(2, text.encode(errors="backslashreplace"))
         return 1
     sys.stdout.buffer.write(wire.delete_response(pid=0, exit_status=_EXIT_STATUS, exited_at_ns=time.time_ns()))
     return 0
 
 
-def _clean(directory: Path) -> list[str]:
+def _directory_by_configuration(arguments: Arguments) -> str:
+    """For someone who cleans up by hand, when the bundle is gone."""
+    from shim.config import load
+    from shim.identity import Identity
+
+    identity = Identity(arguments.address, arguments.namespace, arguments.container_id)
+    return os.path.join(load().runtime.state_dir, "vm", identity.key)
+
+
+def _clean(directory: str, *, shim_pid: int, container_id: str) -> list[str]:
     try:
-        try:
-            claim(directory, deadline_s=_SHIM_DEADLINE_S)
-        except ClaimTimeout as timeout:
-            _kill(timeout.holder)
-            claim(directory, deadline_s=_KILLED_DEADLINE_S)
-    except FileNotFoundError:
-        return []  # the shim has removed everything, its directory last
+        _take(directory)
+    except FileNotFoundError:  # the shim has removed everything, its directory last
+        return _await_end(shim_pid, container_id)
     except ClaimTimeout as timeout:
         return [f"shim {timeout.holder} does not die"]
     return reclaim(directory)
 
 
-def _kill(pid: int) -> None:
-    """A shim that neither answers containerd nor ends. It holds the lock, so the pid in it is its own."""
-    if pid > 0:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+def _take(directory: str) -> None:
+    """Lock the directory; a shim that neither answers containerd nor ends is killed for it."""
+    try:
+        claim(directory, deadline_s=_SHIM_DEADLINE_S)
+    except ClaimTimeout as timeout:
+        if not _kill_holder(directory, timeout.holder):
+            claim(directory, deadline_s=_KILLED_DEADLINE_S)
+
+
+def _kill_holder(directory: str, holder: int) -> bool:
+    """Kill the process that holds the lock; True where it has let go by itself and the lock is ours."""
+    import signal
+
+    try:
+        pidfd = os.pidfd_open(holder)
+    except (ProcessLookupError, ValueError, OSError):
+        return False
+    try:
+        claim(directory, deadline_s=0)
+    except ClaimTimeout as timeout:
+        # Still held, in the same name: so the process behind the pidfd is the holder, and no later one of that number.
+        if timeout.holder == holder:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _await_end(pid: int, container_id: str) -> list[str]:
+    """Wait for the last instructions of a shim that has cleaned up."""
+    words = command_line(pid).split(b"\0")
+    if b"start" not in words or os.fsencode(container_id) not in words:
+        return []  # gone, and its number is another's
+    import select
+
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return []
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return [] if poller.poll(_SHIM_DEADLINE_S * 1000) else [f"shim {pid} does not end"]
+    finally:
+        os.close(pidfd)

@@ -10,8 +10,10 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from api.guest_ttrpc import ContainersStub, MachineStub, NetworkStub
+from shim import deadlines
 from shim.errors import GuestError, MachineError
-from ttrpc import Client, Code, StatusError
+from shim.vm.states import Exit
+from ttrpc import Client, Code, ConnectionClosed, StatusError
 
 _Reply = TypeVar("_Reply")
 
@@ -19,7 +21,7 @@ _Reply = TypeVar("_Reply")
 class Guest:
     """vminitd behind a control connection. `died` is done when the machine is gone; its result says why."""
 
-    def __init__(self, client: Client, died: "asyncio.Future[str]") -> None:
+    def __init__(self, client: Client, died: asyncio.Future[Exit]) -> None:
         self._client = client
         self._died = died
         self.machine = MachineStub(client)
@@ -38,16 +40,25 @@ class Guest:
         """
         call = asyncio.ensure_future(reply)
         try:
-            done, _ = await asyncio.wait({call, self._died}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
-            if call in done:
+            await asyncio.wait((call, self._died), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
                 return call.result()
-            if self._died in done:
-                raise MachineError(f"the virtual machine is gone: {self._died.result()}")
+            if self._died.done():
+                raise self._gone()
             raise GuestError(Code.DEADLINE_EXCEEDED, f"the guest did not answer within {deadline_s:g} s")
+        except ConnectionClosed as error:
+            # Most often the machine's end, heard of a moment too early.
+            await asyncio.wait((self._died,), timeout=deadlines.LAST_WORDS_S)
+            if self._died.done():
+                raise self._gone() from error
+            raise MachineError("vminitd closed its connection, but the virtual machine still runs") from error
         except StatusError as error:
             raise GuestError(error.code, error.message) from error
         finally:
             call.cancel()
+
+    def _gone(self) -> MachineError:
+        return MachineError(f"the virtual machine is gone: {self._died.result()}")
 
     async def close(self) -> None:
         """Hang up."""

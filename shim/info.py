@@ -5,37 +5,35 @@ mounts the shim takes unmounted, and the OCI features document
 (https://github.com/opencontainers/runtime-spec/blob/main/features.md).
 """
 
-import json
-from typing import Final
-
 from shim import wire
 from shim.version import RUNTIME_NAME, VERSION
 
-FEATURES_TYPE_URL: Final = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+FEATURES_TYPE_URL = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 # containerd makes and formats the writable image of the erofs snapshotter (mkfs is not in the list); the layers,
 # the templates and the directories in them come to us as they are.
-ALLOWED_MOUNTS: Final = "mkdir/*,format/*,erofs"
+ALLOWED_MOUNTS = "mkdir/*,format/*,erofs"
 
-_FEATURES: Final = {
-    "ociVersionMin": "1.0.0",
-    "ociVersionMax": "1.2.1",
-    # What crun in the guest understands of a mount's options (mount(8) and runtime-spec config.md).
-    "mountOptions": [
-        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "loud", "mand",
-        "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nomand", "norelatime", "nostrictatime", "nosuid",
-        "private", "ratime", "rbind", "relatime", "remount", "rnoatime", "rnodev", "rnodiratime", "rnoexec",
-        "rnorelatime", "rnostrictatime", "rnosuid", "ro", "rprivate", "rrelatime", "rro", "rrw", "rstrictatime",
-        "rsuid", "rw", "silent", "strictatime", "suid", "sync", "tmpcopyup", "unbindable",
-    ],
-    "linux": {
-        "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
-        "cgroup": {"v1": False, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
-        "seccomp": {"enabled": True},
-        "apparmor": {"enabled": False},
-        "selinux": {"enabled": False},
-        "mountExtensions": {"idmap": {"enabled": False}},
-    },
-}  # fmt: skip
+# What crun in the guest understands (of a mount's options: mount(8) and runtime-spec config.md). As text, because
+# making it would import json.
+FEATURES = """{
+  "ociVersionMin": "1.0.0",
+  "ociVersionMax": "1.2.1",
+  "mountOptions": [
+    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "loud", "mand", "noatime",
+    "nodev", "nodiratime", "noexec", "noiversion", "nomand", "norelatime", "nostrictatime", "nosuid", "private",
+    "ratime", "rbind", "relatime", "remount", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime",
+    "rnostrictatime", "rnosuid", "ro", "rprivate", "rrelatime", "rro", "rrw", "rstrictatime", "rsuid", "rw", "silent",
+    "strictatime", "suid", "sync", "tmpcopyup", "unbindable"
+  ],
+  "linux": {
+    "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+    "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+    "seccomp": {"enabled": true},
+    "apparmor": {"enabled": false},
+    "selinux": {"enabled": false},
+    "mountExtensions": {"idmap": {"enabled": false}}
+  }
+}"""
 
 
 def runtime_info() -> bytes:
@@ -43,6 +41,6 @@ def runtime_info() -> bytes:
     return wire.runtime_info(
         name=RUNTIME_NAME,
         version=VERSION,
-        features=(FEATURES_TYPE_URL, json.dumps(_FEATURES).encode()),
+        features=(FEATURES_TYPE_URL, FEATURES.encode()),
         annotations={"containerd.io/runtime-allow-mounts": ALLOWED_MOUNTS},
     )

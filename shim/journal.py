@@ -11,43 +11,57 @@ release finds those whose journal is gone.) A line cut short by a kill names not
 that was made, and is passed over.
 """
 
-import json
+from __future__ import annotations
+
+import errno
 import os
-from pathlib import Path
-from typing import Final
 
-FILE_NAME: Final = "journal"
+# The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Facts = dict[str, str | int]
 
-Facts = dict[str, str | int]
+FILE_NAME = "journal"
+# The kinds of resources, and the fact that each is found by.
+KINDS = {"process": "marker", "path": "path", "mount": "path", "netns": "path"}
 
 
 class Journal:
     """Appends to the journal of one container. Not for use by two processes at once."""
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE_NAME
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._path = os.path.join(directory, FILE_NAME)
 
     def record(self, kind: str, **facts: str | int) -> None:
         """Write down one resource that is about to be made.
 
         Kinds and their facts: `process` marker (a text found in its command line),
-        `path` path (file or whole tree), `mount` path, `netns` path.
+        `path` path (file or whole tree), `mount` path, `netns` path; paths are absolute.
+        Raises OSError where it cannot be written, ValueError for what could not be undone.
         """
-        line = json.dumps({"kind": kind, **facts}) + "\n"
+        import json
+
+        check(kind, facts)
+        # The newline in front parts it from a line that a full file system has cut short.
+        line = ("\n" + json.dumps({"kind": kind, **facts}) + "\n").encode()
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, line.encode())
+            if os.write(fd, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
         finally:
             os.close(fd)
 
     def entries(self) -> list[Facts]:
         """All records, oldest first; a missing journal has none."""
         try:
-            text = self._path.read_text()
+            with open(self._path, "rb") as file:
+                lines = file.read().splitlines()
         except FileNotFoundError:
             return []
+        import json
+
         found: list[Facts] = []
-        for line in text.splitlines():
+        for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:  # the line that was being written when the shim was killed
@@ -55,3 +69,17 @@ class Journal:
             if isinstance(entry, dict) and isinstance(entry.get("kind"), str):
                 found.append(entry)
         return found
+
+
+def check(kind: str, facts: Facts) -> None:
+    """Raise ValueError for a record that cannot be undone, or whose undoing would reach further than meant.
+
+    An empty marker stands in every command line, and a relative path means another file in another process.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}")
+    value = facts.get(KINDS[kind])
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"a {kind} needs a {KINDS[kind]}")
+    if KINDS[kind] == "path" and (not value.startswith("/") or not value.strip("/")):
+        raise ValueError(f"{value} is no absolute path below the root directory")

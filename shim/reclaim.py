@@ -5,48 +5,82 @@ after a crash is the one that runs every day. Import-light: `delete` is paid onc
 container. Each step is idempotent, and one that fails does not stop the others.
 """
 
-import ctypes
+from __future__ import annotations
+
 import errno
 import os
-import shutil
-import signal
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final
 
-from shim.journal import Facts, Journal
+from shim.claim import LOCK_NAME
+from shim.journal import Journal, check
 
-_KILL_DEADLINE_S: Final = 2.0
-_MNT_DETACH: Final = 2
+# The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shim.journal import Facts
+
+_KILL_DEADLINE_S = 2.0
+# umount2(2)
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
 
 
-def reclaim(directory: Path, *, keep_directory: bool = False) -> list[str]:
-    """Undo everything in the journal of `directory`, last made first, then remove the directory.
+def reclaim(directory: str | os.PathLike[str], *, keep_directory: bool = False) -> list[str]:
+    """Undo everything in the journal of `directory`, last made first, then remove what is in it, and itself.
 
     Returns what could not be undone, one line each; then the journal stays for the next try.
-    `keep_directory` leaves the directory, for one whose lock the caller holds and goes on with.
+    `keep_directory` leaves the directory and the lock in it, for a caller who holds that lock and goes on.
     """
     problems: list[str] = []
     for entry in reversed(Journal(directory).entries()):
-        undo = _UNDO.get(str(entry["kind"]))
-        if undo is None:
-            problems.append(f"journal of {directory}: unknown kind {entry['kind']!r}")
-            continue
+        kind = str(entry["kind"])
         try:
-            undo(entry)
+            check(kind, entry)
+            _UNDO[kind](entry)
+        except ValueError as error:
+            problems.append(f"journal of {directory}: {error}")
         except OSError as error:
-            problems.append(f"{entry['kind']} {entry.get('path') or entry.get('marker')}: {error.strerror or error}")
-    if not problems and not keep_directory:
-        shutil.rmtree(directory, ignore_errors=True)
+            problems.append(f"{kind} {entry.get('path') or entry.get('marker')}: {error.strerror or error}")
+    if not problems:
+        try:
+            _empty(os.fspath(directory), keep_directory=keep_directory)
+        except OSError as error:
+            problems.append(f"directory {directory}: {error.strerror or error}")
     return problems
+
+
+def _empty(directory: str, *, keep_directory: bool) -> None:
+    """Remove all but the lock; then the lock, then the directory.
+
+    In this order: the next shim of the same container may come at any moment, and must find
+    either a lock that is held or a directory that is its own alone.
+    """
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name != LOCK_NAME:
+            _remove(os.path.join(directory, name))
+    if keep_directory:
+        return
+    _remove(os.path.join(directory, LOCK_NAME))
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:  # the next shim has made its lock in it
+            raise
 
 
 def _kill_processes(entry: Facts) -> None:
     """Kill every process whose command line holds the marker, and wait until all are gone."""
     marker = str(entry["marker"]).encode()
     deadline = time.monotonic() + _KILL_DEADLINE_S
-    pidfds = [fd for pid in _processes_with(marker) if (fd := _open_pidfd(pid)) is not None]
+    pidfds = [fd for pid in _processes_with(marker) if (fd := _open_pidfd(pid, marker)) is not None]
     try:
         for fd in pidfds:
             _send_kill(fd)
@@ -58,27 +92,36 @@ def _kill_processes(entry: Facts) -> None:
 
 
 def _processes_with(marker: bytes) -> list[int]:
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        try:
-            command_line = Path("/proc", name, "cmdline").read_bytes()
-        except OSError:  # it ended while we looked
-            continue
-        if marker in command_line:
-            found.append(int(name))
-    return found
+    return [
+        int(name)
+        for name in os.listdir("/proc")
+        if name.isdigit() and int(name) != os.getpid() and marker in command_line(int(name))
+    ]
 
 
-def _open_pidfd(pid: int) -> int | None:
+def command_line(pid: int) -> bytes:
+    """The command line of a process, its words ended by NUL; empty where there is no such process any more."""
     try:
-        return os.pidfd_open(pid)
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:  # it ended while we looked
+        return b""
+
+
+def _open_pidfd(pid: int, marker: bytes) -> int | None:
+    try:
+        fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+    if marker in command_line(pid):
+        return fd
+    os.close(fd)  # another process has come by the number since
+    return None
 
 
 def _send_kill(pidfd: int) -> None:
+    import signal
+
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
@@ -96,30 +139,46 @@ def _wait_gone(pidfd: int, deadline: float) -> None:
 
 
 def _remove_path(entry: Facts) -> None:
-    path = Path(str(entry["path"]))
-    if path.is_dir() and not path.is_symlink():
+    _remove(str(entry["path"]))
+
+
+def _remove(path: str) -> None:
+    """Remove a file, or a tree that nothing is mounted in; one that is not there is no error."""
+    if os.path.isdir(path) and not os.path.islink(path):
         if mounted := _mounts_below(path):
             # Removing the tree would reach through the mount and delete what is mounted there.
             raise OSError(errno.EBUSY, f"{mounted[0]} is still mounted")
+        import shutil
+
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
 
 
-def _mounts_below(path: Path) -> list[str]:
+def _mounts_below(path: str) -> list[str]:
     """Mount points at or below `path` (proc_pid_mountinfo(5): field 5, octal escapes for white space)."""
     prefix = os.path.realpath(path)
-    points = [
-        line.split(" ")[4].encode().decode("unicode_escape")
-        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    ]
+    with open("/proc/self/mountinfo", "rb") as file:
+        points = [_unescape(line.split(b" ")[4]) for line in file]
     return [point for point in points if point == prefix or point.startswith(prefix + "/")]
+
+
+def _unescape(field: bytes) -> str:
+    for escape, byte in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        field = field.replace(escape, byte)
+    return os.fsdecode(field)
 
 
 def _unmount(entry: Facts) -> None:
     """umount2(2); a path that is no mount point (EINVAL) or not there (ENOENT) is undone already."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
-    while libc.umount2(str(entry["path"]).encode(), _MNT_DETACH) == 0:
+    path = os.fsencode(str(entry["path"]))
+    while libc.umount2(path, _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
         pass  # stacked mounts: once more until nothing is mounted there
     number = ctypes.get_errno()
     if number not in (errno.EINVAL, errno.ENOENT):
@@ -128,10 +187,10 @@ def _unmount(entry: Facts) -> None:
 
 def _remove_netns(entry: Facts) -> None:
     _unmount(entry)
-    Path(str(entry["path"])).unlink(missing_ok=True)
+    _remove(str(entry["path"]))
 
 
-_UNDO: Final[dict[str, Callable[[Facts], None]]] = {
+_UNDO: dict[str, Callable[[Facts], None]] = {
     "process": _kill_processes,
     "path": _remove_path,
     "mount": _unmount,

@@ -5,30 +5,151 @@ first call to the guest, which makes the machine itself (name, time, randomness,
 It is called a sandbox because a Kubernetes pod's containers share one.
 """
 
-import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 import time
+from asyncio import Future
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from api import guest_pb2
 from shim import deadlines
-from shim.config import Config
-from shim.errors import BootError, GuestError, MachineError, MissingPartError
+from shim.errors import GuestError, MachineError
 from shim.guest import Guest
-from shim.identity import Identity
+from shim.hypervisor import Hypervisor
 from shim.journal import Journal
 from shim.log import Logger
-from shim.rootfs import plan
+from shim.rootfs.plan import Disk
 from shim.sizing import Size
 from shim.task.stdio import ProcessStreams
+from shim.vm import devices
 from shim.vm.timeline import Timeline
+from shim.vm.vm import VirtualMachine
 from ttrpc import Client
 
 _ENTROPY_BYTES: Final = 64
 _TOKEN_BYTES: Final = 16
+# Linux adds memory in blocks of this size (x86_64, below 64 GiB): a virtio-mem region that ends within one loses it.
+_MEMORY_BLOCK_MIB: Final = 128
+
+
+class Sandbox:
+    """A running machine whose vminitd has answered. Made by `launch`; ended by `stop`."""
+
+    def __init__(self, vm: VirtualMachine, guest: Guest, log: Logger) -> None:
+        self.guest = guest
+        self._vm = vm
+        self._log = log
+
+    @classmethod
+    async def launch(
+        cls,
+        hypervisor: Hypervisor,
+        *,
+        key: str,
+        directory: Path,
+        size: Size,
+        disks: Sequence[Disk],
+        boot_timeout_s: float,
+        console_kib: int,
+        log_level: str,
+        journal: Journal,
+        timeline: Timeline,
+        log: Logger,
+    ) -> "Sandbox":
+        """Start the machine paused, plug in what the container needs, run it, and wait for vminitd.
+
+        Raises what shim/vm/ raises; nothing of the machine is left then.
+        """
+        vm = await VirtualMachine.launch(
+            hypervisor.machine,
+            name=f"qemubox-{key}",
+            console_path=directory / "console",
+            console_kib=console_kib,
+            credentials=hypervisor.credentials,
+            journal=journal,
+            timeline=timeline,
+            command_timeout_s=deadlines.QEMU_COMMAND_S,
+        )
+        try:
+            await vm.add_vsock(hypervisor.vsock, deadlines.VSOCK_READY_S)
+            for disk in disks:
+                await vm.add_disk(_device(disk))
+            await vm.add_memory(_memory(size))
+            timeline.mark("devices")
+            await vm.run()
+            guest = Guest(Client(await vm.control(boot_timeout_s)), vm.exited)
+            sandbox = cls(vm, guest, log)
+            await sandbox._configure(key, size, log_level, timeline)
+        except BaseException:
+            await vm.kill(deadlines.QEMU_KILL_S)
+            raise
+        return sandbox
+
+    @contextlib.asynccontextmanager
+    async def streams(self, streams: ProcessStreams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
+        """Name a token in `request` for each stream; at the end of the block, all that the guest dialled are carried.
+
+        The block is the call that tells the guest of `request`.
+        """
+        expected: dict[str, Future[socket.socket]] = {}
+        try:
+            for name in streams.names:
+                token = secrets.token_bytes(_TOKEN_BYTES)
+                expected[name] = self._vm.expect(token)
+                setattr(request, name, token)
+            yield
+            for name, connection in expected.items():
+                streams.connect(name, await self.guest.call(connection, deadline_s=deadlines.GUEST_CALL_S))
+        finally:
+            for connection in expected.values():
+                connection.cancel()
+
+    async def stop(self, *, flush: bool) -> None:
+        """End the machine. With `flush`, file systems that outlive it are synced and unmounted first."""
+        if flush and self.guest.alive:
+            request = guest_pb2.ShutdownRequest(grace_ms=0)
+            try:
+                await self.guest.call(self.guest.machine.Shutdown(request), deadline_s=deadlines.GUEST_SHUTDOWN_S)
+            except (GuestError, MachineError) as error:
+                self._log.warning("the guest was not shut down in good order", error=str(error))
+        await self.guest.close()
+        await self._vm.kill(deadlines.QEMU_KILL_S)
+
+    async def _configure(self, key: str, size: Size, log_level: str, timeline: Timeline) -> None:
+        request = guest_pb2.ConfigureRequest(
+            hostname=f"qemubox-{key}",
+            entropy=os.urandom(_ENTROPY_BYTES),
+            wall_clock_ns=time.time_ns(),
+            vcpus=size.cpus,
+            # What the container may use; the base covers the machine's own needs.
+            memory_mib=size.memory_mib,
+            log_level=log_level,
+        )
+        reply = await self.guest.call(self.guest.machine.Configure(request), deadline_s=deadlines.GUEST_CONFIGURE_S)
+        timeline.mark("configured")
+        self._log.debug(
+            "guest configured",
+            kernel=reply.kernel_release,
+            vminitd=reply.vminitd_version,
+            milestones={item.name: item.boottime_ns // 1_000_000 for item in reply.milestones},
+        )
+
+
+def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:
+    """A disk as QEMU is given it. The files are open here; /proc names them whatever became of their paths."""
+    paths = tuple(Path(f"/proc/self/fd/{extent.fd}") for extent in disk.extents)
+    if len(paths) == 1:
+        return devices.Disk(disk.serial, paths[0], read_only=disk.read_only)
+    return devices.JoinedDisk(disk.serial, paths)
+
+
+def _memory(size: Size) -> devices.Memory:
+    step = devices.MEMORY_STEP_MIB
+    return devices.Memory(
+        max_mib=-(-size.memory_mib // _MEMORY_BLOCK_MIB) * _MEMORY_BLOCK_MIB,
+        requested_mib=-(-size.memory_mib // step) * step,
+    )

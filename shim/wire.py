@@ -5,30 +5,29 @@ containerd runs both commands once per container. The daemon uses the real thing
 Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from __future__ import annotations
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_VARINT, _BYTES = 0, 2
+# Numbers of fixed size: how many bytes each wire type has.
+_FIXED_BYTES = {1: 8, 5: 4}
 
 
 class WireError(ValueError):
     """The bytes are not a protobuf message."""
 
 
-@dataclass(frozen=True, slots=True)
-class BootstrapParams:
-    """What containerd 2.3 and newer say on the standard input of `start` (api/bootstrap.proto)."""
+def bootstrap_socket_dir(data: bytes, container_id: str, namespace: str) -> str:
+    """The socket directory that containerd 2.3 and newer name on the standard input of `start`.
 
-    instance_id: str
-    namespace: str
-    socket_dir: str
-
-
-def bootstrap_params(data: bytes, container_id: str, namespace: str) -> BootstrapParams | None:
-    """Read `data` as BootstrapParams, or answer None where it is something else.
-
-    Older containerds write their runtime options, or nothing. The rule that tells them
-    apart is containerd's own (pkg/shim/compat.go): id and namespace must be ours.
+    That is field 9 of BootstrapParams (api/bootstrap.proto); empty where it is not set, or
+    where `data` is something else: older containerds write their runtime options, or
+    nothing. The rule that tells them apart is containerd's own (pkg/shim/compat.go): id and
+    namespace must be ours.
     """
     texts = {1: "", 2: "", 9: ""}
     try:
@@ -36,10 +35,8 @@ def bootstrap_params(data: bytes, container_id: str, namespace: str) -> Bootstra
             if number in texts and isinstance(value, bytes):
                 texts[number] = value.decode()
     except ValueError:  # WireError and UnicodeDecodeError: some other message
-        return None
-    if (texts[1], texts[2]) != (container_id, namespace):
-        return None
-    return BootstrapParams(instance_id=texts[1], namespace=texts[2], socket_dir=texts[9])
+        return ""
+    return texts[9] if (texts[1], texts[2]) == (container_id, namespace) else ""
 
 
 def delete_response(*, pid: int, exit_status: int, exited_at_ns: int) -> bytes:
@@ -73,17 +70,22 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         if kind == _VARINT:
             value, at = _read_varint(data, at)
             yield number, value
-            continue
-        if kind == _BYTES:
+        elif kind == _BYTES:
             size, at = _read_varint(data, at)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
+            yield number, _cut(data, at, size)
+            at += size
+        elif kind in _FIXED_BYTES:
+            size = _FIXED_BYTES[kind]
+            yield number, int.from_bytes(_cut(data, at, size), "little")
+            at += size
         else:
             raise WireError(f"wire type {kind}")
-        if at + size > len(data):
-            raise WireError("cut short")
-        yield number, data[at : at + size]
-        at += size
+
+
+def _cut(data: bytes, at: int, size: int) -> bytes:
+    if at + size > len(data):
+        raise WireError("cut short")
+    return data[at : at + size]
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

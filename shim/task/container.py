@@ -93,5 +93,3 @@ class Container:
         event.exited_at.FromNanoseconds(end.at_ns)
         self._events.publish(event)
         return end
-
-

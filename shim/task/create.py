@@ -16,6 +16,7 @@ from shim.anchor import Anchor, start_anchor
 from shim.config import Config
 from shim.errors import HostError, MissingPartError
 from shim.events import Publisher
+from shim.hypervisor import choose
 from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
@@ -96,21 +97,22 @@ class Creator:
             data_dir=Path(config.runtime.data_dir, self._identity.key),
             writable_size_mib=config.rootfs.writable_mib,
             journal=self._journal,
+            mkfs_ext4=config.rootfs.mkfs_ext4,
         )
         undo.callback(rootfs.close)
         return rootfs
 
-    async def _launch(
-        self, wanted: Size, rootfs: PreparedRootfs, timeline: Timeline, undo: AsyncExitStack
-    ) -> Sandbox:
+    async def _launch(self, wanted: Size, rootfs: PreparedRootfs, timeline: Timeline, undo: AsyncExitStack) -> Sandbox:
+        hypervisor = await choose(self._config, self._directory, self._bounds, self._journal, self._log)
         sandbox = await Sandbox.launch(
-            self._config,
-            self._identity,
-            self._directory,
+            hypervisor,
+            key=self._identity.key,
+            directory=self._directory,
             size=wanted,
-            max_cpus=self._bounds.max_cpus,
-            max_memory_mib=self._bounds.max_memory_mib,
             disks=rootfs.disks,
+            boot_timeout_s=self._config.vm.boot_timeout_s,
+            console_kib=self._config.vm.console_kib,
+            log_level=self._config.log.level,
             journal=self._journal,
             timeline=timeline,
             log=self._log,
@@ -141,9 +143,7 @@ class Creator:
         request.files.extend(await asyncio.to_thread(_read_files, guest_spec.files))
         request.stdio.terminal = process.paths.terminal
         async with sandbox.streams(process.streams, request.stdio):
-            await sandbox.guest.call(
-                sandbox.guest.containers.Create(request), deadline_s=deadlines.GUEST_CRUN_S
-            )
+            await sandbox.guest.call(sandbox.guest.containers.Create(request), deadline_s=deadlines.GUEST_CRUN_S)
 
 
 def _read_files(files: tuple[spec.HostFile, ...]) -> list[guest_pb2.File]:

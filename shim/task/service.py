@@ -6,8 +6,8 @@ out answers Unimplemented, from the generated base.
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -23,7 +23,7 @@ from ttrpc import Code, Context, StatusError
 _Service = TypeVar("_Service", bound="TaskService")
 _Arguments = ParamSpec("_Arguments")
 _Reply = TypeVar("_Reply")
-_Method = Callable[Concatenate[_Service, _Arguments], Awaitable[_Reply]]
+_Method = Callable[Concatenate[_Service, _Arguments], Coroutine[object, object, _Reply]]
 
 
 def _edge(method: _Method[_Service, _Arguments, _Reply]) -> _Method[_Service, _Arguments, _Reply]:
@@ -44,7 +44,7 @@ def _edge(method: _Method[_Service, _Arguments, _Reply]) -> _Method[_Service, _A
             self.log.exception("call failed unexpectedly", call=name)
             raise StatusError(Code.INTERNAL, f"{name}: {type(error).__name__}: {error}") from error
 
-    return call
+    return cast("_Method[_Service, _Arguments, _Reply]", call)
 
 
 class TaskService(TaskBase):
@@ -91,7 +91,7 @@ class TaskService(TaskBase):
             id=request.id,
             bundle=container.bundle,
             pid=process.pid,
-            status=task_types_pb2.Status.ValueType(process.state.value),
+            status=process.state.value,
             stdin=process.paths.stdin,
             stdout=process.paths.stdout,
             stderr=process.paths.stderr,

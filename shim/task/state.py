@@ -17,6 +17,8 @@ from api import task_types_pb2
 class State(Enum):
     """Where in its life a process is; the value is what containerd is told."""
 
+    value: task_types_pb2.Status
+
     CREATED = task_types_pb2.CREATED
     RUNNING = task_types_pb2.RUNNING
     PAUSED = task_types_pb2.PAUSED
