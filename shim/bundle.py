@@ -1,9 +1,9 @@
 """What `start` leaves in the bundle, containerd's directory for one container.
 
-    qemubox     a link to the container's directory under the runtime directory: `delete` must find it
-                whatever has become of the configuration since, and without reading that at all
-    shim.pid    the daemon's process id
-    address     where it listens; containerd 1.6 finds it there after a restart
+qemubox     a link to the container's directory under the runtime directory: `delete` must find it
+            whatever has become of the configuration since, and without reading that at all
+shim.pid    the daemon's process id
+address     where it listens; containerd 1.6 finds it there after a restart
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ _ADDRESS = "address"
 def leave_link(bundle: str, directory: str) -> None:
     """Name the container's directory, which need not exist yet."""
     path = os.path.join(bundle, _LINK)
-    try:
+    if os.path.lexists(path):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
     os.symlink(directory, path)
 
 

@@ -1,26 +1,20 @@
 """From the configuration to a machine: QEMU, accelerator, vsock, and the user it all runs as."""
 
-import os
 import pwd
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
-
 from shim.config import Config
 from shim.errors import ConfigError, MissingPartError
 from shim.journal import Journal
 from shim.log import Logger
 from shim.sizing import Bounds
-from shim.vm.accel import resolve
+from shim.vm import accel
 from shim.vm.machine import Accel, Machine
 from shim.vm.process import Credentials
 from shim.vm.vsock import KERNEL_DEVICE, VsockBackend
 from shim.vm.vsock_kernel import KernelVsock
 from shim.vm.vsock_user import UserVsock
-
-# Disks, vsock, memory and interfaces of one container fit; a pod's containers bring theirs.
-SLOTS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +33,33 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
     """
     user = _user(config)
     qemu = program(config.vm.qemu, key="vm.qemu", package="qemu-system-x86")
-    accel = await resolve_accel(config, qemu, user, log)
-    vsock: VsockBackend
-    if config.vsock.mode == "kernel" or (config.vsock.mode == "auto" and os.path.exists(KERNEL_DEVICE)):
-        vsock = KernelVsock()
-    else:
-        daemon = program(config.vsock.daemon, key="vsock.daemon", package="vhost-device-vsock")
-        vsock = UserVsock(daemon=daemon, directory=directory / "vsock", credentials=user, journal=journal)
+    vsock = _vsock(config, directory, user, journal)
     machine = Machine(
         qemu=qemu,
         kernel=Path(config.vm.kernel),
         image=Path(config.vm.image),
-        accel=accel,
+        accel=Accel.TCG,
         max_vcpus=bounds.max_cpus,
         max_memory_mib=config.vm.base_memory_mib + bounds.max_memory_mib,
         base_memory_mib=config.vm.base_memory_mib,
-        slots=SLOTS,
         shared_memory=vsock.shared_memory,
         kernel_args=config.vm.kernel_args,
     )
-    return Hypervisor(machine, vsock, user)
+    chosen = await accel.choose(
+        config.vm.accel,
+        machine,
+        runtime_dir=Path(config.runtime.state_dir),
+        credentials=user,
+        journal=journal,
+        timeout_s=config.vm.boot_timeout_s,
+    )
+    if chosen.accel is Accel.TCG:
+        if not config.vm.allow_tcg:
+            raise MissingPartError(
+                f"no KVM, and vm.allow_tcg is false: {chosen.reason}", hint="enable virtualization on the host"
+            )
+        log.warning("running under TCG, which is slow and no security boundary", reason=chosen.reason)
+    return Hypervisor(replace(machine, accel=chosen.accel), vsock, user)
 
 
 def program(name: str, *, key: str, package: str) -> Path:
@@ -72,7 +73,16 @@ def program(name: str, *, key: str, package: str) -> Path:
     return Path(found)
 
 
+def _vsock(config: Config, directory: Path, user: Credentials, journal: Journal) -> VsockBackend:
+    """The kernel's vsock where it is (vsock.mode = auto), else the daemon's."""
+    if config.vsock.mode == "kernel" or (config.vsock.mode == "auto" and Path(KERNEL_DEVICE).exists()):
+        return KernelVsock()
+    daemon = program(config.vsock.daemon, key="vsock.daemon", package="vhost-device-vsock")
+    return UserVsock(daemon=daemon, directory=directory / "vsock", credentials=user, journal=journal)
+
+
 def _user(config: Config) -> Credentials:
+    """The unprivileged user, with the group that /dev/kvm needs. Raises ConfigError where the host has no such user."""
     try:
         user = pwd.getpwnam(config.runtime.user)
     except KeyError:
@@ -80,4 +90,4 @@ def _user(config: Config) -> Credentials:
             f"runtime.user = {config.runtime.user!r}: no such user",
             hint=f"useradd --system --no-create-home --shell /usr/sbin/nologin {config.runtime.user}",
         ) from None
-    return Credentials(uid=user.pw_uid, gid=user.pw_gid)
+    return Credentials(uid=user.pw_uid, gid=user.pw_gid, groups=accel.kvm_groups())

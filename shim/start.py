@@ -106,11 +106,9 @@ def _listen(socket_path: str, journal: Journal) -> socket.socket:
         raise RuntimeError(f"{socket_path}: longer than a socket's name may be, {_SOCKET_PATH_LIMIT} bytes")
     os.makedirs(os.path.dirname(socket_path), mode=0o700, exist_ok=True)
     journal.record("path", path=socket_path)
-    try:
-        # Nobody can be listening there: the directory's lock is ours. A file that is there was left by a kill.
+    # Nobody can be listening there: the directory's lock is ours. A file that is there was left by a kill.
+    if os.path.lexists(socket_path):
         os.unlink(socket_path)
-    except FileNotFoundError:
-        pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     mask = os.umask(0o177)
     try:
@@ -141,7 +139,7 @@ def _become_daemon(
         from shim.daemon import run
 
         status = run(arguments, identity, Path(directory), listener, lock_fd)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, nobody is above us to hear of it
         _last_words(log)
     finally:
         os._exit(status)
