@@ -118,14 +118,13 @@ class Qmp:
             self._tell(message)
 
     async def close(self, timeout_s: float) -> None:
-        """Hang up. Does nothing if that was done or the connection never came about."""
-        if self._client.runstate in (Runstate.IDLE, Runstate.CONNECTING):
+        """Hang up. Does nothing if that was done or the connection never came about: `open` cleans up itself."""
+        if self._dispatcher is None:
             return
-        if self._dispatcher is not None:
-            self._dispatcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._dispatcher
-            self._dispatcher = None
+        dispatcher, self._dispatcher = self._dispatcher, None
+        dispatcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await dispatcher
         # The library reports here how the connection was lost: known, and told by the process' exit already.
         with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
             async with asyncio.timeout(timeout_s):

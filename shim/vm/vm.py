@@ -125,6 +125,11 @@ class VirtualMachine:
         """QEMU's process id on the host."""
         return self._process.pid
 
+    @property
+    def stderr(self) -> str:
+        """The end of what QEMU wrote to standard error."""
+        return self._process.stderr
+
     async def add_vsock(self, backend: VsockBackend, timeout_s: float) -> None:
         """Prepare a vsock backend and plug it in. The machine owns it from now on."""
         if self._vsock is not None:
