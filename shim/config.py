@@ -10,7 +10,7 @@ Named tuples and not dataclasses: importing those costs more than starting the i
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from shim.errors import ConfigError
 
@@ -140,6 +140,9 @@ class Config(NamedTuple):
     log: LogConfig = LogConfig()
 
 
+_Section = TypeVar("_Section", RuntimeConfig, VmConfig, VsockConfig, RootfsConfig, LogConfig)
+
+
 def load(environment: Mapping[str, str] = os.environ) -> Config:
     """Read the file that QEMUBOX_CONFIG names, or /etc/qemubox/config.toml.
 
@@ -178,11 +181,38 @@ def parse(text: str) -> Config:
             what = (
                 f"section [{name}]" if isinstance(value, dict) else f"key {name} = {value!r} before the first section"
             )
-            raise ConfigError(f"unknown {what}", hint=f"there are {_listed(Config._fields)}")
+            raise ConfigError(f"unknown {what}", hint=f"there are the sections {', '.join(Config._fields)}")
+
+    def section(kind: type[_Section], name: str) -> _Section:
+        return _section(kind, name, document.get(name, {}))
+
     return Config(
-        runtime=RuntimeConfig(**_checked(RuntimeConfig, "runtime", document)),
-        vm=VmConfig(**_checked(VmConfig, "vm", document)),
-        vsock=VsockConfig(**_checked(VsockConfig, "vsock", document)),
-        rootfs=RootfsConfig(**_checked(RootfsConfig, "rootfs", document)),
-        log=LogConfig(**_checked(LogConfig, "log", document)),
+        runtime=section(RuntimeConfig, "runtime"),
+        vm=section(VmConfig, "vm"),
+        vsock=section(VsockConfig, "vsock"),
+        rootfs=section(RootfsConfig, "rootfs"),
+        log=section(LogConfig, "log"),
     )
+
+
+def _section(kind: type[_Section], name: str, table: object) -> _Section:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name} = {table!r}: must be a section, [{name}]")
+    for key, value in table.items():
+        if key not in kind._fields:
+            raise ConfigError(f"unknown key {name}.{key} = {value!r}", hint=f"there are {', '.join(kind._fields)}")
+        if refusal := _refusal(kind.__annotations__[key], value):
+            raise ConfigError(f"{name}.{key} = {value!r}: {refusal}")
+    return kind(**table)
+
+
+def _refusal(kind: object, value: object) -> str:
+    """What is wrong with `value` for a key of the type `kind`; empty where nothing is."""
+    if kind is bool:
+        return "" if isinstance(value, bool) else "must be true or false"
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return "" if value in choices else f"must be one of {', '.join(choices)}"
+    _, rule = get_args(kind)
+    assert isinstance(rule, Between | Text)
+    return rule.refusal(value)
