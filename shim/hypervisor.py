@@ -4,6 +4,7 @@ import pwd
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+
 from shim.config import Config
 from shim.errors import ConfigError, MissingPartError
 from shim.journal import Journal

@@ -41,6 +41,8 @@ class Sandbox:
 
     def __init__(self, vm: VirtualMachine, guest: Guest, log: Logger) -> None:
         self.guest = guest
+        # What the guest reached and when, in milliseconds since its kernel started.
+        self.milestones: dict[str, float] = {}
         self._vm = vm
         self._log = log
 
@@ -131,12 +133,8 @@ class Sandbox:
         )
         reply = await self.guest.call(self.guest.machine.Configure(request), deadline_s=deadlines.GUEST_CONFIGURE_S)
         timeline.mark("configured")
-        self._log.debug(
-            "guest configured",
-            kernel=reply.kernel_release,
-            vminitd=reply.vminitd_version,
-            milestones={item.name: item.boottime_ns // 1_000_000 for item in reply.milestones},
-        )
+        self.milestones = {item.name: round(item.boottime_ns / 1e6, 1) for item in reply.milestones}
+        self._log.debug("guest configured", kernel=reply.kernel_release, vminitd=reply.vminitd_version)
 
 
 def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:

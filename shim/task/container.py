@@ -1,6 +1,7 @@
 """One container in a machine: its processes, and what the host holds for it."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from api import events_pb2, types_pb2
@@ -10,11 +11,13 @@ from shim.events import Publisher
 from shim.sandbox import Sandbox
 from shim.task.process import Exit, Process
 from shim.task.state import State
-from shim.vm.timeline import Timeline
 
 
 class Container:
-    """A container that Create has made. `resources` undoes, in reverse, all that Create did on the host."""
+    """A container that Create has made. `resources` undoes, in reverse, all that Create did on the host.
+
+    `on_started` is called once the first process runs.
+    """
 
     def __init__(
         self,
@@ -27,7 +30,7 @@ class Container:
         sandbox: Sandbox,
         resources: AsyncExitStack,
         events: Publisher,
-        timeline: Timeline,
+        on_started: Callable[[], None],
     ) -> None:
         self.container_id = container_id
         self.bundle = bundle
@@ -39,7 +42,7 @@ class Container:
         self.lock = asyncio.Lock()
         self._resources = resources
         self._events = events
-        self._timeline = timeline
+        self._on_started = on_started
 
     def process(self, exec_id: str) -> Process:
         """The process that a call names. Raises NotFoundError."""
@@ -67,6 +70,7 @@ class Container:
         process = self.process(exec_id)
         async with self.lock:
             await process.start()
+            self._on_started()
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=process.pid))
         process.start_told()
         return process.pid

@@ -7,11 +7,12 @@ container's, for Delete to unwind.
 """
 
 import asyncio
+import functools
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from api import guest_pb2, task_pb2
-from shim import deadlines, spec
+from shim import deadlines, spec, timelines
 from shim.anchor import Anchor, start_anchor
 from shim.config import Config
 from shim.errors import HostError, MissingPartError
@@ -78,10 +79,26 @@ class Creator:
                 sandbox=sandbox,
                 resources=undo.pop_all(),
                 events=self._events,
-                timeline=timeline,
+                on_started=functools.partial(self._record, timeline, sandbox),
             )
         process.watch(container.publish_exit)
         return container
+
+    def _record(self, timeline: Timeline, sandbox: Sandbox) -> None:
+        """The one line that says where this start's time went."""
+        timeline.mark("started")
+        phases = timeline.milliseconds()
+        self._log.info("boot timeline", **{name.replace(" ", "_"): ms for name, ms in phases.items()})
+        try:
+            timelines.append(
+                Path(self._config.runtime.state_dir),
+                namespace=self._identity.namespace,
+                container_id=self._identity.container_id,
+                phases=phases,
+                guest=sandbox.milestones,
+            )
+        except OSError as error:  # a full tmpfs must not stop a container
+            self._log.warning("boot timeline not kept", error=str(error))
 
     async def _prepare_rootfs(self, request: task_pb2.CreateTaskRequest, undo: AsyncExitStack) -> PreparedRootfs:
         config = self._config
