@@ -3,13 +3,14 @@
 The container's processes are in the machine and have no pid on the host. But clients
 look at `/proc/PID` of a task: nerdctl reads addresses from `ns/net`, `cp` writes through
 `root`, containerd asks whether the pid lives. QEMU's pid would hand them the host's
-root directory. So each container has this small process: in a mount namespace whose
-root is an empty directory, in a network namespace of its own, ended with the shim.
+root directory. So each container has this small process: in a mount namespace that holds
+nothing but an empty root, in a network namespace of its own, ended with the shim.
 
 The program it runs is anchor_main.py.
 """
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -37,7 +38,7 @@ class Anchor:
 
 
 async def start_anchor(marker: str, root: Path, *, deadline_s: float) -> Anchor:
-    """Start an anchor whose root directory is `root`, empty; `marker` is for its command line.
+    """Start an anchor; `root` is an empty directory for it to mount on, `marker` is for its command line.
 
     The caller has journaled `marker`. Raises OSError or TimeoutError.
     """
@@ -46,10 +47,11 @@ async def start_anchor(marker: str, root: Path, *, deadline_s: float) -> Anchor:
         "-IS",
         str(_PROGRAM),
         marker,
+        str(os.getpid()),
         str(root),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.STDOUT,
         env={},
     )
     assert process.stdout is not None
@@ -57,10 +59,12 @@ async def start_anchor(marker: str, root: Path, *, deadline_s: float) -> Anchor:
     try:
         async with asyncio.timeout(deadline_s):
             line = await process.stdout.readline()
+            if line == _READY:
+                return anchor
+            words = line + await process.stdout.read()
     except BaseException:
         await anchor.stop()
         raise
-    if line != _READY:
-        await anchor.stop()
-        raise OSError(f"the anchor process ended with status {process.returncode} before it was ready")
-    return anchor
+    await anchor.stop()
+    last = words.decode(errors="replace").strip().rpartition("\n")[2]
+    raise OSError(f"the anchor process ended with status {process.returncode} before it was ready: {last}")

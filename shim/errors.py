@@ -10,9 +10,9 @@
     ├── StateError             the process is in a state that forbids the call      FailedPrecondition
     ├── ResourceError          the host has not enough of something                 ResourceExhausted
     ├── HostError              an operation on the host failed                      Internal
-    └── MachineError           the virtual machine did not come up, or is gone      Unavailable
-        ├── BootError          it never answered: phase, console tail, QEMU's stderr
-        └── GuestError         vminitd answered with an error (keeps its status)
+    ├── MachineError           the virtual machine did not come up, or is gone      Unavailable
+    │   └── BootError          it never answered: phase, console tail, QEMU's stderr
+    └── GuestError             vminitd answered with an error                       its own status
 
 Each error has its gRPC status, a message that names what failed with the value,
 and, where there is one, a hint that says what to do. Only the RPC edge

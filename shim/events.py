@@ -87,13 +87,15 @@ class Publisher:
 
     async def _send(self, request: events_service_pb2.ForwardRequest) -> None:
         while True:
+            connection_is_new = self._client is None
             try:
                 await self._forward(request)
                 return
             except (OSError, StatusError) as error:
-                # containerd restarts, or refuses for a moment: there is no fd to wait on, so pause and try again.
                 self._log.debug("event not delivered yet", topic=request.envelope.topic, error=str(error))
                 await self._hang_up()
+            if connection_is_new:
+                # containerd restarts, or refuses for a moment: there is no fd to wait on, so pause and try again.
                 await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def _forward(self, request: events_service_pb2.ForwardRequest) -> None:

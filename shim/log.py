@@ -25,14 +25,18 @@ class FifoWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
+        # The FIFO has taken the beginning of a line and not its end.
+        self._cut = False
 
     def write(self, text: str) -> int:
         """Write whole lines; at most one try to open the FIFO again after its reader changed."""
+        data = text.encode(errors="replace")
         for _ in range(2):
             if self._fd < 0 and not self._open():
                 break
+            line = b"\n" + data if self._cut else data
             try:
-                os.write(self._fd, text.encode(errors="replace"))
+                self._cut = os.write(self._fd, line) < len(line)
                 break
             except BlockingIOError:  # full: containerd does not read
                 break

@@ -48,7 +48,7 @@ def size(spec: Json, bounds: Bounds) -> Size:
 
 def _cpus(cpu: Json) -> int:
     quota, period = _number(cpu, "quota"), _number(cpu, "period") or 100_000
-    return -(-quota // period) if quota > 0 else 0
+    return -(-quota // period) if quota > 0 and period > 0 else 0
 
 
 def _memory_mib(memory: Json) -> int:

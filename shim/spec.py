@@ -29,22 +29,28 @@ FILE_SOURCE_PREFIX: Final = "qemubox-file:"
 
 # A process of the guest kernel's own can only be joined, or shared, with the guest.
 _NAMESPACES_OF_THE_HOST: Final = {
+    "mount": "the host's mounts",
     "network": "the host's network",
     "pid": "the host's processes",
     "ipc": "the host's IPC objects",
 }
+# File systems that a kernel makes out of nothing, so the guest's does as well. What the others show lies on the host.
+_FILE_SYSTEMS_OF_THE_KERNEL: Final = (
+    *("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "hugetlbfs"),
+    *("debugfs", "tracefs", "securityfs", "configfs", "fusectl", "bpf", "binfmt_misc"),
+)
 # Character devices that the guest kernel has under the same numbers as the host's.
-_SAME_IN_THE_GUEST: Final = {
-    (1, 3): "null",
-    (1, 5): "zero",
-    (1, 7): "full",
-    (1, 8): "random",
-    (1, 9): "urandom",
-    (5, 0): "tty",
-    (5, 2): "ptmx",
-    (10, 200): "net/tun",
-    (10, 229): "fuse",
-}
+_SAME_IN_THE_GUEST: Final = (
+    [1, 3],  # null
+    [1, 5],  # zero
+    [1, 7],  # full
+    [1, 8],  # random
+    [1, 9],  # urandom
+    [5, 0],  # tty
+    [5, 2],  # ptmx
+    [10, 200],  # net/tun
+    [10, 229],  # fuse
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ def objects(holder: Json, key: str) -> list[Json]:
 
 def _refuse_what_is_missing(guest: Json, linux: Json) -> None:
     wishes: tuple[tuple[str, object, str], ...] = (
-        ("hooks", guest.get("hooks"), "OCI hooks are not run yet"),
+        ("hooks", any(section(guest, "hooks").values()), "OCI hooks are not run yet"),
         ("linux.intelRdt", linux.get("intelRdt"), "the guest has no such hardware"),
         ("linux.uidMappings", linux.get("uidMappings"), "user namespaces are not supported yet"),
         (
@@ -187,11 +193,11 @@ def _guest_namespaces(linux: Json) -> list[Json]:
 def _guest_devices(linux: Json) -> list[Json]:
     kept = []
     for device in objects(linux, "devices"):
-        numbers = (device.get("major"), device.get("minor"))
-        if device.get("type") not in ("c", "u") or numbers not in _SAME_IN_THE_GUEST:
+        kind, major, minor = device.get("type"), device.get("major"), device.get("minor")
+        if kind not in ("c", "u") or [major, minor] not in _SAME_IN_THE_GUEST:
             raise SpecError(
-                f"the container asks for the device {device.get('path')}"
-                f" ({device.get('type')} {numbers[0]}:{numbers[1]}), which is the host's and not the machine's"
+                f"the container asks for the device {device.get('path')} ({kind} {major}:{minor}),"
+                " which is the host's and not the machine's"
             )
         kept.append(device)
     return kept
@@ -215,14 +221,20 @@ def _guest_mount(mount: Json, files: list[HostFile]) -> Json:
     if not isinstance(options, list):
         raise SpecError(f"mount options of {mount.get('destination')}: {options!r} is not a list")
     if mount.get("type") != "bind" and not {"bind", "rbind"}.intersection(str(option) for option in options):
-        return mount
+        if mount.get("type") in _FILE_SYSTEMS_OF_THE_KERNEL:
+            return mount
+        raise SpecError(
+            f"the container asks for the mount of {mount.get('source')} at {mount.get('destination')} with the type"
+            f" {mount.get('type')}: what is on the host cannot be mounted in a virtual machine"
+        )
     source, destination = Path(str(mount.get("source", ""))), mount.get("destination")
     try:
         status = os.stat(source)
-    except OSError as error:
-        raise SpecError(f"cannot mount {source} at {destination}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise SpecError(f"cannot mount {source} at {destination}: {getattr(error, 'strerror', error)}") from error
     used = sum(os.stat(file.path).st_size for file in files)
-    if not stat.S_ISREG(status.st_mode) or "ro" not in options or status.st_size + used > FILES_LIMIT:
+    read_only = "ro" in options and "rw" not in options
+    if not stat.S_ISREG(status.st_mode) or not read_only or status.st_size + used > FILES_LIMIT:
         raise UnsupportedError(
             f"the bind mount of {source} at {destination} is not supported yet:"
             f" only read-only regular files of up to {FILES_LIMIT >> 20} MiB together are"

@@ -9,7 +9,7 @@ import asyncio
 import os
 import stat
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from shim.errors import HostError, UnsupportedError
 
@@ -81,35 +81,54 @@ class InputSource:
 def open_output(address: str) -> OutputSink:
     """Open a path or `file://` URI of Create or Exec for writing.
 
-    A FIFO is opened at both ends, anything else for appending.
+    A FIFO is opened at both ends, anything else for appending; only a `file://` URI makes
+    the file, and its directory, as in containerd's own shim: where a FIFO has been named
+    and is gone, nobody would read what went into a file instead.
     Raises UnsupportedError for another scheme, HostError where it cannot be opened.
     """
-    path = _path(address)
+    scheme, path = _parts(address)
     try:
-        if not _is_fifo(path):
-            return OutputSink(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644), -1)
-        keep_fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        return OutputSink(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), keep_fd)
+        if _is_fifo(path):
+            keep_fd, fd = _open_both_ends(path)
+            return OutputSink(fd, keep_fd)
+        if scheme == "file":
+            path.parent.mkdir(parents=True, exist_ok=True)
+        create = os.O_CREAT if scheme == "file" else 0
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        return OutputSink(os.open(path, flags | create, 0o644), -1)
     except OSError as error:
         raise HostError(f"cannot open {address} for the container's output: {error.strerror}") from error
 
 
 def open_input(address: str) -> InputSource:
     """Open a path of Create or Exec for reading. Raises like open_output."""
-    path = _path(address)
+    _, path = _parts(address)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        keep_fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC) if _is_fifo(path) else -1
+        if _is_fifo(path):
+            return InputSource(*_open_both_ends(path))
+        return InputSource(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), -1)
     except OSError as error:
         raise HostError(f"cannot open {address} for the container's input: {error.strerror}") from error
-    return InputSource(fd, keep_fd)
 
 
-def _path(address: str) -> Path:
-    parts = urlsplit(address)
-    if parts.scheme not in ("", "file", "fifo"):
-        raise UnsupportedError(f"standard stream {address}: {parts.scheme}:// is not supported yet")
-    return Path(parts.path if parts.scheme else address)
+def _parts(address: str) -> tuple[str, Path]:
+    """The scheme, empty for a plain path, and the path, of which a URI has its odd characters escaped."""
+    scheme, is_uri, rest = address.partition("://")
+    if not is_uri:
+        return "", Path(address)
+    if scheme not in ("file", "fifo"):
+        raise UnsupportedError(f"standard stream {address}: {scheme}:// is not supported yet")
+    return scheme, Path(unquote(rest.partition("?")[0]))
+
+
+def _open_both_ends(path: Path) -> tuple[int, int]:
+    """The read end and the write end of a FIFO; with the other end open, neither waits for anyone."""
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return reader, os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except BaseException:
+        os.close(reader)
+        raise
 
 
 def _is_fifo(path: Path) -> bool:

@@ -89,8 +89,9 @@ class Process:
         self.move(State.RUNNING)
         try:
             await self._guest.call(self._guest.containers.Start(request), deadline_s=deadlines.GUEST_CRUN_S)
-        except (GuestError, MachineError):
-            # It will never run, but it ends: the watcher hears of it from the guest, or of the machine's end.
+        except BaseException:
+            # No start event follows, also where containerd went away during the call. But the process ends: the
+            # watcher hears of it from the guest, or of the machine's end, and must not wait for that event.
             self._start_told.set()
             raise
 
@@ -111,17 +112,18 @@ class Process:
         request = guest_pb2.KillRequest(
             container_id=self.container_id, exec_id=self.exec_id, signal=signal, all=everyone
         )
-        if self.state is State.CREATED:
-            self._start_told.set()  # it will never start
         await self._guest.call(self._guest.containers.Kill(request), deadline_s=deadlines.GUEST_CALL_S)
 
     async def release(self) -> None:
-        """Let go of the streams and of the watcher."""
+        """Let go of the streams and of the watcher; whoever still waits for an end hears of this one."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         if self.streams is not None:
             await self.streams.close()
+        if self.exit is None:
+            self.exit = Exit(_MACHINE_GONE, time.time_ns())
+        self._stopped.set()
 
     async def _watch(self, on_exit: Callable[[Exit], None]) -> None:
         request = guest_pb2.ProcessRequest(container_id=self.container_id, exec_id=self.exec_id)
@@ -131,19 +133,22 @@ class Process:
         except (GuestError, MachineError) as error:
             self._log.warning("exit not seen", process=self.name, error=str(error))
             end = Exit(_MACHINE_GONE, time.time_ns())
-            self._start_told.set()
         await self._drain()
-        await self._start_told.wait()
+        if self.state is not State.CREATED:  # one that was killed before its start has none to tell of
+            await self._start_told.wait()
         self.exit = end
         self.move(State.STOPPED)
-        on_exit(end)
-        self._stopped.set()
+        try:
+            on_exit(end)
+        finally:
+            self._stopped.set()
 
     async def _drain(self) -> None:
         if self.streams is None:
             return
         try:
             async with asyncio.timeout(deadlines.DRAIN_S):
-                await self.streams.drained()
+                for problem in await self.streams.drained():
+                    self._log.warning("output lost", process=self.name, error=problem)
         except TimeoutError:
             self._log.warning("output not read to its end", process=self.name, waited_s=deadlines.DRAIN_S)

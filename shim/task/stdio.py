@@ -43,6 +43,7 @@ async def relay_input(connection: socket.socket, source: InputSource) -> None:
     try:
         await asyncio.wait([gone, copying], return_when=asyncio.FIRST_COMPLETED)
         if copying.done() and not gone.done():
+            copying.result()  # where the source could not be read there is no end for the guest to answer
             # The receiver of the end closes: until then the last bytes may still be on their way.
             await gone
     finally:
@@ -109,10 +110,12 @@ class ProcessStreams:
         if self._source is not None:
             self._source.finish()
 
-    async def drained(self) -> None:
-        """Return when all output is with its reader."""
+    async def drained(self) -> list[str]:
+        """Return when all output is with its reader: what could not be written there, one line each."""
         if self._outputs:
             await asyncio.wait(self._outputs)
+        ends = [(task.get_name(), task.exception()) for task in self._outputs if not task.cancelled()]
+        return [f"{name}: {error}" for name, error in ends if error is not None]
 
     async def close(self) -> None:
         """Stop carrying, and close everything: what was not read by now is lost."""
