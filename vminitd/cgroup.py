@@ -1,0 +1,109 @@
+"""The cgroup of one container: who is in it, freezing, killing, what it used up.
+
+crun makes it and removes it; this only reads and writes its files (cgroup v2:
+https://docs.kernel.org/admin-guide/cgroup-v2.html).
+"""
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+
+from vminitd.boot import CGROUP_ROOT, write
+from vminitd.errors import KernelError
+
+PARENT = "/qemubox"
+"""Below the root of all cgroups, as in a specification's cgroupsPath."""
+
+_STATISTICS = (
+    "cpu.stat",
+    "cpu.max",
+    "cpu.pressure",
+    "memory.current",
+    "memory.peak",
+    "memory.max",
+    "memory.stat",
+    "memory.events",
+    "memory.swap.current",
+    "memory.swap.max",
+    "memory.pressure",
+    "pids.current",
+    "pids.max",
+    "io.stat",
+    "io.pressure",
+    "hugetlb.2MB.current",
+    "hugetlb.2MB.max",
+    "rdma.current",
+    "rdma.max",
+)
+
+
+def parse_flat(text: str) -> dict[str, int]:
+    """A "flat keyed" file: one "KEY NUMBER" a line. Pure."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+class Cgroup:
+    """`path` is as in a specification: "/qemubox/NAME"."""
+
+    def __init__(self, path: str, root: str = CGROUP_ROOT) -> None:
+        self.path = path
+        self._directory = root + path
+
+    def pids(self) -> list[int]:
+        """Every process in it and in the groups below it; none if it does not exist."""
+        found: list[int] = []
+        for directory in self._directories():
+            with suppress(FileNotFoundError, OSError), open(f"{directory}/cgroup.procs") as file:
+                found += [int(line) for line in file if line.strip() != "0"]
+        return found
+
+    def kill(self, number: int) -> None:
+        """Signals every process in it. SIGKILL reaches also those that are being forked just then."""
+        if number == signal.SIGKILL:
+            with suppress(FileNotFoundError):
+                write(f"{self._directory}/cgroup.kill", "1")
+            return
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def freeze(self, deadline_s: float) -> None:
+        """Stops every process in it. Blocks; call it in a thread. Raises KernelError if they do not stop in time."""
+        events = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            write(f"{self._directory}/cgroup.freeze", "1")
+            # The kernel tells of a change of cgroup.events by POLLPRI; reading it arms that again.
+            poll = select.poll()
+            poll.register(events, select.POLLPRI)
+            while parse_flat(os.pread(events, 4096, 0).decode()).get("frozen") != 1:
+                if not poll.poll(deadline_s * 1000):
+                    self.thaw()
+                    raise KernelError(f"the processes of {self.path} did not freeze within {deadline_s:g} s")
+        finally:
+            os.close(events)
+
+    def thaw(self) -> None:
+        """Lets them run again. Raises OSError."""
+        write(f"{self._directory}/cgroup.freeze", "0")
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory."""
+        return parse_flat(self._read("memory.events").decode()).get("oom_kill", 0)
+
+    def statistics(self) -> dict[str, bytes]:
+        """The files that make up its statistics, by name; those that the kernel does not have are left out."""
+        return {name: content for name in _STATISTICS if (content := self._read(name))}
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with open(f"{self._directory}/{name}", "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+
+    def _directories(self) -> Iterator[str]:
+        for directory, _, _ in os.walk(self._directory):
+            yield directory

@@ -1,0 +1,308 @@
+"""A container: its directory, root file system, cgroup and processes, and what the calls of the shim do to them.
+
+/run/qemubox/containers/<name>/
+    mnt/, rootfs/    the root file system (`rootfs`)
+    files/           files that the shim sent
+    bundle/          config.json, for crun
+    exec/            what crun is told of further processes and new limits
+"""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from typing import NamedTuple
+
+from vminitd import deadlines, log
+from vminitd.cgroup import PARENT, Cgroup
+from vminitd.errors import CrunError, KernelError, MountError, RequestError, StateError, TakenError, UnknownError
+from vminitd.freeze import freeze_filesystem, thaw_filesystem
+from vminitd.launch import Machinery, launch
+from vminitd.process import Process
+from vminitd.rootfs import Plan, Rootfs
+from vminitd.spec import File, for_crun, parse, safe_name, wants_terminal, write_files
+from vminitd.state import State
+from vminitd.stdio import Stdio, Wish
+
+
+class Order(NamedTuple):
+    """What the shim wants a container to be: guest.proto's CreateRequest."""
+
+    container_id: str
+    spec: bytes
+    rootfs: Plan
+    stdio: Wish
+    files: tuple[File, ...]
+
+
+class Container:
+    """One container, from `create` to `delete`. Ids of processes are unique in it; "" is the first one's."""
+
+    def __init__(self, machinery: Machinery, order: Order) -> None:
+        self.id = order.container_id
+        self.name = safe_name(order.container_id)
+        self.init = Process(self.id, "", order.stdio)
+        self._processes = {"": self.init}
+        self._machinery = machinery
+        self._directory = f"{machinery.directory}/{self.name}"
+        self._rootfs = Rootfs(self._directory)
+        self._cgroup = Cgroup(f"{PARENT}/{self.name}")
+        self._frozen = False
+        self._files = 0
+
+    async def create(self, order: Order) -> None:
+        """Mounts its root file system, connects its streams and lets crun make it. After an error nothing is left."""
+        stdio: Stdio | None = None
+        try:
+            os.makedirs(self._directory, mode=0o700)
+            for part in ("bundle", "exec"):
+                os.mkdir(f"{self._directory}/{part}", 0o700)
+            # Disks may still be on their way into the machine: the host is called meanwhile.
+            mounting = asyncio.create_task(self._rootfs.mount(self._machinery.uevents, order.rootfs))
+            try:
+                self._write_spec(order)
+                stdio = await Stdio.open(order.stdio, self._machinery.dial)
+            finally:
+                # Never cancelled: a mount that a thread is about to make could not be found again.
+                await asyncio.wait([mounting])
+                failure = mounting.exception()
+            if failure is not None:
+                raise failure
+            crun, bundle = self._machinery.crun, f"{self._directory}/bundle"
+            started = await launch(
+                self._machinery, stdio, lambda streams, console: crun.create(self.name, bundle, streams, console)
+            )
+        except BaseException:
+            if stdio is not None:
+                stdio.close()
+            await self._undo_create()
+            raise
+        self.init.adopt(started.pid, stdio, started.ended, self._init_ended)
+        stdio.begin(started.master)
+
+    def _write_spec(self, order: Order) -> None:
+        spec = parse(order.spec, "the specification")
+        if wants_terminal(spec.get("process")) != order.stdio.terminal:
+            raise RequestError("process.terminal of the specification and the streams' terminal are not the same")
+        files = write_files(f"{self._directory}/files", order.files)
+        adapted = for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files)
+        _write_private(f"{self._directory}/bundle/config.json", adapted)
+
+    async def _undo_create(self) -> None:
+        try:
+            await self._dismantle()
+        except (CrunError, MountError, OSError) as error:
+            log.error("could not undo a failed create", container=self.id, error=str(error))
+
+    def process(self, exec_id: str) -> Process:
+        """Raises UnknownError."""
+        process = self._processes.get(exec_id)
+        if process is None:
+            raise UnknownError(f"container {self.id!r} has no process {exec_id!r}")
+        return process
+
+    def add(self, exec_id: str, document: bytes, wish: Wish) -> None:
+        """Registers a further process: `document` is an OCI Process. Raises TakenError, StateError or RequestError."""
+        if exec_id in self._processes:
+            raise TakenError(f"container {self.id!r} already has a process {exec_id!r}")
+        self._require_running()
+        if wants_terminal(parse(document, "the process")) != wish.terminal:
+            raise RequestError("terminal of the process and of its streams are not the same")
+        wish.check()
+        process = Process(self.id, exec_id, wish)
+        _write_private(self._exec_file(exec_id), document)
+        self._processes[exec_id] = process
+
+    async def start(self, exec_id: str) -> int:
+        """Starts the process; gives its pid in the guest. Raises StateError, CrunError or KernelError."""
+        process = self.process(exec_id)
+        if process is not self.init:
+            self._require_running()
+        process.move(State.STARTING)
+        if process is self.init:
+            await self._start_init()
+        else:
+            await self._start_further(process)
+        if process.state is State.STARTING:  # it may have ended already
+            process.move(State.RUNNING)
+        return process.pid
+
+    async def _start_init(self) -> None:
+        try:
+            await self._machinery.crun.start(self.name)
+        except BaseException:
+            # It is neither created nor running now; nothing but its end makes sense.
+            with suppress(UnknownError):
+                self.init.kill(signal.SIGKILL)
+            raise
+
+    async def _start_further(self, process: Process) -> None:
+        stdio: Stdio | None = None
+        path = self._exec_file(process.exec_id)
+        kills_before = self._cgroup.oom_kills()
+        try:
+            stdio = await Stdio.open(process.wish, self._machinery.dial)
+            crun = self._machinery.crun
+            started = await launch(
+                self._machinery, stdio, lambda streams, console: crun.exec(self.name, path, streams, console)
+            )
+        except BaseException:
+            if stdio is not None:
+                stdio.close()
+            process.fail()
+            raise
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        process.adopt(
+            started.pid,
+            stdio,
+            started.ended,
+            lambda status: status == 128 + signal.SIGKILL and self._cgroup.oom_kills() > kills_before,
+        )
+        stdio.begin(started.master)
+
+    def kill(self, exec_id: str, number: int, *, everyone: bool) -> None:
+        """Signals a process, or every process of the container. Raises UnknownError, StateError or RequestError."""
+        process = self.process(exec_id)
+        if not 0 <= number <= signal.SIGRTMAX:
+            raise RequestError(f"there is no signal {number}")
+        process.kill(0 if everyone else number)
+        if everyone:
+            self._cgroup.kill(number)
+
+    async def delete(self, exec_id: str) -> None:
+        """Frees what a process holds that has ended or never ran; the container, if it is the first one's.
+
+        Raises UnknownError, StateError, and MountError or CrunError for what could not be freed.
+        """
+        process = self.process(exec_id)
+        if process.state not in (State.CREATED, State.STOPPED):
+            raise StateError(f"{process} is {process.state.value}: it must be stopped before it is deleted")
+        if process is self.init:
+            for each in self._processes.values():
+                await each.reap(deadlines.KILLED)
+        else:
+            await process.reap(deadlines.KILLED)
+        process.move(State.DELETED)
+        if process is self.init:
+            await self._dismantle()
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(self._exec_file(exec_id))
+            del self._processes[exec_id]
+
+    def pids(self) -> list[tuple[int, str]]:
+        """Every process in it as (pid in the guest, its exec id, if it is a registered one)."""
+        known = {process.pid: process.exec_id for process in self._processes.values() if process.pid}
+        return [(pid, known.get(pid, "")) for pid in self._cgroup.pids()]
+
+    async def pause(self) -> None:
+        """Stops its processes, and writes to its file system after that. Raises StateError or KernelError."""
+        if self.init.state is not State.RUNNING:
+            raise StateError(f"{self.init} is {self.init.state.value}, and not running")
+        await asyncio.to_thread(self._cgroup.freeze, deadlines.FREEZE)
+        try:
+            if self._rootfs.writable:
+                await asyncio.to_thread(freeze_filesystem, self._rootfs.writable)
+        except OSError as error:
+            self._cgroup.thaw()
+            raise KernelError(f"cannot freeze the file system of {self.init}: {error.strerror}") from error
+        self._frozen = True
+        if self.init.state is not State.RUNNING:  # it was killed meanwhile
+            self._thaw()
+        self.init.move(State.PAUSED)
+
+    def resume(self) -> None:
+        """Raises StateError."""
+        self.init.move(State.RUNNING)
+        self._thaw()
+
+    async def update(self, resources: bytes) -> None:
+        """Sets new limits: an OCI LinuxResources. Raises StateError, RequestError or CrunError."""
+        parse(resources, "the resources")
+        if self.init.state in (State.STOPPED, State.DELETED):
+            raise StateError(f"{self.init} is {self.init.state.value}")
+        self._files += 1
+        path = f"{self._directory}/exec/update.{self._files}"
+        _write_private(path, resources)
+        try:
+            await self._machinery.crun.update(self.name, path)
+        finally:
+            os.unlink(path)
+
+    def statistics(self) -> dict[str, bytes]:
+        """The files of its cgroup."""
+        return self._cgroup.statistics()
+
+    def kill_all(self, number: int) -> None:
+        """For the machine's end: signals its first process (SIGKILL: all), if there still is one."""
+        self._thaw()
+        if number == signal.SIGKILL:
+            self._cgroup.kill(number)
+        with suppress(UnknownError, StateError):
+            self.init.kill(number)
+
+    async def gone(self) -> None:
+        """Returns when its first process has ended."""
+        await self.init.gone.wait()
+
+    async def unmount(self) -> None:
+        """For the machine's end. Raises MountError."""
+        await asyncio.to_thread(self._rootfs.unmount)
+
+    def _require_running(self) -> None:
+        if self.init.state is not State.RUNNING:
+            raise StateError(f"{self.init} is {self.init.state.value}, and not running")
+
+    def _init_ended(self, status: int) -> bool:
+        self._thaw()
+        return self._cgroup.oom_kills() > 0
+
+    def _thaw(self) -> None:
+        """The file system first: a process that runs again must not meet it frozen."""
+        if self._frozen:
+            self._frozen = False
+            thaw_filesystem(self._rootfs.writable)
+            self._cgroup.thaw()
+
+    def _exec_file(self, exec_id: str) -> str:
+        return f"{self._directory}/exec/{safe_name(exec_id)}.json"
+
+    async def _dismantle(self) -> None:
+        """Takes it all down. Every step is tried; the first error is raised at the end."""
+        errors: list[Exception] = []
+        try:
+            await self._machinery.crun.delete(self.name)
+        except CrunError as error:
+            errors.append(error)
+        try:
+            await asyncio.to_thread(self._rootfs.unmount)
+            _remove(self._directory)
+        except (MountError, OSError) as error:
+            errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+def _write_private(path: str, content: bytes) -> None:
+    """Specifications hold secrets."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
+
+
+def _remove(directory: str) -> None:
+    """Removes a container's directory. Never looks into a mount point: one that is still mounted is refused (EBUSY)."""
+    for part in ("bundle", "exec", "files"):
+        with suppress(FileNotFoundError):
+            for name in os.listdir(f"{directory}/{part}"):
+                os.unlink(f"{directory}/{part}/{name}")
+            os.rmdir(f"{directory}/{part}")
+    with suppress(FileNotFoundError):
+        for name in os.listdir(f"{directory}/mnt"):
+            os.rmdir(f"{directory}/mnt/{name}")
+        os.rmdir(f"{directory}/mnt")
+    with suppress(FileNotFoundError):
+        os.rmdir(f"{directory}/rootfs")
+    with suppress(FileNotFoundError):
+        os.rmdir(directory)

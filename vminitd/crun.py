@@ -1,0 +1,131 @@
+"""crun, the OCI runtime that makes the containers: one call of the program for each step (crun(1)).
+
+crun writes its errors to the log that it is given, and to its standard error too, which for `create` and `exec` is
+the container's. So nothing is relayed from the container's streams until crun has succeeded; after a failure they
+are thrown away and the error is taken from the log.
+
+crun exits when the container's process exists; that process is then left to PID 1 (`reaper`).
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from vminitd import deadlines
+from vminitd.crun_log import error_text
+from vminitd.errors import CrunError
+from vminitd.reaper import Reaper
+from vminitd.spawn import spawn
+
+PROGRAM = "/usr/bin/crun"
+
+
+class ChildStreams(NamedTuple):
+    """The descriptors that become 0, 1 and 2 of crun and of the process that it starts."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class Crun:
+    """Calls of crun for the containers whose state is below `directory`."""
+
+    def __init__(self, reaper: Reaper, directory: str, program: str = PROGRAM) -> None:
+        self._reaper = reaper
+        self._directory = directory
+        self._program = program
+        self._calls = 0
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    async def create(self, name: str, bundle: str, streams: ChildStreams | None, console: str) -> int:
+        """Makes the container of `bundle`/config.json, all but running it. Gives its pid.
+
+        With `console`, the path of a listening socket, the process gets a terminal, whose other end goes there.
+        Call it inside `Reaper.adopting`, and `expect` the pid there. Raises CrunError.
+        """
+        pid_file = f"{bundle}/pid"
+        arguments = ["create", "--bundle", bundle, "--pid-file", pid_file]
+        await self.call([*arguments, *_console(console), name], streams)
+        return _read_pid(pid_file)
+
+    async def exec(self, name: str, process_file: str, streams: ChildStreams | None, console: str) -> int:
+        """Runs a further process in the container. Gives its pid; see `create`."""
+        pid_file = f"{process_file}.pid"
+        arguments = ["exec", "--detach", "--process", process_file, "--pid-file", pid_file]
+        try:
+            await self.call([*arguments, *_console(console), name], streams)
+            return _read_pid(pid_file)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(pid_file)
+
+    async def start(self, name: str) -> None:
+        """Lets the created container run. Raises CrunError."""
+        await self.call(["start", name])
+
+    async def update(self, name: str, resources_file: str) -> None:
+        """Changes the limits to the OCI LinuxResources in the file. Raises CrunError."""
+        await self.call(["update", "--resources", resources_file, name])
+
+    async def delete(self, name: str) -> None:
+        """Removes what crun keeps of the container, and its cgroup; kills what is left. Raises CrunError."""
+        await self.call(["delete", "--force", name])
+
+    async def call(self, arguments: Sequence[str], streams: ChildStreams | None = None) -> None:
+        """Runs crun to its end; without `streams` on /dev/null. Raises CrunError with crun's own words."""
+        self._calls += 1
+        log = f"{self._directory}/log.{self._calls}"
+        fixed = [self._program, "--root", f"{self._directory}/state", "--cgroup-manager=cgroupfs"]
+        command = [*fixed, f"--log=file:{log}", "--log-format=json", *arguments]
+        stdin, stdout, stderr = streams or (self._null, self._null, self._null)
+        try:
+            pid = spawn(command, stdin=stdin, stdout=stdout, stderr=stderr)
+        except OSError as error:
+            raise CrunError(f"cannot run {self._program}: {error.strerror}") from error
+        try:
+            status = await self._ended(pid)
+            if status is None:
+                raise CrunError(f"crun {arguments[0]} did not end within {deadlines.CRUN:g} s")
+            if status:
+                text = error_text(_read_if_there(log))
+                raise CrunError(text or f"crun {arguments[0]} failed with status {status} and without a message")
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(log)
+
+    async def _ended(self, pid: int) -> int | None:
+        """Waits for crun; kills it and gives None when that takes too long, and kills it when cancelled."""
+        ended = self._reaper.expect(pid)
+        try:
+            async with asyncio.timeout(deadlines.CRUN):
+                return await asyncio.shield(ended)
+        except TimeoutError:
+            return None
+        finally:
+            if not ended.done():
+                os.kill(pid, signal.SIGKILL)
+
+
+def _console(path: str) -> list[str]:
+    return ["--console-socket", path] if path else []
+
+
+def _read_pid(path: str) -> int:
+    try:
+        with open(path) as file:
+            return int(file.read())
+    except (OSError, ValueError) as error:
+        raise CrunError(f"crun did not write the process's pid: {error}") from error
+
+
+def _read_if_there(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,36 @@
+"""The frames of a stdio connection (api/guest.proto): u32 big-endian length, the bytes; length 0 ends the stream. Pure.
+
+The end is in the stream because what a peer closes right after its last write may be lost on the way (virtio-vsock),
+and because a closed connection could as well mean that the other side has died.
+"""
+
+import struct
+from collections.abc import Iterator
+
+HEADER = struct.Struct(">I")
+END = HEADER.pack(0)
+
+
+class FrameReader:
+    """Cuts what arrives into data, wherever it was cut on the way. Holds no data itself."""
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+        self._left = 0
+        self.ended = False
+
+    def feed(self, received: memoryview) -> Iterator[memoryview]:
+        """The data in `received`, as views of it. Sets `ended` at the end frame; what follows it is ignored."""
+        while received and not self.ended:
+            if self._left:
+                piece, received = received[: self._left], received[self._left :]
+                self._left -= len(piece)
+                yield piece
+                continue
+            missing = HEADER.size - len(self._header)
+            self._header += received[:missing]
+            received = received[missing:]
+            if len(self._header) == HEADER.size:
+                (self._left,) = HEADER.unpack(self._header)
+                self._header.clear()
+                self.ended = self._left == 0

@@ -1,0 +1,73 @@
+"""Lets crun make a process with its streams, and takes over what it leaves behind: a child, perhaps a terminal."""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from vminitd.boot import RUN_DIR
+from vminitd.crun import ChildStreams, Crun
+from vminitd.dial import Dial
+from vminitd.reaper import Reaper
+from vminitd.stdio import Stdio
+from vminitd.terminal import console_socket
+from vminitd.uevent import Uevents
+
+_numbers = itertools.count(1)
+
+
+class Machinery(NamedTuple):
+    """What containers need of the machine. `directory` is where each has its own."""
+
+    uevents: Uevents
+    reaper: Reaper
+    crun: Crun
+    dial: Dial
+    directory: str = f"{RUN_DIR}/containers"
+
+
+class Started(NamedTuple):
+    """A process that exists. `master` is the terminal's other end, or -1."""
+
+    pid: int
+    ended: asyncio.Future[int]
+    master: int
+
+
+Run = Callable[[ChildStreams | None, str], Awaitable[int]]
+"""A call of crun with streams or the path of a console socket; gives the process's pid."""
+
+
+async def launch(machinery: Machinery, stdio: Stdio, run: Run) -> Started:
+    """Calls `run` with what `stdio` needs. Raises CrunError; then there is no process, or it is killed."""
+    with machinery.reaper.adopting():
+        if not stdio.terminal:
+            pid = await run(stdio.child, "")
+            return Started(pid, machinery.reaper.expect(pid), -1)
+        # unix(7) allows paths of 107 bytes, which a container's directory may exceed.
+        with console_socket(f"{RUN_DIR}/tty.{next(_numbers)}") as console:
+            receiving = asyncio.create_task(console.receive())
+            try:
+                pid = await run(None, console.path)
+            except BaseException:
+                receiving.cancel()
+                await _discard(receiving)
+                raise
+            ended = machinery.reaper.expect(pid)
+            try:
+                master = await receiving
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                raise
+            return Started(pid, ended, master)
+
+
+async def _discard(receiving: asyncio.Task[int]) -> None:
+    """Closes a terminal that came though it is not wanted any more."""
+    await asyncio.wait([receiving])
+    if not receiving.cancelled() and receiving.exception() is None:
+        os.close(receiving.result())

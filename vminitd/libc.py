@@ -1,0 +1,110 @@
+"""System calls that Python has no function for: mounts of both kinds, and reboot.
+
+Each raises OSError with the kernel's errno, and with the target as its file name. Called through libc; see mount(2),
+umount2(2), fsopen(2), fsconfig(2), fsmount(2), move_mount(2), reboot(2). glibc has the new mount calls since 2.36.
+"""
+
+import ctypes
+import os
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_SYNCHRONOUS = 0x10
+MS_REMOUNT = 0x20
+MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
+MS_BIND = 0x1000
+MS_RELATIME = 1 << 21
+
+MNT_DETACH = 0x2
+
+RB_AUTOBOOT = 0x01234567
+RB_POWER_OFF = 0x4321FEDC
+
+_FSOPEN_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+_FSMOUNT_CLOEXEC = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
+_MOST_TEXT = 4096
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    _check(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            fstype.encode(),
+            ctypes.c_ulong(flags),
+            os.fsencode(data) if data else None,
+        ),
+        target,
+    )
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def reboot(command: int) -> None:
+    """reboot(2): with RB_AUTOBOOT or RB_POWER_OFF it does not return. Does not write dirty data back."""
+    _check(_libc.reboot(ctypes.c_int(command)), "reboot")
+
+
+def mount_by_parameters(fstype: str, target: str, parameters: list[tuple[str, str]], attributes: int = 0) -> None:
+    """Mounts `fstype` on `target`, with any number of parameters; an empty value is a flag.
+
+    mount(2) takes all options in one page of 4096 bytes, which a hundred layers do not fit in. `attributes` are
+    MOUNT_ATTR_*, whose values for read-only, nosuid, nodev and noexec are those of MS_*. The OSError carries, where
+    there is one, the kernel's own explanation instead of the errno's text.
+    """
+    context = _check(_libc.fsopen(fstype.encode(), _FSOPEN_CLOEXEC), target)
+    try:
+        try:
+            for key, value in parameters:
+                _configure(context, key, value, target)
+            _check(_libc.fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0), target)
+            tree = _check(_libc.fsmount(context, _FSMOUNT_CLOEXEC, attributes), target)
+        except OSError as error:
+            raise OSError(error.errno, _explanation(context) or os.strerror(error.errno or 0), target) from error
+        try:
+            _check(_libc.move_mount(tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH), target)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(context)
+
+
+def _configure(context: int, key: str, value: str, target: str) -> None:
+    if value:
+        result = _libc.fsconfig(context, _FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
+    else:
+        result = _libc.fsconfig(context, _FSCONFIG_SET_FLAG, key.encode(), None, 0)
+    _check(result, target)
+
+
+def _explanation(context: int) -> str:
+    """The errors that the file system left in its context ("e overlay: …"); the read ends with ENODATA."""
+    texts: list[str] = []
+    while True:
+        try:
+            text = os.read(context, _MOST_TEXT).decode(errors="replace").strip()
+        except OSError:
+            return "; ".join(texts)
+        if text.startswith("e "):
+            texts.append(text[2:])
+
+
+def _check(result: int, name: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    return result

@@ -1,0 +1,138 @@
+"""A container's root file system: its disks mounted, put together at one place, and taken apart again.
+
+    <directory>/mnt/<i>    lower layer i, topmost first
+    <directory>/mnt/rw     the writable layer
+    <directory>/rootfs     what the container sees
+
+Taken apart in strictly the reverse order. A file system that is still in use is detached instead, after what was
+written has reached its disk, and that is reported: the disk must not be unplugged as if it were free.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vminitd import log
+from vminitd.disks import Layer, mount_layer
+from vminitd.errors import MountError, RequestError
+from vminitd.libc import MNT_DETACH, MS_BIND, mount, umount
+from vminitd.overlay import mount_overlay
+from vminitd.uevent import Uevents
+
+
+class Plan(NamedTuple):
+    """What the shim wants, as in guest.proto's Rootfs."""
+
+    lower: tuple[Layer, ...]
+    writable: Layer | None
+    whole: bool
+
+    def check(self) -> None:
+        """Raises RequestError for what cannot be put together."""
+        if self.writable is None and not self.lower:
+            raise RequestError("the root file system has no layer at all")
+        if self.whole and (self.writable is None or self.lower):
+            raise RequestError("a whole root file system is exactly one writable layer")
+
+
+class Rootfs:
+    """The mounts of one container, below `directory`."""
+
+    def __init__(self, directory: str) -> None:
+        self.path = f"{directory}/rootfs"
+        self._layers = f"{directory}/mnt"
+        self._mounted: list[str] = []
+        self._writable = ""
+
+    @property
+    def writable(self) -> str:
+        """Where the writable layer's file system is mounted; empty if there is none."""
+        return self._writable
+
+    async def mount(self, uevents: Uevents, plan: Plan) -> None:
+        """Mounts all of it. After an error, what was mounted by then is left for `unmount`.
+
+        Raises RequestError, DeviceError or MountError.
+        """
+        plan.check()
+        os.makedirs(self.path, mode=0o755)
+        lower = [f"{self._layers}/{number}" for number in range(len(plan.lower))]
+        for layer, target in zip(plan.lower, lower, strict=True):
+            await self._mount_layer(uevents, layer, target)
+        if plan.writable is not None:
+            target = f"{self._layers}/rw"
+            await self._mount_layer(uevents, plan.writable, target)
+            self._writable = target
+        await asyncio.to_thread(join, self.path, lower, self._writable, whole=plan.whole)
+        self._mounted.append(self.path)
+
+    async def _mount_layer(self, uevents: Uevents, layer: Layer, target: str) -> None:
+        os.makedirs(target, mode=0o755)
+        await mount_layer(uevents, layer, target)
+        self._mounted.append(target)
+
+    def unmount(self) -> list[str]:
+        """Unmounts what is mounted, in reverse, and removes the mount points. Blocks; call it in a thread.
+
+        Gives what had to be detached because it is still in use. Raises MountError for what is mounted still.
+        """
+        detached: list[str] = []
+        while self._mounted:
+            target = self._mounted[-1]
+            try:
+                if unmount_one(target):
+                    detached.append(target)
+            except OSError as error:
+                raise MountError(f"cannot unmount {target}: {error.strerror}") from error
+            self._mounted.pop()
+            os.rmdir(target)
+        self._writable = ""
+        return detached
+
+
+def join(target: str, lower: Sequence[str], writable: str, *, whole: bool) -> None:
+    """Makes `target` the root file system of these mounted layers. Raises MountError."""
+    try:
+        if whole:
+            mount(writable, target, "", MS_BIND)
+        elif writable:
+            upper, work = f"{writable}/upper", f"{writable}/work"
+            _make_upper(upper, lower)
+            os.makedirs(work, mode=0o755, exist_ok=True)
+            if lower:
+                mount_overlay(target, lower, upper, work)
+            else:
+                mount(upper, target, "", MS_BIND)
+        elif len(lower) == 1:
+            mount(lower[0], target, "", MS_BIND)
+        else:
+            mount_overlay(target, lower)
+    except OSError as error:
+        raise MountError(f"cannot make the root file system of {len(lower)} layers: {error.strerror}") from error
+
+
+def _make_upper(upper: str, lower: Sequence[str]) -> None:
+    """The upper directory is the root that the container sees: a new one takes after the topmost layer's."""
+    if os.path.isdir(upper):
+        return
+    os.mkdir(upper, 0o755)
+    if lower:
+        status = os.stat(lower[0])
+        os.chown(upper, status.st_uid, status.st_gid)
+        os.chmod(upper, status.st_mode & 0o7777)
+
+
+def unmount_one(target: str) -> bool:
+    """Unmounts `target`; True if it was in use and had to be detached. Raises OSError."""
+    try:
+        umount(target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        os.sync()
+        umount(target, MNT_DETACH)
+        log.warning("still in use, detached", path=target)
+        return True
+    return False

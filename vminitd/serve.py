@@ -1,0 +1,51 @@
+"""The machine's life after boot: wait for the device, dial the host, serve it until it hangs up."""
+
+import asyncio
+import gc
+import os
+
+from ttrpc import Server
+from vminitd import log, milestones
+from vminitd.boot import RUN_DIR
+from vminitd.containers import Containers
+from vminitd.crun import Crun
+from vminitd.dial import CONTROL_TOKEN, dial, local_cid
+from vminitd.launch import Machinery
+from vminitd.reaper import Reaper
+from vminitd.services.containers import ContainersService
+from vminitd.services.machine import MachineService
+from vminitd.uevent import Uevents, kernel_socket
+
+
+async def serve() -> None:
+    """Returns when the machine is to power off: the host asked for it, or is gone.
+
+    Whoever plugs the vsock device is the host. If it cannot be reached then, it never can: that is an error.
+    """
+    uevents = Uevents(kernel_socket())
+    reaper = Reaper()
+    machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), dial)
+    os.makedirs(machinery.directory, mode=0o700, exist_ok=True)
+    containers = Containers(machinery)
+    machine = MachineService(uevents, containers)
+    server = Server([machine, ContainersService(containers)], on_error=_report)
+    # What is there by now stays: not looked through at every collection, nor written to in a template's clones.
+    gc.collect()
+    gc.freeze()
+    milestones.mark("waiting")
+    await uevents.until(local_cid, "a vsock device", None)
+    milestones.mark("device")
+    control = await dial(CONTROL_TOKEN)
+    milestones.mark("connected")
+    log.info("connected")
+    serving = asyncio.create_task(server.serve(control))
+    ended = asyncio.create_task(machine.ended.wait())
+    await asyncio.wait([serving, ended], return_when=asyncio.FIRST_COMPLETED)
+    # Delivers the answer to Shutdown, if that is why.
+    await server.close(0)
+    log.info("powering off", reason="asked to" if machine.ended.is_set() else "the host is gone")
+    await containers.end(0)
+
+
+def _report(where: str, error: BaseException) -> None:
+    log.error("unexpected", where=where, error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,102 @@
+"""qemubox.guest.v1.Containers."""
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from api import guest_pb2 as pb
+from api.guest_ttrpc import ContainersBase
+from ttrpc import Context
+from vminitd.container import Order
+from vminitd.containers import Containers
+from vminitd.disks import Layer
+from vminitd.rootfs import Plan
+from vminitd.spec import File
+from vminitd.stdio import Wish
+
+_SECOND_NS = 1_000_000_000
+
+
+class ContainersService(ContainersBase):
+    """Calls for one container may come at the same time; its states decide which of them make sense."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+
+    async def Create(self, request: pb.CreateRequest, context: Context) -> pb.CreateResponse:
+        container = await self._containers.create(order(request))
+        return pb.CreateResponse(pid=container.init.pid)
+
+    async def Exec(self, request: pb.ExecRequest, context: Context) -> Empty:
+        container = self._containers.get(request.container_id)
+        container.add(request.exec_id, request.process, wish(request.stdio))
+        return Empty()
+
+    async def Start(self, request: pb.ProcessRequest, context: Context) -> pb.StartResponse:
+        return pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
+
+    async def Wait(self, request: pb.ProcessRequest, context: Context) -> pb.WaitResponse:
+        ended = await self._containers.get(request.container_id).process(request.exec_id).wait()
+        seconds, nanos = divmod(ended.at_ns, _SECOND_NS)
+        return pb.WaitResponse(
+            exit_status=ended.status,
+            exited_at=Timestamp(seconds=seconds, nanos=nanos),
+            oom_killed=ended.oom_killed,
+        )
+
+    async def Kill(self, request: pb.KillRequest, context: Context) -> Empty:
+        container = self._containers.get(request.container_id)
+        container.kill(request.exec_id, request.signal, everyone=request.all)
+        return Empty()
+
+    async def Delete(self, request: pb.ProcessRequest, context: Context) -> Empty:
+        await self._containers.delete(request.container_id, request.exec_id)
+        return Empty()
+
+    async def Pids(self, request: pb.ContainerRequest, context: Context) -> pb.PidsResponse:
+        pids = self._containers.get(request.container_id).pids()
+        return pb.PidsResponse(processes=[pb.Process(pid=pid, exec_id=exec_id) for pid, exec_id in pids])
+
+    async def ResizePty(self, request: pb.ResizePtyRequest, context: Context) -> Empty:
+        process = self._containers.get(request.container_id).process(request.exec_id)
+        process.resize(request.width, request.height)
+        return Empty()
+
+    async def Pause(self, request: pb.ContainerRequest, context: Context) -> Empty:
+        await self._containers.get(request.container_id).pause()
+        return Empty()
+
+    async def Resume(self, request: pb.ContainerRequest, context: Context) -> Empty:
+        self._containers.get(request.container_id).resume()
+        return Empty()
+
+    async def Update(self, request: pb.UpdateRequest, context: Context) -> Empty:
+        await self._containers.get(request.container_id).update(request.resources)
+        return Empty()
+
+    async def Stats(self, request: pb.ContainerRequest, context: Context) -> pb.StatsResponse:
+        return pb.StatsResponse(files=self._containers.get(request.container_id).statistics())
+
+
+def order(request: pb.CreateRequest) -> Order:
+    """The request as a value of vminitd's own."""
+    return Order(
+        container_id=request.container_id,
+        spec=request.spec,
+        rootfs=Plan(
+            lower=tuple(layer(each) for each in request.rootfs.lower),
+            writable=layer(request.rootfs.writable) if request.rootfs.HasField("writable") else None,
+            whole=request.rootfs.whole,
+        ),
+        stdio=wish(request.stdio),
+        files=tuple(File(each.name, each.content, each.mode, each.uid, each.gid) for each in request.files),
+    )
+
+
+def layer(message: pb.Layer) -> Layer:
+    """A Layer as a value of vminitd's own."""
+    return Layer(message.serial, message.partition, message.fstype, tuple(message.options))
+
+
+def wish(message: pb.Stdio) -> Wish:
+    """A Stdio as a value of vminitd's own."""
+    return Wish(message.terminal, message.stdin, message.stdout, message.stderr)

@@ -1,0 +1,56 @@
+"""qemubox.guest.v1.Machine."""
+
+import asyncio
+import os
+
+from google.protobuf.empty_pb2 import Empty
+
+from api.guest_pb2 import ConfigureRequest, ConfigureResponse, Milestone, ShutdownRequest
+from api.guest_ttrpc import MachineBase
+from ttrpc import Context
+from vminitd import __version__, identity, log, milestones
+from vminitd.capacity import bring_cpus_online, wait_for_memory
+from vminitd.containers import Containers
+from vminitd.errors import RequestError
+from vminitd.uevent import Uevents
+
+
+class MachineService(MachineBase):
+    """`ended` is set when the machine is to power off: all is unmounted, and the answer is on its way."""
+
+    def __init__(self, uevents: Uevents, containers: Containers) -> None:
+        self.ended = asyncio.Event()
+        self._uevents = uevents
+        self._containers = containers
+
+    async def Configure(self, request: ConfigureRequest, context: Context) -> ConfigureResponse:
+        identity.add_entropy(request.entropy)
+        identity.set_clock(request.wall_clock_ns)
+        identity.set_hostname(request.hostname)
+        if request.log_level:
+            if request.log_level not in log.LEVELS:
+                raise RequestError(f"the log level is {request.log_level!r}, not one of {', '.join(log.LEVELS)}")
+            log.set_level(request.log_level)
+        # Both take the kernel a while: side by side.
+        waits = []
+        if request.vcpus:
+            waits.append(bring_cpus_online(request.vcpus))
+        if request.memory_mib:
+            waits.append(wait_for_memory(self._uevents, request.memory_mib))
+        await asyncio.gather(*waits)
+        milestones.mark("configured")
+        return ConfigureResponse(
+            kernel_release=os.uname().release,
+            vminitd_version=__version__,
+            milestones=[Milestone(name=name, boottime_ns=at_ns) for name, at_ns in milestones.marks()],
+        )
+
+    async def Sync(self, request: Empty, context: Context) -> Empty:
+        await asyncio.to_thread(os.sync)
+        return Empty()
+
+    async def Shutdown(self, request: ShutdownRequest, context: Context) -> Empty:
+        await self._containers.end(request.grace_ms / 1000)
+        await asyncio.to_thread(os.sync)
+        self.ended.set()
+        return Empty()

@@ -1,0 +1,111 @@
+"""The specification as crun gets it: the shim's, with only the guest's own paths put in. Pure but for `write_files`.
+
+Capabilities, seccomp, masked paths, rlimits, user, no_new_privileges, limits: all stays as it came. Nothing here may
+ever make a container less confined.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from vminitd.errors import RequestError
+
+JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+Json = dict[str, JsonValue]
+
+FILE_SOURCE_PREFIX = "qemubox-file:"
+
+_HASHED = "sha256-"
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+class File(NamedTuple):
+    """A file that a mount of the specification names as `qemubox-file:NAME`."""
+
+    name: str
+    content: bytes
+    mode: int
+    uid: int
+    gid: int
+
+
+def safe_name(identifier: str) -> str:
+    """A name for an id in paths, in cgroups and for crun: the id itself where it is harmless, else a hash of it."""
+    if _SAFE.fullmatch(identifier) and not identifier.startswith(_HASHED):
+        return identifier
+    return _HASHED + hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:48]
+
+
+def parse(document: bytes, what: str) -> Json:
+    """Raises RequestError, which names `what`, if `document` is no JSON object."""
+    try:
+        value = json.loads(document)
+    except ValueError as error:
+        raise RequestError(f"{what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{what} is not a JSON object")
+    return value
+
+
+def for_crun(spec: Json, *, rootfs: str, cgroup: str, files: Mapping[str, str]) -> bytes:
+    """`spec` with the root's path, the cgroup's path and the sources of `files` (path by name) put in.
+
+    Raises RequestError for a mount of a file that was not sent, and where the parts are not objects.
+    """
+    adapted = dict(spec)
+    adapted["root"] = {**_section(spec, "root"), "path": rootfs}
+    adapted["linux"] = {**_section(spec, "linux"), "cgroupsPath": cgroup}
+    mounts = spec.get("mounts")
+    if mounts is not None:
+        if not isinstance(mounts, list):
+            raise RequestError("mounts of the specification is not a list")
+        adapted["mounts"] = [_mount(entry, files) for entry in mounts]
+    return json.dumps(adapted, separators=(",", ":")).encode()
+
+
+def wants_terminal(process: JsonValue) -> bool:
+    """Whether an OCI Process asks for a terminal."""
+    return isinstance(process, dict) and process.get("terminal") is True
+
+
+def _section(spec: Json, key: str) -> Json:
+    value = spec.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RequestError(f"{key} of the specification is not an object")
+    return value
+
+
+def _mount(entry: JsonValue, files: Mapping[str, str]) -> JsonValue:
+    if not isinstance(entry, dict):
+        raise RequestError("mounts of the specification holds something that is not an object")
+    source = entry.get("source")
+    if not isinstance(source, str) or not source.startswith(FILE_SOURCE_PREFIX):
+        return entry
+    name = source.removeprefix(FILE_SOURCE_PREFIX)
+    if name not in files:
+        raise RequestError(f"the mount at {entry.get('destination')} names the file {name!r}, which was not sent")
+    return {**entry, "source": files[name]}
+
+
+def write_files(directory: str, files: Iterable[File]) -> dict[str, str]:
+    """Writes `files` below `directory`, which is made; gives their paths by name.
+
+    Raises RequestError for a name that comes twice, OSError where writing fails.
+    """
+    os.makedirs(directory, mode=0o700)
+    paths: dict[str, str] = {}
+    for file in files:
+        if file.name in paths:
+            raise RequestError(f"the file {file.name!r} was sent twice")
+        path = f"{directory}/{safe_name(file.name)}"
+        with open(path, "xb") as out:
+            out.write(file.content)
+            os.fchown(out.fileno(), file.uid, file.gid)
+            os.fchmod(out.fileno(), file.mode & 0o7777)
+        paths[file.name] = path
+    return paths

@@ -1,0 +1,183 @@
+"""A process's standard input and output: pipes or a terminal on one side, connections to the host on the other.
+
+Stdio.open      connects to the host, and makes pipes where the process is to have no terminal
+child           what crun gets as 0, 1 and 2
+begin           crun has succeeded: the streams are carried from here on
+finish          the process has ended: returns when the host has all of its output
+close           gives everything up
+"""
+
+import asyncio
+import fcntl
+import os
+import socket
+from typing import NamedTuple
+
+from vminitd import deadlines, log
+from vminitd.crun import ChildStreams
+from vminitd.dial import TOKEN_SIZE, Dial
+from vminitd.errors import RequestError, StateError
+from vminitd.streams import PIECE, Input, Output
+from vminitd.terminal import resize
+
+
+class Wish(NamedTuple):
+    """What the shim wants for a process: a token for each stream, or an empty one for /dev/null."""
+
+    terminal: bool
+    stdin: bytes
+    stdout: bytes
+    stderr: bytes
+
+    def check(self) -> None:
+        """Raises RequestError for a token of another size, and for a terminal with a stderr of its own."""
+        for name, token in (("stdin", self.stdin), ("stdout", self.stdout), ("stderr", self.stderr)):
+            if len(token) not in (0, TOKEN_SIZE):
+                raise RequestError(f"the token of {name} has {len(token)} bytes, not {TOKEN_SIZE}")
+        if self.terminal and self.stderr:
+            raise RequestError("a terminal has no standard error of its own")
+
+
+class Stdio:
+    """The streams of one process. Holds descriptors from `open` to `close` or the end of `finish`."""
+
+    def __init__(self, wish: Wish, connections: dict[str, socket.socket]) -> None:
+        self.terminal = wish.terminal
+        self._connections = connections
+        self._descriptors: list[int] = []
+        self._outputs: dict[asyncio.Task[None], Output] = {}
+        self._input: asyncio.Task[None] | None = None
+        self._master = -1
+        self._size: tuple[int, int] | None = None
+        self._ours: dict[str, int] = {}
+        self.child: ChildStreams | None = None
+        """What crun gets as 0, 1 and 2; none if the process gets a terminal."""
+
+    @classmethod
+    async def open(cls, wish: Wish, dial: Dial) -> "Stdio":
+        """Connects each stream that is wished for. Raises RequestError, or KernelError if the host does not answer."""
+        wish.check()
+        tokens = {"stdin": wish.stdin, "stdout": wish.stdout, "stderr": wish.stderr}
+        names = [name for name, token in tokens.items() if token]
+        dialled = await asyncio.gather(*(dial(tokens[name]) for name in names), return_exceptions=True)
+        connections = {name: sock for name, sock in zip(names, dialled, strict=True) if isinstance(sock, socket.socket)}
+        stdio = cls(wish, connections)
+        try:
+            for failure in dialled:
+                if isinstance(failure, BaseException):
+                    raise failure
+            if not wish.terminal:
+                stdio.child = stdio._make_pipes()
+        except BaseException:
+            stdio.close()
+            raise
+        return stdio
+
+    def _make_pipes(self) -> ChildStreams:
+        return ChildStreams(*(self._pipe(name) for name in ("stdin", "stdout", "stderr")))
+
+    def _pipe(self, name: str) -> int:
+        """The process's end of a stream; ours, if any, is kept."""
+        if name not in self._connections:
+            return self._hold(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        reading, writing = (self._hold(fd) for fd in os.pipe2(os.O_CLOEXEC))
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIECE)
+        ours, theirs = (writing, reading) if name == "stdin" else (reading, writing)
+        os.set_blocking(ours, False)
+        self._ours[name] = ours
+        return theirs
+
+    def _hold(self, descriptor: int) -> int:
+        self._descriptors.append(descriptor)
+        return descriptor
+
+    def _give(self, descriptor: int) -> int:
+        self._descriptors.remove(descriptor)
+        return descriptor
+
+    def forget_child(self) -> None:
+        """Closes the process's ends, which it has by now."""
+        for descriptor in set(self.child or ()):
+            os.close(self._give(descriptor))
+        self.child = None
+
+    def begin(self, master: int = -1) -> None:
+        """Begins to carry the streams; `master` is the terminal's master end, which is ours from here on."""
+        self.forget_child()
+        if self.terminal:
+            self._master = self._hold(master)
+            if self._size is not None:
+                resize(master, *self._size)
+            self._ours = {"stdout": self._hold(os.dup(master))}
+            if "stdin" in self._connections:
+                self._ours["stdin"] = self._hold(os.dup(master))
+        for name, descriptor in self._ours.items():
+            connection = self._connections.pop(name, None)
+            self._give(descriptor)
+            if name == "stdin":
+                assert connection is not None
+                self._input = _carry(Input(descriptor, connection, terminal=self.terminal), name)
+            else:
+                output = Output(descriptor, connection)
+                self._outputs[_carry(output, name)] = output
+        self._ours = {}
+
+    def resize(self, width: int, height: int) -> None:
+        """Sets the terminal's size, now or as soon as there is one. Raises StateError if there is to be none."""
+        if not self.terminal:
+            raise StateError("the process has no terminal")
+        self._size = (width, height)
+        if self._master >= 0:
+            resize(self._master, width, height)
+
+    async def finish(self) -> None:
+        """After the process's end: takes no more input, and returns when the host has all output.
+
+        Output that the process's own children hold open is carried for deadlines.HELD_OUTPUT more; a host that takes
+        nothing for deadlines.DRAIN is given up.
+        """
+        if self._input is not None:
+            self._input.cancel()
+        if self._outputs:
+            await asyncio.wait(self._outputs, timeout=deadlines.HELD_OUTPUT)
+            for output in self._outputs.values():
+                output.stop()
+        while pending := [task for task in self._outputs if not task.done()]:
+            before = self._moved()
+            await asyncio.wait(pending, timeout=deadlines.DRAIN)
+            if self._moved() == before and any(not task.done() for task in pending):
+                log.warning("nobody reads a process's output, giving it up")
+                break
+        tasks = self._give_up()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def close(self) -> None:
+        """Ends everything at once; output that was not sent is lost."""
+        self._give_up()
+
+    def _give_up(self) -> list[asyncio.Task[None]]:
+        tasks = [*self._outputs, *([self._input] if self._input is not None else [])]
+        for task in tasks:
+            task.cancel()
+        for connection in self._connections.values():
+            connection.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._connections, self._descriptors, self._ours, self.child, self._master = {}, [], {}, None, -1
+        return tasks
+
+    def _moved(self) -> int:
+        return sum(output.moved for output in self._outputs.values())
+
+
+def _carry(stream: Input | Output, name: str) -> asyncio.Task[None]:
+    task = asyncio.create_task(stream.run(), name=name)
+
+    def ended(_: asyncio.Task[None]) -> None:
+        # A task that was cancelled before its first step has not closed anything.
+        stream.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a stream broke", stream=name, error=f"{type(error).__name__}: {error}")
+
+    task.add_done_callback(ended)
+    return task

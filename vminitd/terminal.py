@@ -1,0 +1,74 @@
+"""Terminals: crun makes them and hands over their master ends through a socket (`--console-socket`)."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vminitd import deadlines
+from vminitd.errors import CrunError
+
+_WINSIZE = struct.Struct("HHHH")
+_NAME_BYTES = 4096
+
+
+class ConsoleSocket:
+    """A listening unix socket for one terminal."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._listener.bind(path)
+        self._listener.listen(1)
+
+    async def receive(self) -> int:
+        """The non-blocking descriptor of the terminal's master end. Raises CrunError when none comes."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(deadlines.CONSOLE):
+                connection, _ = await loop.sock_accept(self._listener)
+                with connection:
+                    # The message is the terminal's name and one descriptor; one byte of it is enough to wait for.
+                    await _readable(connection)
+                    _, descriptors, _, _ = socket.recv_fds(connection, _NAME_BYTES, 1)
+        except TimeoutError:
+            raise CrunError(f"crun did not hand over the terminal within {deadlines.CONSOLE:g} s") from None
+        if not descriptors:
+            raise CrunError("crun did not hand over the terminal")
+        os.set_inheritable(descriptors[0], False)
+        os.set_blocking(descriptors[0], False)
+        return descriptors[0]
+
+    def close(self) -> None:
+        self._listener.close()
+        os.unlink(self.path)
+
+
+@contextmanager
+def console_socket(path: str) -> Iterator[ConsoleSocket]:
+    """A ConsoleSocket at `path`, which is removed afterwards."""
+    console = ConsoleSocket(path)
+    try:
+        yield console
+    finally:
+        console.close()
+
+
+async def _readable(sock: socket.socket) -> None:
+    """Returns when there is something to read."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(sock, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
+def resize(master: int, width: int, height: int) -> None:
+    """Sets the terminal's size in characters; its foreground processes get SIGWINCH: tty_ioctl(4). Raises OSError."""
+    fcntl.ioctl(master, termios.TIOCSWINSZ, _WINSIZE.pack(height, width, 0, 0))
