@@ -140,8 +140,10 @@ class Creator:
     async def _start_anchor(self, undo: AsyncExitStack) -> Anchor:
         root = self._directory / "empty"
         root.mkdir(mode=0o555, exist_ok=True)
+        marker = f"qemubox-anchor-{self._identity.key}"
+        self._journal.record("process", marker=marker)
         try:
-            anchor = await start_anchor(self._identity.key, root, deadline_s=deadlines.ANCHOR_S)
+            anchor = await start_anchor(marker, root, deadline_s=deadlines.ANCHOR_S)
         except (OSError, TimeoutError) as error:
             raise HostError(f"cannot start the anchor process: {error}") from error
         undo.push_async_callback(anchor.stop)
