@@ -1,0 +1,116 @@
+"""Fixtures of the end-to-end tests: real containerds, real QEMU, and runc beside it.
+
+`box` runs a test with each runtime, `vm` with qemubox alone, on each containerd. Both
+compare what exists on the host before and after the test, whatever the test is about.
+Nothing is skipped: a part that is not there fails the tests that need it and is named.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.box import RUNTIMES, Box
+from harness.cell import Cell
+from harness.containerd import Containerd
+from harness.flavours import FLAVOUR_NAMES, flavour
+from harness.images import BUSYBOX
+from harness.qemubox import Qemubox
+from harness.traces import assert_nothing_new, take
+
+_LOG_OFFSET = pytest.StashKey[tuple[Containerd, int]]()
+_FAILED = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--runtime` and `--containerd` narrow a run down by hand."""
+    parser.addoption("--runtime", choices=[*RUNTIMES], action="append", help="only this runtime")
+    parser.addoption("--containerd", choices=[*FLAVOUR_NAMES], action="append", help="only this containerd")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The one marker of ours."""
+    config.addinivalue_line("markers", "on(*names): the containerds that the test is for; default all")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test on each containerd that it is for, and `box` with each runtime."""
+    config = metafunc.config
+    if "containerd" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("on")
+        flavours = marker.args if marker else FLAVOUR_NAMES
+        wanted = config.getoption("containerd") or FLAVOUR_NAMES
+        chosen = [name for name in flavours if name in wanted]
+        metafunc.parametrize("containerd", chosen, indirect=True, scope="session", ids=[f"c{name}" for name in chosen])
+    if "runtime" in metafunc.fixturenames:
+        runtimes = config.getoption("runtime") or [*RUNTIMES]
+        names = ["qemubox"] if "vm" in metafunc.fixturenames else [*RUNTIMES]
+        metafunc.parametrize("runtime", [name for name in names if name in runtimes])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What --runtime or --containerd left no parameter for is deselected, not skipped."""
+    out = [item for item in items if "NOTSET" in item.name]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+@pytest.fixture(scope="session")
+def archives() -> Iterator[Path]:
+    """Where the images' archives are kept during the run."""
+    directory = Path(tempfile.mkdtemp(prefix="qemubox-images-", dir="/var/tmp"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def containerd(request: pytest.FixtureRequest, archives: Path) -> Iterator[Containerd]:
+    """A running containerd with the busybox image, in a cell of its own."""
+    chosen = flavour(request.param)
+    # On a disk: an overlay's upper directory cannot be on a tmpfs of every kernel, nor are layers small.
+    directory = Path(tempfile.mkdtemp(prefix="qemubox-test-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    try:
+        with Cell(directory) as cell:
+            running = Containerd(chosen, cell, Qemubox(directory), archives)
+            running.start()
+            running.import_image(BUSYBOX)
+            yield running
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def box(request: pytest.FixtureRequest, containerd: Containerd, runtime: str) -> Iterator[Box]:
+    """One runtime on one containerd. Fails when a part is missing, or the test leaves anything behind."""
+    if runtime == "qemubox":
+        containerd.qemubox.install()
+    request.node.stash[_LOG_OFFSET] = (containerd, containerd.log_size())
+    box = Box(containerd, runtime)
+    before = take(containerd)
+    yield box
+    try:
+        if not request.node.stash.get(_FAILED, False):  # a test that failed half way has not cleaned up
+            assert_nothing_new(containerd, before)
+    finally:
+        box.remove_all()
+
+
+@pytest.fixture
+def vm(box: Box) -> Box:
+    """qemubox alone: for what only a virtual machine can show, or get wrong."""
+    return box
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what containerd and its shims logged during the test."""
+    report = yield
+    if report.failed and _LOG_OFFSET in item.stash:
+        containerd, offset = item.stash[_LOG_OFFSET]
+        item.stash[_FAILED] = True
+        report.sections.append((f"containerd {containerd.flavour.name}", containerd.log_tail(offset)))
+    return report

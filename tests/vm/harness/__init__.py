@@ -1,0 +1,15 @@
+"""What the end-to-end tests stand on: real containerds, in corners of the host where every trace can be told.
+
+    cell.py        a mount namespace with a /run of its own, and all processes started in it
+    warden.py      the program that holds the cell open
+    flavours.py    the containerds there are: Debian's and the newest
+    containerd.py  one running containerd, and `ctr` for it
+    qemubox.py     the shim under test as an installed prefix, and its configuration
+    images.py      the images the tests run, made here
+    box.py         one runtime on one containerd: run, start, kill, wait, and clean up
+    events.py      what containerd publishes
+    messages.py      what a user should read when something cannot be done
+    traces.py      what exists on the host because of a container; what was left behind
+
+runc takes the same tests wherever they make sense for both: it is the reference.
+"""

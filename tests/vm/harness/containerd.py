@@ -1,0 +1,141 @@
+"""A running containerd in a cell, and `ctr` for it."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from harness.cell import Cell
+from harness.deadline import eventually
+from harness.flavours import Flavour
+from harness.images import archive
+from harness.qemubox import Qemubox
+
+ADDRESS: Final = "/run/containerd/containerd.sock"
+_START_DEADLINE_S: Final = 30.0
+_STOP_DEADLINE_S: Final = 20.0
+_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a `ctr` command ended and what it said."""
+
+    command: tuple[str, ...]
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, white space at its ends taken off."""
+        return self.stdout.decode(errors="replace").strip()
+
+    @property
+    def error(self) -> str:
+        """Standard error as text, white space at its ends taken off."""
+        return self.stderr.decode(errors="replace").strip()
+
+    def checked(self) -> "Result":
+        """Itself, after making sure that the command succeeded."""
+        assert self.code == 0, f"{' '.join(self.command)} failed with {self.code}: {self.error or self.text}"
+        return self
+
+
+class Containerd:
+    """One containerd. Start it, `ctr` it, stop it, start it again."""
+
+    def __init__(self, flavour: Flavour, cell: Cell, qemubox: Qemubox, archives: Path) -> None:
+        self.flavour = flavour
+        self.cell = cell
+        self.qemubox = qemubox
+        self.log = cell.directory / "containerd.log"
+        self.pid = 0
+        self._archives = archives
+        self._config = cell.directory / "containerd.toml"
+        self._config.write_text(flavour.config(cell.directory / "root"))
+        self._environment = {
+            "PATH": f"{qemubox.bin}:{flavour.shims}:{_SYSTEM_PATH}",
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(cell.directory / "tmp"),
+            **qemubox.environment,
+        }
+        (cell.directory / "tmp").mkdir(exist_ok=True)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        argv = [str(self.flavour.containerd), "--config", str(self._config)]
+        self.pid = self.cell.start(argv, self._environment, self.log)
+        eventually(self._answers, f"containerd {self.flavour.name} answers\n{self.log_tail()}", _START_DEADLINE_S)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it by the signal `number` and wait until it is gone; shims stay."""
+        process = psutil.Process(self.pid)
+        process.send_signal(number)
+        eventually(lambda: not process.is_running(), f"containerd {self.pid} ends", _STOP_DEADLINE_S)
+
+    def log_tail(self, offset: int = 0, limit: int = 12000) -> str:
+        """What it has logged since `offset`, its shims' lines included; at most the last `limit` bytes."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(max(offset, self.log_size() - limit))
+            return log.read().decode(errors="replace")
+
+    def log_size(self) -> int:
+        """Bytes logged so far."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def ctr_command(self, *arguments: str, namespace: str = "default") -> list[str]:
+        """The command line of a `ctr` in the cell."""
+        return self.cell.inside([str(self.flavour.ctr), "-a", ADDRESS, "-n", namespace, *arguments])
+
+    def ctr(self, *arguments: str, namespace: str = "default", stdin: bytes = b"", deadline_s: float = 60.0) -> Result:
+        """Run `ctr`; raises AssertionError with the log's tail when it does not end within `deadline_s`."""
+        command = self.ctr_command(*arguments, namespace=namespace)
+        shown = ("ctr", *arguments)
+        try:
+            done = subprocess.run(
+                command, check=False, input=stdin, capture_output=True, timeout=deadline_s, env=self._ctr_environment()
+            )
+        except subprocess.TimeoutExpired as expired:
+            said = f"{expired.stdout!r} {expired.stderr!r}"
+            raise AssertionError(f"{' '.join(shown)} is still running after {deadline_s:g} s; it said {said}") from None
+        return Result(shown, done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def running(
+        self, arguments: Sequence[str], stdin: int = subprocess.DEVNULL, namespace: str = "default"
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A `ctr` that goes on while the caller does something; ended at the end if it has not."""
+        command = self.ctr_command(*arguments, namespace=namespace)
+        with subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=self._ctr_environment()
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def import_image(self, name: str, snapshotter: str = "overlayfs", namespace: str = "default") -> None:
+        """Make the image if need be, and `ctr image import` it, unpacked for `snapshotter`. Raises MissingPart."""
+        tar = str(archive(name, self._archives))
+        self.ctr("images", "import", "--snapshotter", snapshotter, tar, namespace=namespace, deadline_s=240).checked()
+
+    def remove_image(self, name: str, namespace: str = "default") -> None:
+        """Remove the image and, before this returns, all that only it needed."""
+        self.ctr("images", "rm", "--sync", name, namespace=namespace).checked()
+
+    def _ctr_environment(self) -> dict[str, str]:
+        return {**os.environ, "CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS": "1"}
+
+    def _answers(self) -> bool:
+        if not psutil.pid_exists(self.pid):
+            raise AssertionError(f"containerd {self.flavour.name} ended at once:\n{self.log_tail()}")
+        return self.ctr("version", deadline_s=20).code == 0

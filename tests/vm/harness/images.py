@@ -1,0 +1,53 @@
+"""The images that the tests run, made by the installer's own image maker.
+
+BUSYBOX one layer, every applet of busybox. LAYERS one hundred layers, in which later ones
+add, replace and remove what earlier ones brought.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from deploy.image import BUSYBOX as BUSYBOX_PROGRAM
+from deploy.image import Entry, busybox_layer, directory, file, symlink, whiteout, write_archive
+from harness.flavours import MissingPart
+
+BUSYBOX: Final = "localhost/qemubox/busybox:1"
+LAYERS: Final = "localhost/qemubox/layers:100"
+LAYER_COUNT: Final = 100
+
+
+def archive(name: str, directory_: Path) -> Path:
+    """The image `name` as a tar file in `directory_`, made if it is not there. Raises MissingPart."""
+    out = directory_ / (name.replace("/", "-").replace(":", "-") + ".tar")
+    if not out.exists():
+        if not BUSYBOX_PROGRAM.exists():
+            raise MissingPart(f"{BUSYBOX_PROGRAM} is not there: apt-get install busybox-static")
+        layers = [busybox_layer()] if name == BUSYBOX else _hundred_layers()
+        write_archive(out, name, layers)
+    return out
+
+
+def _hundred_layers() -> list[list[Entry]]:
+    """Layer n (from 1) adds /layers/n, replaces /last, and takes away what layer n-10 added in /gone."""
+    layers = [[*busybox_layer(), directory("layers"), directory("gone")]]
+    for number in range(1, LAYER_COUNT):
+        entries = [
+            directory("layers"),
+            file(f"layers/{number}", f"{number}\n".encode()),
+            file("last", f"{number}\n".encode()),
+            directory("gone"),
+            file(f"gone/{number}", b""),
+        ]
+        if number > 10:
+            entries.append(whiteout(f"gone/{number - 10}"))
+        layers.append(entries)
+    layers[-1] += [
+        # An opaque directory hides all that lower layers have in it (OCI layer.md, "Opaque Whiteout").
+        directory("etc/opaque"),
+        file("etc/opaque/.wh..wh..opq", b""),
+        file("etc/opaque/kept", b"kept\n"),
+        Entry("setuid", 0o104755, b"#!/bin/sh\n", uid=12, gid=34),
+        symlink("to-last", "last"),
+    ]
+    layers[1] += [directory("etc/opaque"), file("etc/opaque/hidden", b"")]
+    return layers

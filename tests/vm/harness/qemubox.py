@@ -1,0 +1,98 @@
+"""The shim under test, laid out as the installer does it, and its configuration.
+
+The launcher is the very file that is installed; the environment beside it is made of
+links to the checkout's own environment and packages, so that what runs is the checkout.
+The configuration is a file that QEMUBOX_CONFIG names: the shim reads it at each start,
+so a test can change it for a while.
+"""
+
+import functools
+import json
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from harness.flavours import CHECKOUT, output_of
+
+RUNTIME: Final = "io.containerd.qemubox.v1"
+BINARY: Final = "containerd-shim-qemubox-v1"
+_PACKAGES: Final = ("api", "shim", "ttrpc", "vminitd")
+_BUILD_DEADLINE_S: Final = 1800.0
+
+Value = str | int | bool
+Sections = dict[str, dict[str, Value]]
+
+
+@functools.cache
+def built_parts() -> tuple[str, str, str]:
+    """Kernel, system image and vhost-device-vsock, from their caches or built now. Raises MissingPart."""
+    return (
+        output_of([CHECKOUT / "kernel" / "build.sh"], _BUILD_DEADLINE_S),
+        output_of([CHECKOUT / "initrd" / "build.sh"], _BUILD_DEADLINE_S),
+        output_of([CHECKOUT / "deploy" / "vhost-device-vsock.sh"], _BUILD_DEADLINE_S),
+    )
+
+
+class Qemubox:
+    """An installed qemubox in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.prefix = directory / "prefix"
+        self.data = directory / "data"
+        self.cache = directory / "cache"
+        self.config = directory / "config.toml"
+        self._sections: Sections = {
+            "runtime": {"state_dir": "/run/qemubox", "data_dir": str(self.data), "cache_dir": str(self.cache)},
+            "log": {"level": "debug"},
+        }
+        self.bin = self.prefix / "bin"
+        self._installed = False
+        self._write(self._sections)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What containerd must have in its environment."""
+        return {"QEMUBOX_CONFIG": str(self.config)}
+
+    def install(self) -> None:
+        """Lay out the prefix and name the built parts in the configuration. Raises MissingPart."""
+        if self._installed:
+            return
+        kernel, image, daemon = built_parts()
+        binary = self.bin / BINARY
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / "deploy" / "launcher", binary)
+        binary.chmod(0o755)
+        source = Path(sysconfig.get_paths()["purelib"])
+        packages = self.prefix / "lib/qemubox/venv/lib" / source.parent.name / "site-packages"
+        packages.mkdir(parents=True, exist_ok=True)
+        for target in [*(CHECKOUT / name for name in _PACKAGES), *source.iterdir()]:
+            link = packages / target.name
+            if not link.is_symlink():
+                link.symlink_to(target)
+        self._sections["vm"] = {"kernel": kernel, "image": image}
+        self._sections["vsock"] = {"daemon": daemon}
+        self._write(self._sections)
+        self._installed = True
+
+    @contextmanager
+    def changed(self, changes: Sections) -> Iterator[None]:
+        """Other values in the configuration for a while: `{"vm": {"boot_timeout_s": 5}}`."""
+        names = [*self._sections, *(name for name in changes if name not in self._sections)]
+        self._write({name: {**self._sections.get(name, {}), **changes.get(name, {})} for name in names})
+        try:
+            yield
+        finally:
+            self._write(self._sections)
+
+    def _write(self, sections: Sections) -> None:
+        """JSON's texts, numbers and truths are TOML's too."""
+        lines = []
+        for name, values in sections.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        draft = self.config.with_suffix(".new")
+        draft.write_text("\n".join(lines) + "\n")
+        draft.rename(self.config)

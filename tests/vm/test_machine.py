@@ -1,0 +1,105 @@
+"""Inside, a container sees its machine, not the host; and its limits hold there."""
+
+import os
+import re
+from pathlib import Path
+
+from harness.box import Box
+
+MIB = 1 << 20
+# The machine's base memory, less what the kernel keeps for itself; see docs/architecture.md.
+_BASE_MIB = 160
+
+
+def test_the_kernel_is_the_guest_s(vm: Box) -> None:
+    release = vm.run("uname", "-r").text
+    assert re.match(r"\d+\.\d+", release)
+    assert release != os.uname().release
+
+
+def test_cpuinfo_shows_the_machine_s_processors(vm: Box) -> None:
+    """One by default, and not the host's."""
+    text = vm.run("cat", "/proc/cpuinfo").text
+    assert text.count("processor\t:") == 1
+    host = Path("/proc/cpuinfo").read_text()
+    assert text.split("microcode")[0] != host.split("\n\n")[0].split("microcode")[0]
+
+
+def test_a_limit_of_two_processors_brings_two(vm: Box) -> None:
+    assert vm.run("grep", "-c", "^processor", "/proc/cpuinfo", options=("--cpus", "2")).text == str(
+        min(2, os.cpu_count() or 1)
+    )
+
+
+def test_free_shows_the_machine_s_memory(vm: Box) -> None:
+    """What the configuration gives a container without a limit, plus the base."""
+    total = _total_mib(vm.run("free", "-m").text)
+    assert 512 <= total + 16 <= 512 + _BASE_MIB
+
+
+def test_memory_limit_sizes_the_machine(vm: Box) -> None:
+    total = _total_mib(vm.run("free", "-m", options=("--memory-limit", str(256 * MIB))).text)
+    assert 256 <= total <= 256 + _BASE_MIB
+
+
+def test_memory_limit_is_the_cgroup_s(vm: Box) -> None:
+    result = vm.run("cat", "/sys/fs/cgroup/memory.max", options=("--memory-limit", str(256 * MIB)))
+    assert result.text == str(256 * MIB)
+
+
+# `tail` keeps in memory what has no line end; the shell's status tells how its child died.
+_USE_MEMORY = "head -c {mib}m /dev/zero | tail > /dev/null; exit $?"
+
+
+def test_memory_within_the_limit_is_there(box: Box) -> None:
+    """busybox's tail doubles its buffer as it grows: 64 MiB need up to 192."""
+    result = box.run("sh", "-c", _USE_MEMORY.format(mib=64), options=("--memory-limit", str(256 * MIB)))
+    assert result.code == 0, result.error
+
+
+def test_memory_beyond_the_limit_kills(box: Box) -> None:
+    result = box.run("sh", "-c", _USE_MEMORY.format(mib=400), options=("--memory-limit", str(256 * MIB)))
+    assert result.code == 137
+
+
+def test_the_guest_outlives_its_container_s_hunger(vm: Box) -> None:
+    """The killed child was the container's, inside its cgroup; the first process goes on."""
+    command = "head -c 400m /dev/zero | tail > /dev/null; echo still here"
+    result = vm.run("sh", "-c", command, options=("--memory-limit", str(256 * MIB)))
+    assert (result.code, result.text) == (0, "still here")
+
+
+def test_the_specification_is_kept_inside(box: Box) -> None:
+    """Environment, working directory, user, hostname's place, capabilities and masked paths are runc's."""
+    look = "id -u; pwd; echo $WORD; grep -E 'CapEff|NoNewPrivs' /proc/self/status; wc -c < /proc/kcore; ulimit -n"
+    result = box.run("sh", "-c", look, options=("--env", "WORD=set", "--cwd", "/tmp", "--user", "65534"))
+    lines = result.text.splitlines()
+    assert lines[:3] == ["65534", "/tmp", "set"]
+    assert lines[3].split() == ["CapEff:", "0000000000000000"]
+    assert lines[4].split() == ["NoNewPrivs:", "1"]
+    assert lines[5:] == ["0", "1024"]
+
+
+def test_root_keeps_only_the_specification_s_capabilities(box: Box) -> None:
+    """containerd's default set (oci.WithDefaultUnixCaps)."""
+    assert box.run("sh", "-c", "grep CapEff /proc/self/status | cut -f2").text == "00000000a80425fb"
+
+
+def test_a_read_only_root_is_read_only(box: Box) -> None:
+    result = box.run("sh", "-c", "echo x > /file", options=("--read-only",))
+    assert result.code != 0
+    assert "Read-only file system" in result.error
+
+
+def test_a_writable_root_is_this_container_s_alone(box: Box) -> None:
+    assert box.run("sh", "-c", "echo mine > /file; cat /file; rm -r /home; ls -d /home").text == "mine"
+    assert box.run("sh", "-c", "ls /file; ls -d /home").text == "/home"
+
+
+def test_only_the_container_s_processes_are_seen(box: Box) -> None:
+    """A process namespace of its own: the first process is number 1."""
+    assert box.run("sh", "-c", "echo $$; ls -d /proc/[0-9]* | wc -l").text.splitlines() == ["1", "3"]
+
+
+def _total_mib(free: str) -> int:
+    return int(next(line for line in free.splitlines() if line.startswith("Mem:")).split()[1])
