@@ -58,6 +58,7 @@ class Call:
         if self._dropped:
             raise StatusError(Code.CANCELLED, "nobody waits for this call any more")
         self._wire.write(self._stream_id, FrameType.DATA, 0, data)
+        await asyncio.sleep(0)  # a handler that has much to say would keep the loop for itself until there is no room
 
     # What the connection's side needs.
 

@@ -161,6 +161,7 @@ class Client:
         """Sends a Data frame."""
         wire = await self._ready()
         wire.write(stream_id, FrameType.DATA, flags, data)
+        await asyncio.sleep(0)  # a task that has much to say would keep the loop for itself until there is no room
 
     def forget(self, stream_id: int) -> None:
         """The stream is at its end: what comes for it is dropped from now on."""
