@@ -17,8 +17,8 @@ from shim.errors import HostError, MissingPartError, ResourceError
 # How a full disk, quota or file size limit reads in the words of strerror(3), which both tools print.
 _NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "File too large")
 
-# Tools that write a build time into the image write this one, so that equal input gives equal output; and as it
-# is later than any real time, none cuts a file's own time down to it (erofs-utils 1.5: "clamping", unsigned).
+# Tools that write a build time into an image write this one, so that equal input gives equal output. erofs-utils 1.5
+# also cuts files' times down to it, as unsigned numbers: it is the largest, so only the last 2 s of 1969 suffer.
 _LATE: Final = str(2**64 - 2)
 
 

@@ -1,0 +1,139 @@
+"""Trees of files with everything that a layer may consist of, and how to look at them through the kernel."""
+
+import contextlib
+import hashlib
+import os
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+Facts = dict[bytes, tuple[object, ...]]
+
+
+class Mounted(Protocol):
+    """Mounts a file system as long as the context lasts."""
+
+    def __call__(
+        self, source: Path, fstype: str = ..., options: str = ...
+    ) -> contextlib.AbstractContextManager[Path]: ...
+
+
+@pytest.fixture(scope="session")
+def mounted() -> Mounted:
+    """`with mounted(source, fstype, options) as root`: a file system, mounted by this machine's kernel."""
+    return _mounted
+
+
+@contextlib.contextmanager
+def _mounted(source: Path, fstype: str = "erofs", options: str = "loop,ro") -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as root:
+        subprocess.run(["mount", "-t", fstype, "-o", options, source, root], check=True)
+        try:
+            yield Path(root)
+        finally:
+            subprocess.run(["umount", root], check=True)
+
+
+@pytest.fixture(scope="session")
+def describe() -> Callable[[Path], Facts]:
+    """Everything about every inode of a tree, by its path from the root."""
+    return _describe
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A directory on a file system of 1 MiB."""
+    with _mounted(Path("tmpfs"), "tmpfs", "size=1m") as path:
+        yield path
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    """A directory as a snapshotter keeps it, with one of everything."""
+    root = tmp_path / "snapshots" / "7" / "fs"
+    root.mkdir(parents=True)
+    _fill(root)
+    return root
+
+
+def _fill(root: Path) -> None:
+    (root / "bin").mkdir(mode=0o755)
+    program = root / "bin" / "program"
+    program.write_bytes(bytes(range(256)) * 100)
+    program.chmod(0o6755)
+    os.setxattr(program, "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    os.link(program, root / "hard link")
+    (root / "empty").touch()
+    os.chown(root / "empty", 4294967290, 3000000000)
+    os.setxattr(root / "empty", "user.note", b"zero\0byte")
+    (root / "link").symlink_to("bin/program")
+    os.symlink("x" * 4095, root / "long link")
+    os.mknod(root / "whiteout", stat.S_IFCHR, os.makedev(0, 0))
+    os.mknod(root / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 1048575))
+    os.mkfifo(root / "fifo")
+    os.mknod(root / "socket", stat.S_IFSOCK | 0o777)
+    (root / "opaque").mkdir(mode=0o1777)
+    os.setxattr(root / "opaque", "trusted.overlay.opaque", b"y")
+    (root / "opaque" / "inside").write_text("only this")
+    for name in (b"new\nline", b"\xff\xfe not UTF-8", b"n" * 254, b" ", b"\\"):
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(name)
+    many = root / "many"
+    many.mkdir()
+    for number in range(500):
+        (many / f"file{number}").touch()
+        os.setxattr(many / f"file{number}", "security.shared", b"by many files")
+    for path, time_ns in (
+        ("empty", 123456789_987654321),
+        ("bin", -5_000_000_001),
+        ("many/file7", 4102444800_000000001),
+    ):
+        os.utime(root / path, ns=(0, time_ns))
+
+
+def _describe(root: Path) -> Facts:
+    first_name: dict[int, bytes] = {}
+    start = os.fsencode(root)
+    return {path: _facts(os.path.join(start, path), path, first_name) for path in [b".", *sorted(_paths(start, b""))]}
+
+
+def _paths(start: bytes, below: bytes) -> Iterator[bytes]:
+    with os.scandir(os.path.join(start, below)) as entries:
+        for entry in entries:
+            path = os.path.join(below, entry.name)
+            yield path
+            if entry.is_dir(follow_symlinks=False):
+                yield from _paths(start, path)
+
+
+def _facts(path: bytes, name: bytes, first_name: dict[int, bytes]) -> tuple[object, ...]:
+    status = os.lstat(path)
+    directory = stat.S_ISDIR(status.st_mode)
+    return (
+        oct(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_rdev,
+        status.st_mtime_ns,
+        None if directory else status.st_nlink,
+        None if directory else first_name.setdefault(status.st_ino, name),
+        _content(path, status),
+        sorted((key, os.getxattr(path, key, follow_symlinks=False)) for key in _xattrs(path)),
+    )
+
+
+def _xattrs(path: bytes) -> list[str]:
+    return os.listxattr(path, follow_symlinks=False)
+
+
+def _content(path: bytes, status: os.stat_result) -> bytes:
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(path)
+    if stat.S_ISREG(status.st_mode):
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    return b""

@@ -1,0 +1,176 @@
+"""mkfs.erofs for real: what goes in comes out, seen through the kernel."""
+
+import asyncio
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shim.errors import HostError, MissingPartError, ResourceError, UnsupportedError
+from shim.rootfs import erofs
+from shim.rootfs.program import Tool
+
+
+class Mounted(Protocol):
+    """The fixture of that name, in conftest.py."""
+
+    def __call__(self, source: Path, fstype: str = ..., options: str = ...) -> AbstractContextManager[Path]: ...
+
+
+Describe = Callable[[Path], dict[bytes, tuple[object, ...]]]
+
+MKFS = Tool("mkfs.erofs", erofs.PACKAGE, timeout_s=30)
+
+
+async def test_every_inode_is_kept(layer: Path, tmp_path: Path, mounted: Mounted, describe: Describe) -> None:
+    image = tmp_path / "image"
+    await erofs.convert(MKFS, layer, image)
+    with mounted(image) as root:
+        assert describe(root) == describe(layer)
+        assert describe(root)[b"bin"][4] == -5_000_000_001
+
+
+async def test_the_image_passes_its_own_check(layer: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    await erofs.convert(MKFS, layer, image)
+    await _run("fsck.erofs", "--extract", str(image))
+    assert image.stat().st_size % 4096 == 0
+
+
+async def test_equal_trees_made_at_other_times_in_another_order_give_equal_images(layer: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    await _run("cp", "-a", str(layer), str(copy))
+    for path in sorted(copy.glob("many/*"), reverse=True):
+        aside = tmp_path / "aside"
+        path.rename(aside)
+        aside.rename(path)
+    await _run("touch", "-r", str(layer / "many"), str(copy / "many"))
+    await erofs.convert(MKFS, layer, tmp_path / "one")
+    await erofs.convert(MKFS, copy, tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+async def test_whiteouts_and_opaque_directories_mean_the_same_to_an_overlay(
+    tmp_path: Path, mounted: Mounted, describe: Describe
+) -> None:
+    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    for path in ("kept", "removed", "hidden/below", "replaced/old", "merged/below"):
+        (lower / path).parent.mkdir(parents=True, exist_ok=True)
+        (lower / path).write_text(path)
+    for path in ("hidden", "merged"):
+        (upper / path).mkdir(parents=True)
+        (upper / path / "above").write_text(path)
+    os.setxattr(upper / "hidden", "trusted.overlay.opaque", b"y")
+    os.mknod(upper / "removed", stat.S_IFCHR, os.makedev(0, 0))
+    (upper / "replaced").write_text("a file now")
+    for tree in (lower, upper):
+        await erofs.convert(MKFS, tree, tmp_path / f"{tree.name}.erofs")
+    with mounted(tmp_path / "lower.erofs") as low, mounted(tmp_path / "upper.erofs") as up:
+        below, above = f"ro,lowerdir={up}:{low}", f"ro,lowerdir={upper}:{lower}"
+        with (
+            mounted(Path("overlay"), "overlay", below) as converted,
+            mounted(Path("overlay"), "overlay", above) as original,
+        ):
+            seen = {os.fsdecode(path) for path in describe(converted)}
+            assert seen == {".", "kept", "hidden", "hidden/above", "merged", "merged/above", "merged/below", "replaced"}
+            assert describe(converted) == describe(original)
+
+
+async def _run(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
+
+
+_NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: name not in (b".", b"..") and not {0, 47} & set(name))
+_File = tuple[str, bytes, int, int, int, int, dict[str, bytes]]
+_FILES = st.tuples(
+    st.sampled_from(["file", "directory", "symlink", "fifo", "device", "hard link"]),
+    st.binary(max_size=9000),
+    st.integers(0, 0o7777),
+    st.integers(0, 2**32 - 2),
+    # erofs-utils 1.5 cannot keep the last two seconds of 1969.
+    st.integers(-(2**31), -3) | st.integers(0, 2**33 - 1),
+    st.integers(0, 999_999_999),
+    st.dictionaries(st.sampled_from(["user.a", "trusted.overlay.opaque", "security.b"]), st.binary(max_size=60)),
+)
+_TREES = st.dictionaries(st.tuples(_NAMES) | st.tuples(_NAMES, _NAMES), _FILES, max_size=8)
+
+
+def _build(root: bytes, tree: dict[tuple[bytes, ...], _File]) -> None:
+    regular: list[bytes] = []
+    for names, (kind, data, mode, owner, seconds, nanoseconds, xattrs) in tree.items():
+        path = os.path.join(root, *names)
+        parent = os.path.dirname(path)
+        if os.path.lexists(path) or (os.path.lexists(parent) and not os.path.isdir(parent)):
+            continue
+        os.makedirs(parent, exist_ok=True)
+        if kind == "directory":
+            os.mkdir(path)
+        elif kind == "symlink":
+            os.symlink(b"to" + data[:4000].replace(b"\0", b"-"), path)
+        elif kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "device":
+            os.mknod(path, stat.S_IFCHR, os.makedev(len(data) % 4096, owner % 2**20))
+        elif kind == "hard link" and regular:
+            os.link(regular[-1], path)
+            continue
+        else:
+            Path(os.fsdecode(path)).write_bytes(data)
+            regular.append(path)
+        os.chown(path, owner, owner ^ 1, follow_symlinks=False)
+        if kind != "symlink":
+            os.chmod(path, mode)
+        for name, value in xattrs.items():
+            if not name.startswith("user.") or kind in ("file", "directory"):
+                os.setxattr(path, name, value, follow_symlinks=False)
+        os.utime(path, ns=(0, seconds * 10**9 + nanoseconds), follow_symlinks=False)
+
+
+@settings(max_examples=30, deadline=None)
+@given(tree=_TREES)
+async def test_any_tree_is_kept(tree: dict[tuple[bytes, ...], _File], mounted: Mounted, describe: Describe) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        source, image = Path(work, "tree"), Path(work, "image")
+        source.mkdir()
+        _build(os.fsencode(source), tree)
+        await erofs.convert(MKFS, source, image)
+        with mounted(image) as root:
+            assert describe(root) == describe(source)
+
+
+async def test_a_full_disk_is_said(tmp_path: Path, small_disk: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for number in range(100):
+        (tmp_path / "tree" / str(number)).write_bytes(os.urandom(20000))
+    with pytest.raises(ResourceError, match=f"no room to make an image of {tmp_path}/tree as {small_disk}/image"):
+        await erofs.convert(MKFS, tmp_path / "tree", small_disk / "image")
+
+
+async def test_a_name_that_old_versions_cannot_take_is_named(tmp_path: Path) -> None:
+    failing = tmp_path / "mkfs"
+    failing.write_text("#!/bin/sh\necho '<E> erofs: [Error 2] No such file or directory' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    long = tmp_path / "tree" / "a" / ("n" * 255)
+    long.parent.mkdir(parents=True)
+    long.touch()
+    with pytest.raises(UnsupportedError, match=rf"perhaps for the name '{long}' of 255 bytes") as refusal:
+        await erofs.convert(Tool(str(failing), "", 30), tmp_path / "tree", tmp_path / "image")
+    assert refusal.value.hint == "erofs-utils 1.8.5 and newer take such names"
+
+
+async def test_no_directory_is_an_error_with_the_words_of_mkfs(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"could not make an image of /nowhere as .*No such file or directory"):
+        await erofs.convert(MKFS, Path("/nowhere"), tmp_path / "image")
+
+
+async def test_without_mkfs_the_package_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingPartError, match=r"mkfs\.nothing: no such program \(apt-get install erofs-utils\)"):
+        await erofs.convert(Tool("mkfs.nothing", erofs.PACKAGE, 1), tmp_path, tmp_path / "image")
