@@ -146,11 +146,11 @@ async def _try(
         if not ended:
             return Verdict(False, f"KVM did not get the guest's kernel to its first process within {timeout_s:g} s")
         how = vm.exited.result()
-        if how.cause in (Cause.PANIC, Cause.RESET) and _NO_INIT in vm.console.tail(200):
+        if how.cause in (Cause.PANIC, Cause.RESET) and any(_NO_INIT in line for line in vm.console.tail(1)):
             return Verdict(True, f"KVM booted the guest's kernel in {timeline.milliseconds()['ended'] / 1000:.1f} s")
         return Verdict(False, f"KVM does not run the guest's kernel: {how}{_words(vm)}")
     except MachineError as error:
-        return Verdict(False, f"KVM does not start: {error.message}")
+        return Verdict(False, f"KVM is not usable: {error.message}")
     finally:
         if vm is not None:
             await vm.kill(timeout_s)

@@ -13,12 +13,17 @@ costs a copy and no wait.
 
 import asyncio
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Final
 
 # What is kept in memory for error messages.
 TAIL_LIMIT: Final = 16384
+# What a kernel says first of all when it panics (kernel/panic.c).
+PANIC: Final = "Kernel panic - not syncing"
+# Terminal control sequences (ECMA-48), which the firmware writes.
+_ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|c)")
 
 
 class Console:
@@ -42,11 +47,15 @@ class Console:
         """Close our copy of QEMU's end, so that QEMU's exit is the end of the stream."""
         self.child.close()
 
-    def tail(self, lines: int) -> str:
-        """The last `lines` non-empty lines, in printable characters."""
-        text = self._tail.decode(errors="replace").replace("\r", "")
-        wanted = [line.rstrip() for line in text.split("\n") if line.strip()][-lines:]
-        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in wanted)
+    def tail(self, lines: int) -> list[str]:
+        """The last `lines` non-empty lines, in printable characters.
+
+        Of a kernel that panicked, the last lines up to the panic, not the registers after it.
+        """
+        text = _ESCAPE.sub("", self._tail.decode(errors="replace"))
+        found = [plain for line in text.splitlines() if (plain := "".join(filter(str.isprintable, line)).strip())]
+        panic = next((number for number, line in enumerate(found) if PANIC in line), len(found))
+        return found[: panic + 1][-lines:]
 
     @property
     def write_error(self) -> str:

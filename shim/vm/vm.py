@@ -37,7 +37,9 @@ _T = TypeVar("_T")
 
 # How long QEMU's last events, and the end of a machine whose connection broke, are waited for.
 LAST_WORDS_S: Final = 2.0
+# How much of the console and of QEMU's standard error an error message quotes.
 CONSOLE_LINES: Final = 6
+STDERR_LINES: Final = 4
 
 
 class VirtualMachine:
@@ -254,7 +256,7 @@ class VirtualMachine:
             if self._lost(task):
                 await asyncio.wait((self.exited,), timeout=LAST_WORDS_S)
             if self.exited.done() and not (task.done() and task.exception() is None):
-                raise self._error(phase, f"the machine ended: {self.exited.result()}")
+                raise self._error(phase, str(self.exited.result()))
             return await task
         finally:
             if not task.done():
@@ -271,15 +273,23 @@ class VirtualMachine:
         return isinstance(task.exception(), MachineError) and not connected
 
     def _error(self, phase: str, reason: str) -> MachineError:
-        """What is known of a machine that failed: phase, reason, console's tail, QEMU's words, as one line."""
+        """What is known of a machine that failed: phase, reason, console's tail, QEMU's words, as one line.
+
+        If QEMU did not even start, with a command to see that by hand.
+        """
         parts = [f"the virtual machine failed while {phase}: {reason}"]
         if console := self.console.tail(CONSOLE_LINES):
-            parts.append("console: " + " | ".join(console.splitlines()))
+            parts.append("console: " + " | ".join(console))
         if self._process.exited.done() and self._process.stderr:
-            parts.append("QEMU: " + " | ".join(self._process.stderr.splitlines()[-CONSOLE_LINES:]))
+            parts.append("its words: " + " | ".join(self._process.stderr.splitlines()[-STDERR_LINES:]))
         if self._booted:
             return MachineError("; ".join(parts))
-        return BootError("; ".join(parts), hint="repeat with: " + self.machine.repeat_command())
+        hint = (
+            "repeat with: " + self.machine.repeat_command()
+            if self._state is RunState.ENDED and self._hotplug is None
+            else ""
+        )
+        return BootError("; ".join(parts), hint=hint)
 
     def _kill(self, cause: Cause, detail: str) -> None:
         """End QEMU, unless it has ended by itself: then that is the cause."""

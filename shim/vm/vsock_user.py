@@ -29,6 +29,13 @@ from shim.vm.vsock import TOKEN_TIMEOUT_S, UserVsockDevice, random_cid
 # Between the daemon's bind and its listen, some microseconds, a connection is refused; nothing tells of the listen.
 _LISTEN_PAUSE_S: Final = 0.001
 
+# How much a guest may have under way on one connection, and so its largest packet. The daemon
+# (0.3.0) takes a packet of one piece only and drops others without a word; Linux 6.12 cuts
+# one of more than 32 KiB in pieces, and with the daemon's default of 64 KiB a guest's large
+# write stalled for ever. 16 KiB are always one piece; 20 MiB arrive in 0.5 s (TCG, 2026-11).
+# The daemon's ring needs a power of two.
+_BUFFER_BYTES: Final = 16384
+
 
 class UserVsock:
     """vsock.VsockBackend by vhost-device-vsock. `directory` must not exist; it is made here and removed by `close`."""
@@ -125,7 +132,7 @@ class UserVsock:
             self._directory.rmdir()
 
     def _start_daemon(self, cid: int) -> Process:
-        device = f"guest-cid={cid},socket={self._socket},uds-path={self._uds}"
+        device = f"guest-cid={cid},socket={self._socket},uds-path={self._uds},tx-buffer-size={_BUFFER_BYTES}"
         return spawn(
             [str(self._daemon), "--vm", device],
             name="vhost-device-vsock",
