@@ -1,7 +1,7 @@
 """The images that the tests run, made by the installer's own image maker.
 
-BUSYBOX one layer, every applet of busybox. LAYERS one hundred layers, in which later ones
-add, replace and remove what earlier ones brought.
+BUSYBOX one layer, every applet of busybox. NOBODYS the same for user 65534. LAYERS one hundred layers, of
+which later ones add, replace and remove what earlier ones brought.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from deploy.image import Entry, busybox_layer, directory, file, symlink, whiteou
 from harness.flavours import MissingPart
 
 BUSYBOX: Final = "localhost/qemubox/busybox:1"
+NOBODYS: Final = "localhost/qemubox/nobodys:1"
 LAYERS: Final = "localhost/qemubox/layers:100"
 LAYER_COUNT: Final = 100
 
@@ -22,8 +23,8 @@ def archive(name: str, directory_: Path) -> Path:
     if not out.exists():
         if not BUSYBOX_PROGRAM.exists():
             raise MissingPart(f"{BUSYBOX_PROGRAM} is not there: apt-get install busybox-static")
-        layers = [busybox_layer()] if name == BUSYBOX else _hundred_layers()
-        write_archive(out, name, layers)
+        layers = _hundred_layers() if name == LAYERS else [busybox_layer()]
+        write_archive(out, name, layers, user="65534" if name == NOBODYS else "")
     return out
 
 

@@ -1,0 +1,94 @@
+"""What is killed while a container runs takes everything of that container with it, and says so."""
+
+import signal
+
+import psutil
+
+from harness.box import Box
+
+_GONE_DEADLINE_S = 20.0
+
+
+def _lose(box: Box, container: str, victim: psutil.Process) -> int:
+    """Kill `victim` without warning; the exit status published for the container."""
+    with box.events() as events:
+        victim.kill()
+        status = events.wait("/tasks/exit", container, _GONE_DEADLINE_S).fields["exit_status"]
+    assert isinstance(status, int)
+    box.containerd.ctr("tasks", "delete", "-f", container)
+    box.remove(container).checked()
+    return status
+
+
+def test_kill_of_the_shim(box: Box) -> None:
+    """containerd runs `delete`, which answers 137; the machine is gone with all that belonged to it."""
+    container = box.start("sleep", "1000")
+    assert _lose(box, container, box.shim(container)) == 137
+
+
+def test_kill_of_qemu(vm: Box) -> None:
+    container = vm.start("sleep", "1000")
+    assert _lose(vm, container, vm.processes("qemu-system-x86_64")[0]) == 137
+
+
+def test_kill_of_the_vsock_daemon(vm: Box) -> None:
+    """Without it the guest cannot be reached any more: the container is lost, not stuck."""
+    with vm.qemubox.changed({"vsock": {"mode": "user"}}):
+        container = vm.start("sleep", "1000")
+        assert _lose(vm, container, vm.processes("vhost-device-vsock", "--vm")[0]) == 137
+
+
+def test_a_client_in_the_foreground_sees_the_loss_of_qemu(vm: Box) -> None:
+    with vm.running("sh", "-c", "echo ready; sleep 1000") as ctr:
+        assert ctr.stdout is not None
+        assert ctr.stdout.read(6) == b"ready\n"
+        vm.processes("qemu-system-x86_64")[0].kill()
+        assert ctr.wait(_GONE_DEADLINE_S) == 137
+
+
+def test_a_panic_of_the_guest_kernel(vm: Box) -> None:
+    """A privileged container makes its own kernel panic: it ends, no other machine takes its place (trap U4)."""
+    command = "echo 2 > /proc/sys/vm/panic_on_oom; head -c 400m /dev/zero | tail"
+    options = ("--privileged", "--memory-limit", str(64 << 20))
+    assert vm.run("sh", "-c", command, options=options, deadline_s=40).code == 137
+
+
+def test_a_stopped_qemu_does_not_hold_delete_up(vm: Box) -> None:
+    """A machine that stands still answers nothing; a forced delete still ends it within its deadlines."""
+    container = vm.start("sleep", "1000")
+    vm.processes("qemu-system-x86_64")[0].send_signal(signal.SIGSTOP)
+    vm.containerd.ctr("tasks", "delete", "-f", container, deadline_s=50)
+    vm.wait_stopped(container)
+    vm.containerd.ctr("tasks", "delete", "-f", container)
+    vm.remove(container).checked()
+
+
+def test_the_same_id_runs_again_after_a_loss(box: Box) -> None:
+    container = box.start("sleep", "1000")
+    _lose(box, container, box.shim(container))
+    assert box.run("echo", "again", container=container).text == "again"
+
+
+def test_containerd_restarted_finds_its_containers(box: Box) -> None:
+    """The shim lives on; the new containerd connects to it and sees the end."""
+    container = box.start("sleep", "1000")
+    box.containerd.stop()
+    box.containerd.start()
+    assert box.status(container) == "RUNNING"
+    with box.events() as events:
+        box.kill(container).checked()
+        assert events.wait("/tasks/exit", container).fields["exit_status"] == 137
+    box.delete_task(container)
+    box.remove(container).checked()
+
+
+def test_containerd_killed_finds_its_containers(box: Box) -> None:
+    container = box.start("sh", "-c", 'trap "exit 17" TERM; while :; do sleep 0.1; done')
+    shim = box.shim(container)
+    box.containerd.stop(signal.SIGKILL)
+    assert shim.is_running()
+    box.containerd.start()
+    box.kill(container, "TERM").checked()
+    box.wait_stopped(container)
+    assert "non-zero exit code 17" in box.delete_task(container).error
+    box.remove(container).checked()

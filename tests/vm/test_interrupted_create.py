@@ -1,0 +1,39 @@
+"""A shim killed at any moment of Create leaves nothing: not its machine, mounts, files, sockets."""
+
+import random
+import time
+
+import psutil
+import pytest
+
+from harness.box import Box
+from harness.deadline import eventually
+from harness.images import BUSYBOX
+
+# Create takes 2 to 4 s under TCG. The moments are spread over it evenly, each with a chance part,
+# so that different runs of the tests try different ones; the failing moment is in the test's name and message.
+_MOMENTS = 15
+_SPAN_S = 3.0
+
+
+@pytest.mark.parametrize("moment", range(_MOMENTS))
+@pytest.mark.on("1.6")
+def test_kill_of_the_shim_during_create(vm: Box, moment: int) -> None:
+    delay_s = (moment + random.random()) * _SPAN_S / _MOMENTS
+    container = vm.new_id()
+    arguments = vm.run_arguments(container, ["sleep", "1000"], ["-d", "--null-io"], BUSYBOX)
+    with vm.containerd.running(arguments) as ctr:
+        shim = eventually(lambda: _daemon(vm, container), f"{container} has a shim", 20)
+        time.sleep(delay_s)  # the moment is what is tried, not something that is waited for
+        shim.kill()
+        ctr.wait(40)
+    vm.wait_stopped(container)
+    vm.containerd.ctr("tasks", "delete", "-f", container)
+    vm.containerd.ctr("containers", "delete", container)
+    assert not vm.processes(container), f"killed {delay_s:.3f} s after its start"
+
+
+def _daemon(vm: Box, container: str) -> psutil.Process | None:
+    """The shim's `start` process or, once it has forked, its daemon: the youngest that has the id."""
+    found = vm.processes(f"-id {container} ", "containerd-shim-")
+    return found[-1] if found else None
