@@ -1,0 +1,28 @@
+"""What the tests of the shim share."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.shim.observe import Child, Spawn
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Start Python programs from their text; those that still run at the end are killed."""
+    started: list[Child] = []
+
+    def start(program: str, *words: str) -> Child:
+        child = subprocess.Popen([sys.executable, "-c", program, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()
