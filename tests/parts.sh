@@ -1,0 +1,73 @@
+#!/bin/sh
+# usage: tests/parts.sh
+#
+# Prints the directory with the newest containerd that the tests run against: `containerd`, `ctr` and
+# runc's shim of the same version, built from the Go module proxy by the ordinary `go install`. The host's go
+# if it is 1.24 or newer, else the one of a newer Debian suite, unpacked privately; Go itself fetches what newer toolchain the module asks for.
+# Kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/parts/.
+set -eu
+umask 022
+
+containerd=2.3.4
+programs="containerd ctr containerd-shim-runc-v2"
+suite=forky
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/parts
+result=$cache/containerd-$containerd
+
+say() { echo "parts: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Go 1.24 is the first that fetches toolchains without a fault in what it says of itself; older ones cannot.
+is_new_enough() {
+    [ -n "$1" ] || return 1
+    minor=$("$1" env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+    [ "${minor:-0}" -ge 24 ]
+}
+
+# The metapackage names the version that the suite has now.
+fetch_go() {
+    meta=$(sh "$here/../deploy/suite.sh" $suite golang-go)
+    go=$(dpkg-deb -f "$meta"/golang-go_*.deb Depends | grep -o 'golang-1\.[0-9]*-go' | head -n 1)
+    [ -n "$go" ] || die "golang-go of $suite depends on no golang-1.N-go"
+    debs=$(sh "$here/../deploy/suite.sh" $suite "$go" "${go%-go}-src")
+    tree=$cache/${go%-go}_$(awk 'NR == 1 { print $2 }' "$debs/versions")
+    if [ ! -d "$tree" ]; then
+        rm -rf "$tree.new"
+        mkdir "$tree.new"
+        for deb in "$debs"/*.deb; do dpkg-deb -x "$deb" "$tree.new"; done
+        mv "$tree.new" "$tree"
+    fi
+    echo "$tree/usr/lib/${go#golang-}" | sed 's/-go$//; s,/lib/,/lib/go-,'
+}
+
+build() {
+    go=$(command -v go || true)
+    if ! is_new_enough "$go"; then
+        go=$(fetch_go)/bin/go
+        is_new_enough "$go" || die "the go of $suite does not run here: $go"
+    fi
+    say "building containerd $containerd with $("$go" env GOVERSION), some minutes"
+    rm -rf "$cache/work"
+    mkdir "$cache/work"
+    : "${HOME:=/root}"
+    export HOME
+    for program in $programs; do
+        GOBIN=$cache/work GOTOOLCHAIN=auto "$go" install "github.com/containerd/containerd/v2/cmd/$program@v$containerd" >&2 ||
+            die "go install of $program $containerd failed"
+    done
+    rm -rf "$result"
+    mv "$cache/work" "$result"
+}
+
+is_complete() {
+    for program in $programs; do [ -x "$result/$program" ] || return 1; done
+}
+
+if ! is_complete; then
+    mkdir -p "$cache" || die "cannot write to $cache (set QEMUBOX_BUILD_CACHE to a directory that can be written to)"
+    exec 9>"$cache/lock"
+    flock 9
+    is_complete || build
+fi
+echo "$result"
