@@ -20,7 +20,7 @@ Names are imported when they are first asked for: a process that only serves nev
 only names an error (`Code`, `StatusError`) loads neither asyncio nor protobuf.
 """
 
-from importlib import import_module
+import sys
 
 from ttrpc.status import Code, ConnectionClosed, StatusError
 
@@ -64,6 +64,7 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'ttrpc' has no attribute {name!r}")
-    value: object = getattr(import_module(home), name)
+    __import__(home)  # what importlib.import_module does, without loading importlib
+    value: object = getattr(sys.modules[home], name)
     globals()[name] = value
     return value

@@ -85,10 +85,12 @@ def _base(service: Service) -> str:
     lines = [f"class {service.name}Base(Service):", *_docstring(doc, "    "), ""]
     for method in service.methods:
         lines += [*_handler(method), ""]
-    lines += ["    def service_methods(self) -> Mapping[str, Method]:", "        return {"]
-    for method in service.methods:
-        lines.append(f'            "{method.path}": {method.kind}({method.request}, self.{method.name}),')
-    return "\n".join([*lines, "        }", ""])
+    table = [
+        f'            "{method.path}": {method.kind}({method.request}, self.{method.name}),'
+        for method in service.methods
+    ]
+    returned = ["        return {", *table, "        }"] if table else ["        return {}"]
+    return "\n".join([*lines, "    def service_methods(self) -> Mapping[str, Method]:", *returned, ""])
 
 
 def _handler(method: Method) -> Iterable[str]:

@@ -27,7 +27,10 @@ ERRORS = [code for code in Code if code is not Code.OK]
 def test_request_bytes() -> None:
     """Field by field, as the public interface numbers them."""
     data = encode_request("/a.B/C", b"\xff", 0.5, {"K": "v"})
-    assert data == b"\x0a\x03a.B" + b"\x12\x01C" + b"\x1a\x01\xff" + b"\x20\x80\xca\xb5\xee\x01" + b"\x2a\x06\x0a\x01k\x12\x01v"
+    assert (
+        data
+        == b"\x0a\x03a.B" + b"\x12\x01C" + b"\x1a\x01\xff" + b"\x20\x80\xca\xb5\xee\x01" + b"\x2a\x06\x0a\x01k\x12\x01v"
+    )
 
 
 def test_request_without_options() -> None:

@@ -118,7 +118,9 @@ async def test_metadata(serve: Serve) -> None:
         return request
 
     client = serve({"Say": Unary(StringValue, look)})
-    await client.call(SAY, StringValue(), StringValue, metadata={"containerd-namespace-ttrpc": "k8s.io", "A": ["1", "2"]})
+    await client.call(
+        SAY, StringValue(), StringValue, metadata={"containerd-namespace-ttrpc": "k8s.io", "A": ["1", "2"]}
+    )
     await client.call(SAY, StringValue(), StringValue)
     assert seen == [{"containerd-namespace-ttrpc": ["k8s.io"], "a": ["1", "2"]}, {}]
 

@@ -1,0 +1,374 @@
+"""A server's life: listeners, many connections, who may call, names, and the end."""
+
+import asyncio
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from ttrpc import Client, Code, ConnectionClosed, Context, Method, Server, Service, StatusError
+from ttrpc.frame import FrameType, encode
+from ttrpc.service import ServerStreaming, Unary
+
+Soon = Callable[[Awaitable[object]], Awaitable[object]]
+MakeServer = Callable[[Mapping[str, Method]], Server]
+Connect = Callable[[Server], Client]
+Pair = Callable[[], tuple[socket.socket, socket.socket]]
+Reports = list[tuple[str, BaseException]]
+
+
+class Named(Service):
+    """One unary method, "Say", of the service `name`."""
+
+    def __init__(self, name: str, answer: str) -> None:
+        self._name = name
+        self._answer = answer
+
+    def service_methods(self) -> Mapping[str, Method]:
+        return {f"/{self._name}/Say": Unary(StringValue, self.say)}
+
+    async def say(self, request: StringValue, _context: Context) -> StringValue:
+        return StringValue(value=f"{self._answer} {request.value}")
+
+
+class Gate:
+    """A method that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Semaphore(0)
+        self.open = asyncio.Event()
+        self.cancelled = 0
+
+    async def wait(self, request: StringValue, _context: Context) -> StringValue:
+        self.started.release()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return request
+
+    def methods(self) -> Mapping[str, Method]:
+        return {"Say": Unary(StringValue, self.wait)}
+
+
+def say(client: Client, text: str, service: str = "test.Service") -> "asyncio.Task[StringValue]":
+    return asyncio.create_task(client.call(f"/{service}/Say", StringValue(value=text), StringValue))
+
+
+async def status_of(call: Awaitable[object]) -> StatusError:
+    with pytest.raises(StatusError) as caught:
+        await call
+    return caught.value
+
+
+def listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+async def dial(path: Path) -> Client:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, str(path))
+    except OSError:
+        sock.close()
+        raise
+    return Client(sock)
+
+
+async def test_listener_serves_many(tmp_path: Path, soon: Soon) -> None:
+    server = Server([Named("test.Service", "hello")])
+    serving = asyncio.create_task(server.serve_listener(listen(tmp_path / "s")))
+    clients = [await dial(tmp_path / "s") for _ in range(20)]
+    replies = await asyncio.gather(*(say(client, str(number)) for number, client in enumerate(clients)))
+    assert [reply.value for reply in replies] == [f"hello {number}" for number in range(20)]
+    await soon(server.close(0))
+    await soon(serving)
+    for client in clients:
+        await soon(client.closed)
+    with pytest.raises(ConnectionRefusedError):
+        await dial(tmp_path / "s")
+
+
+async def test_connections_are_apart(server: MakeServer, connect: Connect, soon: Soon) -> None:
+    """When one client goes, only its handlers are cancelled."""
+    gate = Gate()
+    serving = server(gate.methods())
+    one, other = connect(serving), connect(serving)
+    calls = [say(one, "1"), say(one, "2"), say(other, "3")]
+    for _ in calls:
+        await soon(gate.started.acquire())
+    await soon(one.close())
+    for call in calls[:2]:
+        assert (await status_of(call)).code is Code.UNAVAILABLE
+    gate.open.set()
+    assert (await calls[2]).value == "3"
+    assert gate.cancelled == 2
+
+
+async def test_serve_returns_when_the_handlers_are_over(sockets: Pair, soon: Soon) -> None:
+    cleaned = asyncio.Event()
+    started = asyncio.Event()
+
+    async def slow_to_end(request: StringValue, _context: Context) -> AsyncIterator[StringValue]:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.02)
+            cleaned.set()
+        yield request
+
+    class Slow(Service):
+        def service_methods(self) -> Mapping[str, Method]:
+            return {"/test.Service/Say": ServerStreaming(StringValue, slow_to_end)}
+
+    ours, theirs = sockets()
+    serving = asyncio.create_task(Server([Slow()]).serve(theirs))
+    client = Client(ours)
+    call = say(client, "x")
+    await soon(started.wait())
+    await client.close()
+    await soon(serving)
+    assert cleaned.is_set()
+    assert theirs.fileno() == -1
+    assert (await status_of(call)).code is Code.UNAVAILABLE
+
+
+async def test_cancelling_serve(server: MakeServer, sockets: Pair, soon: Soon) -> None:
+    gate = Gate()
+    ours, theirs = sockets()
+    serving = asyncio.create_task(server(gate.methods()).serve(theirs))
+    client = Client(ours)
+    call = say(client, "x")
+    await soon(gate.started.acquire())
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(serving)
+    assert gate.cancelled == 1
+    assert isinstance(await status_of(call), ConnectionClosed)
+
+
+async def test_handler_that_does_not_end(connect: Connect, monkeypatch: pytest.MonkeyPatch, soon: Soon) -> None:
+    """It is left behind, and told of; it does not hold up the server."""
+    monkeypatch.setattr("ttrpc.connection.CANCEL_S", 0.02)
+    started, let_go = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(request: StringValue, _context: Context) -> StringValue:
+        started.set()
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+        return request
+
+    class Stubborn(Service):
+        def service_methods(self) -> Mapping[str, Method]:
+            return {"/test.Service/Say": Unary(StringValue, stubborn)}
+
+    told: asyncio.Queue[tuple[str, BaseException]] = asyncio.Queue()
+    client = connect(Server([Stubborn()], on_error=lambda where, error: told.put_nowait((where, error))))
+    call = say(client, "x")
+    await soon(started.wait())
+    await client.close()
+    assert (await status_of(call)).code is Code.UNAVAILABLE
+    with pytest.raises(TimeoutError, match=r"did not end within 0\.02 s"):
+        raise (await asyncio.wait_for(told.get(), 10))[1]
+    let_go.set()
+
+
+async def test_close_waits_for_handlers(server: MakeServer, connect: Connect, soon: Soon) -> None:
+    gate = Gate()
+    serving = server(gate.methods())
+    client, idle = connect(serving), connect(serving)
+    call = say(client, "last")
+    await soon(gate.started.acquire())
+    closing = asyncio.create_task(serving.close(30))
+    await asyncio.sleep(0)  # the first step of close is to refuse
+    refused = await status_of(say(idle, "too late"))
+    assert (refused.code, refused.message) == (Code.UNAVAILABLE, "the server is shutting down")
+    assert not closing.done()
+    gate.open.set()
+    assert (await call).value == "last"
+    await soon(closing)
+    await soon(client.closed)
+    await soon(idle.closed)
+    assert gate.cancelled == 0
+
+
+async def test_close_cancels_after_the_grace(server: MakeServer, connect: Connect, soon: Soon) -> None:
+    gate = Gate()
+    serving = server(gate.methods())
+    client = connect(serving)
+    call = say(client, "x")
+    await soon(gate.started.acquire())
+    await soon(serving.close(0.01))
+    error = await status_of(call)
+    assert (error.code, error.message) == (Code.UNAVAILABLE, "the server is shutting down")
+    assert gate.cancelled == 1
+    await soon(serving.close(0.01))  # once more does nothing
+
+
+async def test_close_while_a_client_does_not_read(
+    server: MakeServer, sockets: Pair, monkeypatch: pytest.MonkeyPatch, soon: Soon
+) -> None:
+    monkeypatch.setattr("ttrpc.server.LINGER_S", 0.02)
+    serving = server(Gate().methods())
+    ours, theirs = sockets()
+    task = asyncio.create_task(serving.serve(theirs))
+    ours.setblocking(False)
+    ours.send(encode(1, FrameType.REQUEST, 0, b""))
+    assert await soon(asyncio.get_running_loop().sock_recv(ours, 1)) == b"\0"  # it is being served
+    await soon(serving.close(0))
+    await soon(task)
+
+
+async def test_closed_server_serves_nobody(server: MakeServer, connect: Connect, tmp_path: Path, soon: Soon) -> None:
+    serving = server(Gate().methods())
+    await serving.close(0)
+    assert isinstance(await status_of(say(connect(serving), "x")), ConnectionClosed)
+    await soon(serving.serve_listener(listen(tmp_path / "s")))
+    with pytest.raises(ConnectionRefusedError):
+        await dial(tmp_path / "s")
+
+
+async def test_cancelled_listener_leaves_connections(server: MakeServer, tmp_path: Path, soon: Soon) -> None:
+    gate = Gate()
+    serving = server(gate.methods())
+    accepting = asyncio.create_task(serving.serve_listener(listen(tmp_path / "s")))
+    client = await dial(tmp_path / "s")
+    call = say(client, "x")
+    await soon(gate.started.acquire())
+    accepting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(accepting)
+    with pytest.raises(ConnectionRefusedError):
+        await dial(tmp_path / "s")
+    gate.open.set()
+    assert (await call).value == "x"
+    await soon(client.close())
+
+
+async def test_listener_that_cannot_accept(server: MakeServer, soon: Soon) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        await soon(server({}).serve_listener(socket.socket(socket.AF_UNIX)))
+
+
+async def test_no_file_descriptors_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soon: Soon) -> None:
+    """Accepting goes on when there are some again."""
+    monkeypatch.setattr("ttrpc.server.ACCEPT_RETRY_S", 0.01)
+    told: asyncio.Queue[str] = asyncio.Queue()
+    server = Server([Named("test.Service", "hello")], on_error=lambda where, _error: told.put_nowait(where))
+    accepting = asyncio.create_task(server.serve_listener(listen(tmp_path / "s")))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, str(tmp_path / "s"))
+        assert await soon(told.get()) == "accept"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    client = Client(sock)
+    assert (await say(client, "x")).value == "hello x"
+    await client.close()
+    await soon(server.close(0))
+    await soon(accepting)
+
+
+async def test_allowed_uid(sockets: Pair, soon: Soon) -> None:
+    server = Server([Named("test.Service", "hello")], allowed_uid=os.getuid())
+    ours, theirs = sockets()
+    serving = asyncio.create_task(server.serve(theirs))
+    client = Client(ours)
+    assert (await say(client, "you")).value == "hello you"
+    await client.close()
+    await soon(serving)
+
+
+async def test_other_uids_are_refused(sockets: Pair, reports: Reports, soon: Soon) -> None:
+    server = Server(
+        [Named("test.Service", "hello")],
+        allowed_uid=os.getuid() + 1,
+        on_error=lambda where, error: reports.append((where, error)),
+    )
+    ours, theirs = sockets()
+    client = Client(ours)
+    await soon(server.serve(theirs))
+    assert isinstance(await status_of(say(client, "x")), ConnectionClosed)
+    await soon(client.closed)
+    assert [type(error) for _where, error in reports] == [PermissionError]
+
+
+async def test_uid_of_a_socket_without_one_is_refused(reports: Reports, soon: Soon) -> None:
+    server = Server([], allowed_uid=0, on_error=lambda where, error: reports.append((where, error)))
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname()) as ours:
+        theirs, _address = listener.accept()
+        await soon(server.serve(theirs))
+        assert ours.recv(1) == b""
+    await asyncio.sleep(0)
+    assert [type(error) for _where, error in reports] == [PermissionError]
+
+
+async def test_aliases(connect: Connect, soon: Soon) -> None:
+    server = Server(
+        [Named("pkg.v3.Task", "task"), Named("pkg.v3.Other", "other")], aliases={"pkg.v2.Task": "pkg.v3.Task"}
+    )
+    client = connect(server)
+    for service, answer in [("pkg.v3.Task", "task x"), ("pkg.v2.Task", "task x"), ("pkg.v3.Other", "other x")]:
+        assert (await say(client, "x", service)).value == answer
+    assert (await status_of(say(client, "x", "pkg.v2.Other"))).code is Code.UNIMPLEMENTED
+
+
+def test_names_that_clash() -> None:
+    with pytest.raises(ValueError, match=r"/a\.B/Say is served twice"):
+        Server([Named("a.B", ""), Named("a.B", "")])
+    with pytest.raises(ValueError, match=r"alias x\.Y: no service a\.C is served"):
+        Server([Named("a.B", "")], aliases={"x.Y": "a.C"})
+    with pytest.raises(ValueError, match=r"alias a\.C: a service of that name is served"):
+        Server([Named("a.B", ""), Named("a.C", "")], aliases={"a.C": "a.B"})
+
+
+async def test_errors_go_to_the_log_unless_told_otherwise(
+    connect: Connect, caplog: pytest.LogCaptureFixture, soon: Soon
+) -> None:
+    class Broken(Service):
+        def service_methods(self) -> Mapping[str, Method]:
+            return {"/test.Service/Say": Unary(StringValue, self.say)}
+
+        async def say(self, _request: StringValue, _context: Context) -> StringValue:
+            raise KeyError("lost")
+
+    assert (await status_of(say(connect(Server([Broken()])), "x"))).message == "KeyError: 'lost'"
+    assert [(record.name, record.message) for record in caplog.records] == [("ttrpc", "/test.Service/Say: 'lost'")]
+
+
+async def test_callback_that_raises_harms_nothing(connect: Connect, soon: Soon) -> None:
+    class Broken(Service):
+        def service_methods(self) -> Mapping[str, Method]:
+            return {"/test.Service/Say": Unary(StringValue, self.say)}
+
+        async def say(self, _request: StringValue, _context: Context) -> StringValue:
+            raise KeyError("lost")
+
+    def raises(_where: str, _error: BaseException) -> None:
+        raise RuntimeError("the callback")
+
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    client = connect(Server([Broken()], on_error=raises))
+    for _ in range(2):
+        assert (await status_of(say(client, "x"))).code is Code.UNKNOWN
+    assert [str(context["exception"]) for context in told] == ["the callback", "the callback"]
