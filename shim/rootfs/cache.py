@@ -2,7 +2,8 @@
 
     DIR/index/IDENTITY        the image of one layer's directory: a symbolic link into blobs
     DIR/blobs/SHA256.erofs    the images, by content: equal layers share one
-    DIR/making/IDENTITY       an image that is being made, locked by its maker
+    DIR/making/IDENTITY.lock  locked by who makes the image of that layer
+    DIR/making/IDENTITY.erofs the image as far as it is made
 
 A committed snapshot's directory never changes: containerd writes to it only before the
 commit, overlayfs leaves lower layers alone, and containerd gives no second snapshot the
@@ -109,44 +110,39 @@ class LayerCache:
 
     async def _make(self, layer: Path) -> OpenLayer | None:
         """Convert, unless another process does: then wait for it."""
-        making = self._making / _identity(layer)
-        fd = await self._claim(making)
-        try:
-            found = self.lookup(layer)
-            if found is None:
-                os.ftruncate(fd, 0)
-                await erofs.convert(self._mkfs, layer, making, keep_open=(fd,))
-                self._publish(making, await asyncio.to_thread(_settle, making))
-                found = self.lookup(layer)
-            return found
-        except OSError as error:
-            raise _failure(making, error) from error
-        finally:
-            if flock.is_at(fd, making):
-                making.unlink()
-            os.close(fd)
-
-    async def _claim(self, making: Path) -> int:
+        identity = _identity(layer)
+        image = self._making / f"{identity}.erofs"
         try:
             for directory in (self._index, self._blobs, self._making):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return await flock.exclusive(making, self._mkfs.timeout_s)
+            async with flock.maker(self._making / f"{identity}.lock", self._mkfs.timeout_s) as lock:
+                return self.lookup(layer) or await self._convert(layer, image, lock)
         except TimeoutError:
             raise HostError(
-                f"{making}: another process did not finish this image within {self._mkfs.timeout_s:g} s"
+                f"{image}: another process did not finish this image within {self._mkfs.timeout_s:g} s"
             ) from None
         except OSError as error:
-            raise _failure(making, error) from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ResourceError(f"{image}: {error.strerror}", hint="free some of that file system") from error
+            raise HostError(f"{image}: {error.strerror}") from error
 
-    def _publish(self, making: Path, digest: str) -> None:
+    async def _convert(self, layer: Path, image: Path, lock: int) -> OpenLayer | None:
+        try:
+            await erofs.convert(self._mkfs, layer, image, keep_open=(lock,))
+            self._publish(image, await asyncio.to_thread(_settle, image))
+        finally:
+            image.unlink(missing_ok=True)
+        return self.lookup(layer)
+
+    def _publish(self, image: Path, digest: str) -> None:
         """Give a finished image its place. The link comes first, so that a failure leaves no image without one."""
-        link = self._index / making.name
+        link = self._index / image.stem
         blob = self._blobs / f"{digest}.erofs"
         link.unlink(missing_ok=True)
         try:
             link.symlink_to(f"../blobs/{blob.name}")
             if not blob.exists():
-                making.rename(blob)
+                image.rename(blob)
         except OSError:
             link.unlink(missing_ok=True)
             raise
@@ -161,8 +157,8 @@ class LayerCache:
 
     def _clean(self) -> None:
         """Remove what killed makers left; then unused images, least recently used first, down to the limit."""
-        for left in self._making.iterdir():
-            _remove_unused(left)
+        for lock in self._making.glob("*.lock"):
+            _remove_unused(lock, lock.with_suffix(".erofs"))
         blobs = [(blob, status) for blob in self._blobs.iterdir() if (status := _status(blob)) is not None]
         used_bytes = sum(status.st_blocks * 512 for _, status in blobs)
         for blob, status in sorted(blobs, key=lambda item: item[1].st_mtime_ns):
@@ -199,8 +195,8 @@ def _status(path: Path) -> os.stat_result | None:
     return None
 
 
-def _remove_unused(path: Path) -> bool:
-    """Remove a file unless somebody has it locked."""
+def _remove_unused(path: Path, *first: Path) -> bool:
+    """Remove a file, and before it what it stands for, unless somebody has it locked."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -208,13 +204,8 @@ def _remove_unused(path: Path) -> bool:
     try:
         if not flock.try_exclusive(fd) or not flock.is_at(fd, path):
             return False
-        path.unlink()
+        for each in (*first, path):
+            each.unlink(missing_ok=True)
         return True
     finally:
         os.close(fd)
-
-
-def _failure(path: Path, error: OSError) -> HostError | ResourceError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(f"{path}: {error.strerror}", hint="free some of that file system")
-    return HostError(f"{path}: {error.strerror}")

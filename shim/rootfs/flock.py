@@ -3,10 +3,9 @@
 A lock belongs to the open file, so it holds as long as any process has that open file:
 a program that was given it, or a QEMU that got it as a disk, keeps it locked too.
 
-A file that is made once by whoever comes first is its own lock. `exclusive` opens it
-and locks it; who gets the lock makes the content, then renames the file to its place or
-removes it, and only then lets go. A file there that nobody has locked was left by a
-process that was killed.
+What is made once by whoever comes first is made under the lock of a file beside it,
+which is removed before it is let go. A lock file that nobody has locked was left by a
+process that was killed, and so was what it made.
 """
 
 import asyncio
@@ -14,6 +13,7 @@ import contextlib
 import fcntl
 import os
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 
@@ -34,7 +34,21 @@ async def exclusive(path: Path, timeout_s: float) -> int:
             except BaseException:
                 os.close(fd)
                 raise
-            os.close(fd)  # while we waited, the file got its place or was removed
+            os.close(fd)  # its last holder has removed it while we waited
+
+
+@contextlib.asynccontextmanager
+async def maker(lock: Path, timeout_s: float) -> AsyncIterator[int]:
+    """Hold the lock file `lock`, made for this and removed at the end; its descriptor.
+
+    Raises as `exclusive`.
+    """
+    fd = await exclusive(lock, timeout_s)
+    try:
+        yield fd
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(fd)
 
 
 def try_exclusive(fd: int) -> bool:

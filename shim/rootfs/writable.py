@@ -33,42 +33,40 @@ async def make(tool: Tool, path: Path, size_bytes: int, *, uuid: str = "") -> No
     """
     making = path.with_name(f"{path.name}.making")
     try:
-        fd = await flock.exclusive(making, tool.timeout_s)
+        async with flock.maker(path.with_name(f"{path.name}.lock"), tool.timeout_s) as lock:
+            if path.exists():
+                return
+            try:
+                _empty_file(making, size_bytes)
+                await _format(tool, making, size_bytes, uuid, lock)
+                making.rename(path)
+            finally:
+                making.unlink(missing_ok=True)
     except TimeoutError:
-        raise HostError(f"{making}: locked by another process for more than {tool.timeout_s:g} s") from None
+        raise HostError(f"{path}: another process did not finish it within {tool.timeout_s:g} s") from None
     except OSError as error:
-        raise _failure(making, error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some of that file system, or lower writable_mib"
+            raise ResourceError(f"{path}: {error.strerror}", hint=hint) from error
+        raise HostError(f"{path}: {error.strerror}") from error
+
+
+def _empty_file(path: Path, size_bytes: int) -> None:
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        if path.exists():
-            making.unlink()
-            return
-        await _format(tool, fd, making, size_bytes, uuid)
-        making.rename(path)
-    except BaseException:
-        making.unlink(missing_ok=True)
-        raise
+        os.ftruncate(fd, size_bytes)
     finally:
         os.close(fd)
 
 
-async def _format(tool: Tool, fd: int, path: Path, size_bytes: int, uuid: str) -> None:
-    try:
-        os.ftruncate(fd, 0)
-        os.ftruncate(fd, size_bytes)
-    except OSError as error:
-        raise _failure(path, error) from error
+async def _format(tool: Tool, path: Path, size_bytes: int, uuid: str, lock: int) -> None:
     words = ["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-O", _FEATURES, "-E", _EXTENDED]
     words += ["-J", f"size={journal_mib(size_bytes)}"]
     words += ["-U", uuid] if uuid else []
-    await run(tool, (*words, str(path)), task=f"format {path} with {size_bytes} bytes", keep_open=(fd,))
+    await run(tool, (*words, str(path)), task=f"format {path} with {size_bytes} bytes", keep_open=(lock,))
 
 
 def journal_mib(size_bytes: int) -> int:
     """A thirty-second of the file system, from 4 MiB, the least that ext4 takes, to 32 MiB."""
     return min(32, max(4, size_bytes >> 25))
-
-
-def _failure(path: Path, error: OSError) -> HostError | ResourceError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(f"{path}: {error.strerror}", hint="free some of that file system, or lower writable_mib")
-    return HostError(f"{path}: {error.strerror}")
