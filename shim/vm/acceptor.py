@@ -15,8 +15,8 @@ PENDING_LIMIT may be waiting; the accept loop itself never waits for any of them
 """
 
 import asyncio
-import contextlib
 import errno
+import functools
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -31,6 +31,8 @@ CONTROL_TOKEN: Final = bytes(TOKEN_BYTES)
 PENDING_LIMIT: Final = 128
 # After an accept that failed for want of descriptors or memory: how long to leave it alone.
 SHORTAGE_PAUSE_S: Final = 0.1
+
+_Recipient = asyncio.Future[socket.socket]
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +51,7 @@ class Acceptor:
         self._control: asyncio.Future[socket.socket] = self._loop.create_future()
         self._control_given = False
         self._expected: dict[bytes, asyncio.Future[socket.socket]] = {}
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Task[_Recipient | None]] = set()
         self._closed = False
         self._accepting = asyncio.create_task(self._accept_all(), name="vsock-accept")
 
@@ -118,7 +120,16 @@ class Acceptor:
             connection.setblocking(False)
             task = asyncio.create_task(self._identify(connection), name="vsock-identify")
             self._pending.add(task)
-            task.add_done_callback(self._pending.discard)
+            task.add_done_callback(functools.partial(self._settle, connection))
+
+    def _settle(self, connection: socket.socket, task: "asyncio.Task[_Recipient | None]") -> None:
+        """Hand a connection to its recipient, if the dialler named one; else, and after a cancel, close it."""
+        self._pending.discard(task)
+        recipient = None if task.cancelled() else task.result()
+        if recipient is None or recipient.done():
+            connection.close()
+        else:
+            recipient.set_result(connection)
 
     async def _may_go_on(self, error: OSError) -> bool:
         """After a failed accept: whether the listener may be asked again (accept(2), ERRORS)."""
@@ -136,23 +147,16 @@ class Acceptor:
                 future.exception()
         return False
 
-    async def _identify(self, connection: socket.socket) -> None:
-        """Read the token and hand the connection to who expects it; else close it."""
-        future = None
+    async def _identify(self, connection: socket.socket) -> "_Recipient | None":
+        """Read the token and answer who waits for it."""
         try:
             async with asyncio.timeout(self._token_timeout_s):
-                token = await self._read_token(connection)
-            future = self._recipient(token)
+                return self._recipient(await self._read_token(connection))
         except TimeoutError:
             _log.warning("vsock.dialler_stalled", timeout_s=self._token_timeout_s)
         except OSError as error:
             _log.debug("vsock.dialler_lost", error=error.strerror)
-        finally:
-            if future is None:
-                with contextlib.suppress(OSError):
-                    connection.close()
-        if future is not None:
-            future.set_result(connection)
+        return None
 
     async def _read_token(self, connection: socket.socket) -> bytes:
         token = b""
@@ -163,7 +167,7 @@ class Acceptor:
             token += piece
         return token
 
-    def _recipient(self, token: bytes) -> "asyncio.Future[socket.socket] | None":
+    def _recipient(self, token: bytes) -> "_Recipient | None":
         """Who waits for a connection with this token; None if nobody does."""
         if token == CONTROL_TOKEN:
             if self._control.done():
