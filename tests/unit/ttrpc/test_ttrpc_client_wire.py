@@ -169,10 +169,10 @@ async def test_cancelled_call_tells_the_server(raw_server: RawServer) -> None:
 
 async def test_frames_of_streams_that_never_were(raw_server: RawServer) -> None:
     client, peer = raw_server()
-    for stream_id in (0, 1, 2, 999):
+    for stream_id in (0, 2, 999, 0xFFFF_FFFF):
         for frame_type in FrameType:
             await peer.send(stream_id, frame_type, 0, b"\xff\xff")
-    await peer.write(bytes.fromhex("00000001 00000001 09 00 61"))
+    await peer.write(bytes.fromhex("00000001 00000007 09 00 61"))
     await works(client, peer)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import inspect
 import os
 import socket
 import subprocess
@@ -186,7 +187,7 @@ def test_formatter_is_content(sample: Path) -> None:
 
 
 def test_comments_become_docstrings(generated: ModuleType) -> None:
-    assert generated.EchoBase.__doc__ == 'Says things again.\n\n    Or "not".\n    '
+    assert inspect.getdoc(generated.EchoBase) == 'Says things again.\n\nOr "not".'
     assert generated.EchoBase.Say.__doc__ == "Once."
     assert generated.EchoStub.Join.__doc__ == 'Many into one, "quoted" '
     assert generated.NothingBase.__doc__ == "acme.echo.v1.Nothing, to be served."
