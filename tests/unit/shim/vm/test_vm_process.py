@@ -126,7 +126,7 @@ async def test_it_is_journaled_before_it_is_started(
 
 
 async def test_its_command_line_holds_the_marker(credentials: Credentials, journal: Journal) -> None:
-    child = start("read line", credentials, journal)
+    child = start("exec -a the-marker sleep 60", credentials, journal)
     assert b"the-marker" in Path(f"/proc/{child.pid}/cmdline").read_bytes()
     child.kill()
     await ended(child)

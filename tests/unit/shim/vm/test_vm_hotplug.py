@@ -1,0 +1,216 @@
+"""Which commands plug a device in, and that a failure takes all of them back."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shim.errors import HostError, MachineError, NotFoundError, ResourceError
+from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
+from shim.vm.hotplug import Hotplug
+from shim.vm.machine import SLOTS
+from shim.vm.qmp import Qmp
+from shim.vm.vsock import KernelVsockDevice, UserVsockDevice
+from tests.unit.shim.vm.qmp_peer import QmpPeer
+
+
+@pytest.fixture
+async def hotplug(peer: QmpPeer) -> AsyncIterator[Hotplug]:
+    qmp = Qmp(command_timeout_s=10)
+    peer.start()
+    await qmp.open(peer.ours)
+    before = set(os.listdir("/proc/self/fd"))
+    yield Hotplug(qmp, shared_memory=True)
+    assert set(os.listdir("/proc/self/fd")) == before
+    await qmp.close(10)
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    path = tmp_path / "layer"
+    path.write_bytes(b"L" * 512)
+    return path
+
+
+async def test_a_disk_is_handed_over_then_opened_then_plugged(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    await hotplug.add_disk(Disk("layer0", layer))
+    assert peer.names == ["add-fd", "blockdev-add", "device_add"]
+    assert peer.files == {1: b"L" * 512}
+    assert peer.commands[-2][1]["filename"] == "/dev/fdset/1"
+    assert hotplug.taken == {"layer0": 1}
+
+
+async def test_a_joined_disk_hands_over_each_file_and_the_descriptor(
+    hotplug: Hotplug, peer: QmpPeer, layer: Path
+) -> None:
+    await hotplug.add_joined_disk(JoinedDisk("layers", (b"T" * 1024, layer, layer)))
+    assert peer.names == ["add-fd"] * 4 + ["blockdev-add", "device_add"]
+    assert [peer.files[n] for n in (1, 2, 3)] == [b"T" * 1024, b"L" * 512, b"L" * 512]
+    descriptor = peer.files[4].decode()
+    assert 'RW 2 FLAT "/dev/fdset/1" 0\nRW 1 FLAT "/dev/fdset/2" 0\nRW 1 FLAT "/dev/fdset/3" 0\n' in descriptor
+    assert peer.commands[-2][1]["file"] == {
+        "driver": "file",
+        "filename": "/dev/fdset/4",
+        "read-only": True,
+        "locking": "off",
+    }
+
+
+async def test_an_interface(hotplug: Hotplug, peer: QmpPeer) -> None:
+    tap, vhost = os.memfd_create("tap"), os.memfd_create("vhost")
+    os.write(tap, b"tap")
+    os.write(vhost, b"vhost")
+    await hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", tap, vhost))
+    assert peer.names == ["getfd", "getfd", "netdev_add", "device_add"]
+    assert peer.files == {"tap-eth0": b"tap", "vhost-eth0": b"vhost"}
+    os.close(tap)
+    os.close(vhost)
+
+
+async def test_memory(hotplug: Hotplug, peer: QmpPeer) -> None:
+    await hotplug.add_memory(Memory(1024, 512))
+    assert peer.names == ["object-add", "device_add"]
+    assert peer.commands[-2][1]["share"] is True
+    await hotplug.resize_memory(1024)
+    assert peer.commands[-1][1]["value"] == 1024 << 20
+    with pytest.raises(ResourceError, match="plugged in already"):
+        await hotplug.add_memory(Memory(1024, 512))
+
+
+async def test_vsock_both_ways(hotplug: Hotplug, peer: QmpPeer) -> None:
+    fd = os.memfd_create("vsock")
+    await hotplug.add_vsock(KernelVsockDevice(70000, fd))
+    assert peer.names == ["getfd", "device_add"]
+    peer.commands.clear()
+    with pytest.raises(ResourceError):
+        await hotplug.add_vsock(UserVsockDevice(70000, fd))
+    os.close(fd)
+
+
+async def test_vsock_by_the_daemon(hotplug: Hotplug, peer: QmpPeer) -> None:
+    fd = os.memfd_create("vsock")
+    await hotplug.add_vsock(UserVsockDevice(70000, fd))
+    assert peer.names == ["getfd", "chardev-add", "device_add"]
+    os.close(fd)
+
+
+@pytest.mark.parametrize("failing", ["add-fd", "blockdev-add", "device_add"])
+async def test_a_failure_takes_the_disk_back(hotplug: Hotplug, peer: QmpPeer, layer: Path, failing: str) -> None:
+    peer.refused[failing] = "no"
+    with pytest.raises(MachineError, match=f"QEMU refused {failing}"):
+        await hotplug.add_disk(Disk("layer0", layer))
+    steps = ["add-fd", "blockdev-add", "device_add"]
+    undone = {"add-fd": [], "blockdev-add": ["remove-fd"], "device_add": ["blockdev-del", "remove-fd"]}
+    assert peer.names == steps[: steps.index(failing) + 1] + undone[failing]
+    assert hotplug.taken == {}
+    peer.refused.clear()
+    await hotplug.add_disk(Disk("layer0", layer))
+    assert hotplug.taken == {"layer0": 1}
+
+
+async def test_a_failure_takes_the_joined_disk_back(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    peer.refused["device_add"] = "no"
+    with pytest.raises(MachineError):
+        await hotplug.add_joined_disk(JoinedDisk("layers", (layer, layer)))
+    assert peer.names[-4:] == ["blockdev-del", "remove-fd", "remove-fd", "remove-fd"]
+    assert hotplug.taken == {}
+
+
+async def test_a_failure_takes_interface_memory_and_vsock_back(hotplug: Hotplug, peer: QmpPeer) -> None:
+    peer.refused["device_add"] = "no"
+    fd = os.memfd_create("x")
+    for plugging, undone in (
+        (hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", fd)), "netdev_del"),
+        (hotplug.add_memory(Memory(1024, 512)), "object-del"),
+        (hotplug.add_vsock(UserVsockDevice(70000, fd)), "chardev-remove"),
+    ):
+        with pytest.raises(MachineError, match="QEMU refused device_add"):
+            await plugging
+        assert peer.names[-1] == undone
+    assert hotplug.taken == {}
+    os.close(fd)
+
+
+async def test_a_failing_undo_does_not_hide_the_failure(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    peer.refused |= {"device_add": "the reason", "blockdev-del": "busy", "remove-fd": "busy"}
+    with pytest.raises(MachineError, match="the reason"):
+        await hotplug.add_disk(Disk("layer0", layer))
+    assert hotplug.taken == {}
+
+
+async def test_a_cancelled_disk_is_taken_back(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    peer.silent.add("device_add")
+    reached = asyncio.Event()
+    peer.before_answer["device_add"] = reached.set
+    task = asyncio.create_task(hotplug.add_disk(Disk("layer0", layer)))
+    async with asyncio.timeout(10):
+        await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert peer.names[-2:] == ["blockdev-del", "remove-fd"]
+    assert hotplug.taken == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/nonexistent/layer", "No such file"), ("/proc", "neither a regular file"), ("/dev/null", "neither a regular")],
+)
+async def test_files_that_cannot_be_disks(hotplug: Hotplug, peer: QmpPeer, path: str, words: str) -> None:
+    with pytest.raises(HostError, match=f"disk {path}.*{words}"):
+        await hotplug.add_disk(Disk("layer0", Path(path)))
+    assert peer.names == []
+    assert hotplug.taken == {}
+
+
+async def test_a_fifo_does_not_block(hotplug: Hotplug, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(HostError, match="neither a regular file"):
+        await hotplug.add_disk(Disk("layer0", tmp_path / "fifo"))
+
+
+async def test_slots_run_out(hotplug: Hotplug, layer: Path) -> None:
+    for number in range(SLOTS):
+        await hotplug.add_disk(Disk(f"layer{number}", layer))
+    with pytest.raises(ResourceError, match=f"all {SLOTS} slots"):
+        await hotplug.add_disk(Disk("more", layer))
+
+
+async def test_remove_waits_for_the_guest_then_releases_everything(
+    hotplug: Hotplug, peer: QmpPeer, layer: Path
+) -> None:
+    await hotplug.add_disk(Disk("layer0", layer))
+    peer.commands.clear()
+
+    def deleted() -> None:
+        peer.event("DEVICE_DELETED", path="/machine/peripheral/layer0/virtio-backend")
+        peer.event("DEVICE_DELETED", device="layer1", path="/machine/peripheral/layer1")
+        peer.event("DEVICE_DELETED", device="layer0", path="/machine/peripheral/layer0")
+
+    peer.before_answer["device_del"] = deleted
+    await hotplug.remove("layer0", 10)
+    assert peer.names == ["device_del", "blockdev-del", "remove-fd"]
+    assert hotplug.taken == {}
+
+
+async def test_a_guest_that_does_not_let_go(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    await hotplug.add_disk(Disk("layer0", layer))
+    with pytest.raises(MachineError, match=r"did not let go of device layer0 within 0\.05 s"):
+        await hotplug.remove("layer0", 0.05)
+    assert hotplug.taken == {"layer0": 1}
+
+
+async def test_a_guest_that_refuses(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    await hotplug.add_disk(Disk("layer0", layer))
+    peer.before_answer["device_del"] = lambda: peer.event("DEVICE_UNPLUG_GUEST_ERROR", device="layer0", path="x")
+    with pytest.raises(MachineError, match="refuses to let go of device layer0"):
+        await hotplug.remove("layer0", 10)
+    assert hotplug.taken == {"layer0": 1}
+
+
+async def test_what_is_not_plugged_in_cannot_be_removed(hotplug: Hotplug, peer: QmpPeer) -> None:
+    with pytest.raises(NotFoundError, match="layer0 is not plugged in"):
+        await hotplug.remove("layer0", 10)
+    assert peer.names == []
