@@ -1,7 +1,7 @@
 """Images of committed layers, each converted once per host and shared by all machines.
 
     DIR/index/IDENTITY        the image of one layer's directory: a symbolic link into blobs
-    DIR/blobs/SHA256.erofs    the images, by content: equal layers share one
+    DIR/blobs/SHA256.erofs    the images, named by content (erofs.name): equal layers share one
     DIR/making/IDENTITY.lock  locked by who makes the image of that layer
     DIR/making/IDENTITY.erofs the image as far as it is made
 
@@ -70,7 +70,7 @@ class LayerCache:
         self._blobs = directory / "blobs"
         self._making = directory / "making"
         self._limit_bytes = limit_mib << 20
-        self._mkfs = Tool(mkfs_erofs, erofs.PACKAGE, deadline_s)
+        self._mkfs = erofs.tool(mkfs_erofs, deadline_s)
         self._converting = asyncio.Semaphore(os.cpu_count() or 1)
 
     @property
@@ -142,6 +142,7 @@ class LayerCache:
         try:
             link.symlink_to(f"../blobs/{blob.name}")
             if not blob.exists():
+                image.chmod(0o400)
                 image.rename(blob)
         except OSError:
             link.unlink(missing_ok=True)
@@ -182,11 +183,11 @@ def _identity(layer: Path) -> str:
 
 
 def _settle(image: Path) -> str:
-    """Bring a finished image to the disk, so that no crash leaves one with holes; its SHA-256."""
+    """Name a finished image, and bring it to the disk, so that no crash leaves one with holes."""
+    digest = erofs.name(image)
     with image.open("rb") as file:
-        os.fchmod(file.fileno(), 0o400)
         os.fdatasync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest
 
 
 def _status(path: Path) -> os.stat_result | None:

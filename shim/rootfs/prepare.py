@@ -85,7 +85,7 @@ async def prepare(
         _make_data_dir(data_dir)
     stack = contextlib.ExitStack()
     try:
-        mkfs = Tool(mkfs_ext4, writable.PACKAGE, cache.mkfs.timeout_s)
+        mkfs = writable.tool(mkfs_ext4, cache.mkfs.timeout_s)
         work = _Work(plan, cache, mkfs, data_dir, writable_size_mib << 20, stack)
         layers, top = await work.run()
         disks, lower = _join(layers, name, stack)
@@ -141,7 +141,12 @@ class _Work:
 
     async def _image_of(self, directory: Path, image: Path) -> _Layer:
         image.unlink(missing_ok=True)
-        await erofs.convert(self.cache.mkfs, directory, image)
+        try:
+            await erofs.convert(self.cache.mkfs, directory, image)
+            await asyncio.to_thread(erofs.name, image)
+        except BaseException:
+            image.unlink(missing_ok=True)
+            raise
         return _Layer((self._open(image),), _EROFS)
 
     async def _writable(self) -> Extent | None:

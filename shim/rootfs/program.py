@@ -17,18 +17,18 @@ from shim.errors import HostError, MissingPartError, ResourceError
 # How a full disk, quota or file size limit reads in the words of strerror(3), which both tools print.
 _NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "File too large")
 
-# Tools that write a build time into an image write this one, so that equal input gives equal output. erofs-utils 1.5
-# also cuts files' times down to it, as unsigned numbers: it is the largest, so only the last 2 s of 1969 suffer.
-_LATE: Final = str(2**64 - 2)
-
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program: a path, or a name to look for in PATH; the Debian package it comes in; its time limit."""
+    """A program: a path, or a name to look for in PATH; the Debian package it comes in; its time limit.
+
+    Its environment is `environment`, PATH, and no language.
+    """
 
     program: str
     package: str
     timeout_s: float
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 async def run(tool: Tool, arguments: Sequence[str], *, task: str, keep_open: Sequence[int] = ()) -> None:
@@ -45,7 +45,7 @@ async def run(tool: Tool, arguments: Sequence[str], *, task: str, keep_open: Seq
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=keep_open,
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "SOURCE_DATE_EPOCH": _LATE},
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **dict(tool.environment)},
     )
     try:
         async with asyncio.timeout(tool.timeout_s):

@@ -16,7 +16,6 @@ from shim.errors import HostError, ResourceError
 from shim.rootfs import flock
 from shim.rootfs.program import Tool, run
 
-PACKAGE: Final = "e2fsprogs"
 _FEATURES: Final = (
     "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
     "dir_nlink,extra_isize,metadata_csum"
@@ -25,7 +24,12 @@ _FEATURES: Final = (
 _EXTENDED: Final = "lazy_itable_init=1,lazy_journal_init=1"
 
 
-async def make(tool: Tool, path: Path, size_bytes: int, *, uuid: str = "") -> None:
+def tool(program: str, timeout_s: float) -> Tool:
+    """mkfs.ext4, which is `program`."""
+    return Tool(program, "e2fsprogs", timeout_s)
+
+
+async def make(mkfs: Tool, path: Path, size_bytes: int, *, uuid: str = "") -> None:
     """Make `path` an empty ext4 of `size_bytes`; it appears whole or not at all.
 
     Another who makes the same file is waited for, and its file taken. Raises MissingPartError,
@@ -33,17 +37,17 @@ async def make(tool: Tool, path: Path, size_bytes: int, *, uuid: str = "") -> No
     """
     making = path.with_name(f"{path.name}.making")
     try:
-        async with flock.maker(path.with_name(f"{path.name}.lock"), tool.timeout_s) as lock:
+        async with flock.maker(path.with_name(f"{path.name}.lock"), mkfs.timeout_s) as lock:
             if path.exists():
                 return
             try:
                 _empty_file(making, size_bytes)
-                await _format(tool, making, size_bytes, uuid, lock)
+                await _format(mkfs, making, size_bytes, uuid, lock)
                 making.rename(path)
             finally:
                 making.unlink(missing_ok=True)
     except TimeoutError:
-        raise HostError(f"{path}: another process did not finish it within {tool.timeout_s:g} s") from None
+        raise HostError(f"{path}: another process did not finish it within {mkfs.timeout_s:g} s") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             hint = "free some of that file system, or lower writable_mib"
@@ -60,11 +64,11 @@ def _empty_file(path: Path, size_bytes: int) -> None:
         os.close(fd)
 
 
-async def _format(tool: Tool, path: Path, size_bytes: int, uuid: str, lock: int) -> None:
+async def _format(mkfs: Tool, path: Path, size_bytes: int, uuid: str, lock: int) -> None:
     words = ["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-O", _FEATURES, "-E", _EXTENDED]
     words += ["-J", f"size={journal_mib(size_bytes)}"]
     words += ["-U", uuid] if uuid else []
-    await run(tool, (*words, str(path)), task=f"format {path} with {size_bytes} bytes", keep_open=(lock,))
+    await run(mkfs, (*words, str(path)), task=f"format {path} with {size_bytes} bytes", keep_open=(lock,))
 
 
 def journal_mib(size_bytes: int) -> int:

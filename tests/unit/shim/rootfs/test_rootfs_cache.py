@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import hashlib
 import os
 import subprocess
 import sys
@@ -49,7 +48,6 @@ async def test_a_layer_is_converted_once(tmp_path: Path, directory: Path) -> Non
     layer = _layer(tmp_path, 1)
     assert _cache(directory).lookup(layer) is None
     with await _cache(directory, mkfs=mkfs).ensure(layer) as first, await _cache(directory, mkfs=mkfs).ensure(layer):
-        assert first.digest == hashlib.sha256(first.path.read_bytes()).hexdigest()
         assert first.path == directory / "blobs" / f"{first.digest}.erofs"
         assert first.size == os.fstat(first.fd).st_size > 1_000_000
         assert first.path.stat().st_mode & 0o777 == 0o400

@@ -1,6 +1,7 @@
 """mkfs.erofs for real: what goes in comes out, seen through the kernel."""
 
 import asyncio
+import hashlib
 import os
 import stat
 import tempfile
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 
 from shim.errors import HostError, MissingPartError, ResourceError, UnsupportedError
 from shim.rootfs import erofs
-from shim.rootfs.program import Tool
 
 
 class Mounted(Protocol):
@@ -26,7 +26,7 @@ class Mounted(Protocol):
 
 Describe = Callable[[Path], dict[bytes, tuple[object, ...]]]
 
-MKFS = Tool("mkfs.erofs", erofs.PACKAGE, timeout_s=30)
+MKFS = erofs.tool("mkfs.erofs", 30)
 
 
 async def test_every_inode_is_kept(layer: Path, tmp_path: Path, mounted: Mounted, describe: Describe) -> None:
@@ -55,6 +55,23 @@ async def test_equal_trees_made_at_other_times_in_another_order_give_equal_image
     await erofs.convert(MKFS, layer, tmp_path / "one")
     await erofs.convert(MKFS, copy, tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+async def test_its_uuid_comes_from_its_content(
+    layer: Path, tmp_path: Path, mounted: Mounted, describe: Describe
+) -> None:
+    image = tmp_path / "image"
+    await erofs.convert(MKFS, layer, image)
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    assert erofs.name(image) == digest
+    process = await asyncio.create_subprocess_exec(
+        "blkid", "-p", "-o", "value", "-s", "UUID", str(image), stdout=asyncio.subprocess.PIPE
+    )
+    shown, _ = await process.communicate()
+    assert shown.decode().strip().replace("-", "")[:12] == digest[:12]
+    await _run("fsck.erofs", str(image))
+    with mounted(image) as root:
+        assert describe(root) == describe(layer)
 
 
 async def test_whiteouts_and_opaque_directories_mean_the_same_to_an_overlay(
@@ -162,7 +179,7 @@ async def test_a_name_that_old_versions_cannot_take_is_named(tmp_path: Path) -> 
     long.parent.mkdir(parents=True)
     long.touch()
     with pytest.raises(UnsupportedError, match=rf"perhaps for the name '{long}' of 255 bytes") as refusal:
-        await erofs.convert(Tool(str(failing), "", 30), tmp_path / "tree", tmp_path / "image")
+        await erofs.convert(erofs.tool(str(failing), 30), tmp_path / "tree", tmp_path / "image")
     assert refusal.value.hint == "erofs-utils 1.8.5 and newer take such names"
 
 
@@ -173,4 +190,4 @@ async def test_no_directory_is_an_error_with_the_words_of_mkfs(tmp_path: Path) -
 
 async def test_without_mkfs_the_package_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingPartError, match=r"mkfs\.nothing: no such program \(apt-get install erofs-utils\)"):
-        await erofs.convert(Tool("mkfs.nothing", erofs.PACKAGE, 1), tmp_path, tmp_path / "image")
+        await erofs.convert(erofs.tool("mkfs.nothing", 1), tmp_path, tmp_path / "image")

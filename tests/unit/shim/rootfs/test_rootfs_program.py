@@ -23,9 +23,11 @@ async def test_success_says_nothing() -> None:
 async def test_the_environment_is_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("MKE2FS_CONFIG", "/odd")
-    await run(SH, ["-c", 'env | sort > "$0"', str(tmp_path / "out")], task="look")
-    names = [line.partition("=")[0] for line in (tmp_path / "out").read_text().splitlines()]
-    assert [name for name in names if name not in ("PWD", "_")] == ["LC_ALL", "PATH", "SOURCE_DATE_EPOCH"]
+    tool = Tool("env", "coreutils", 20, (("EXTRA", "yes"),))
+    await run(tool, ["sh", "-c", 'env > "$0"', str(tmp_path / "out")], task="look")
+    found = dict(line.split("=", 1) for line in (tmp_path / "out").read_text().splitlines())
+    assert found.keys() - {"PWD", "_"} == {"LC_ALL", "PATH", "EXTRA"}
+    assert (found["LC_ALL"], found["EXTRA"]) == ("C", "yes")
 
 
 async def test_failure_has_the_last_words_and_the_status() -> None:

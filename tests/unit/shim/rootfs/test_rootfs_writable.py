@@ -3,15 +3,15 @@
 import asyncio
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from shim.errors import HostError, MissingPartError, ResourceError
 from shim.rootfs import writable
-from shim.rootfs.program import Tool
 
-MKFS = Tool("mkfs.ext4", writable.PACKAGE, timeout_s=30)
+MKFS = writable.tool("mkfs.ext4", 30)
 GIB = 1 << 30
 
 
@@ -28,6 +28,7 @@ async def test_a_clean_file_system_of_any_size(tmp_path: Path, size_mib: int) ->
 
 async def test_what_the_guest_gets(tmp_path: Path) -> None:
     path = tmp_path / "w"
+    years = {time.strftime("%Y")}
     await writable.make(MKFS, path, 10 * GIB, uuid="01234567-89ab-cdef-0123-456789abcdef")
     text = await _output("dumpe2fs", str(path))
     assert "Filesystem UUID:          01234567-89ab-cdef-0123-456789abcdef" in text
@@ -38,6 +39,8 @@ async def test_what_the_guest_gets(tmp_path: Path) -> None:
     assert "metadata_csum" in features
     assert "resize_inode" not in features
     assert "orphan_file" not in features
+    created = next(line for line in text.splitlines() if line.startswith("Filesystem created:"))
+    assert created.split()[-1] in years | {time.strftime("%Y")}
     assert text.count("ITABLE_ZEROED") == 80  # so the guest does not write 160 MiB of zeros later
 
 
@@ -95,7 +98,7 @@ async def test_a_size_too_small_is_said_by_mkfs(tmp_path: Path) -> None:
 
 async def test_no_mkfs_and_no_directory(tmp_path: Path) -> None:
     with pytest.raises(MissingPartError, match=r"mkfs\.none: no such program \(apt-get install e2fsprogs\)"):
-        await writable.make(Tool("mkfs.none", writable.PACKAGE, 1), tmp_path / "w", GIB)
+        await writable.make(writable.tool("mkfs.none", 1), tmp_path / "w", GIB)
     assert os.listdir(tmp_path) == []
     with pytest.raises(HostError, match="No such file or directory"):
         await writable.make(MKFS, tmp_path / "nowhere" / "w", GIB)
