@@ -23,7 +23,7 @@ def test_sigkill_is_137(box: Box) -> None:
 def test_sigterm_reaches_the_process(box: Box) -> None:
     """A first process dies of no signal that it does not handle, so it says 143 itself, as shells do."""
     with box.events() as events:
-        container = box.start("sh", "-c", 'trap "exit 143" TERM; while :; do sleep 0.1; done')
+        container = box.start_trapping(143)
         box.kill(container, "TERM").checked()
         assert events.wait("/tasks/exit", container).fields["exit_status"] == 143
     assert "non-zero exit code 143" in box.delete_task(container).error

@@ -83,7 +83,7 @@ def test_containerd_restarted_finds_its_containers(box: Box) -> None:
 
 
 def test_containerd_killed_finds_its_containers(box: Box) -> None:
-    container = box.start("sh", "-c", 'trap "exit 17" TERM; while :; do sleep 0.1; done')
+    container = box.start_trapping(17)
     shim = box.shim(container)
     box.containerd.stop(signal.SIGKILL)
     assert shim.is_running()

@@ -1,6 +1,9 @@
 """One runtime on one containerd: what a test holds in its hands."""
 
 import itertools
+import os
+import select
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -72,6 +75,25 @@ class Box:
         container = container or self.new_id()
         arguments = self.run_arguments(container, command, ["-d", *options], image)
         self.containerd.ctr(*arguments, namespace=namespace, deadline_s=RUN_DEADLINE_S).checked()
+        return container
+
+    def start_trapping(self, status: int) -> str:
+        """`ctr run -d` of a shell that ends with `status` on SIGTERM: its id, once it is ready for that.
+
+        It says so again and again, as the leaving `ctr` may take the first words with it.
+        """
+        container = self.new_id()
+        fifos = self.containerd.cell.directory / "tmp" / f"fifos-{container}"
+        fifos.mkdir()
+        script = f'trap "exit {status}" TERM; while :; do echo ready; sleep 0.1; done'
+        self.start("sh", "-c", script, options=("--fifo-dir", str(fifos)), container=container)
+        # Non-blocking, so that opening waits for nobody; the shim has it open for writing as long as it lives.
+        fd = os.open(next(fifos.rglob("*stdout")), os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb", buffering=0) as stdout:
+            said, _, _ = select.select([stdout], [], [], RUN_DEADLINE_S)
+            assert said, f"{container} says nothing"
+            assert stdout.read().startswith(b"ready\n")
+        shutil.rmtree(fifos)
         return container
 
     def kill(self, container: str, number: str = "KILL", namespace: str = "default") -> Result:

@@ -25,13 +25,16 @@ _KEPT: Final = tuple(
         r"/run/containerd/.*\.sock(\.ttrpc)?",  # containerd's own
         r"/run/xtables\.lock",  # iptables makes it once per boot
         r"/run/qemubox/accel\b.*",  # the accelerator's probe is answered once per boot
-        r"cache/layers/[0-9a-f]+\.erofs",  # a converted layer; a name that is being written looks different
-        r"cache/layers/\.?lock",  # taken by conversions
+        r"cache/layers/(blobs/[0-9a-f]{64}\.erofs|index/[0-9a-f]{64})",  # a converted layer and where it came from
+        r"/run/qemubox/timeline\.jsonl(\.1)?",  # where each machine's start time went; bounded
         r"tmp/containerd-mount\d+",  # containerd 1.6 removes its own a little later
     )
 )
 # Directories in which even an empty directory is a trace of a container.
 _PER_CONTAINER: Final = ("/run/qemubox", "/run/netns", "data", "cache", "tmp")
+# Directories that are made once and are empty between containers, or at first.
+_CACHE: Final = ("making", "blobs", "index")
+_STANDING: Final = ("/run/netns", "/run/qemubox", "/run/qemubox/vm", *(f"cache/layers/{name}" for name in _CACHE))
 _SETTLE_DEADLINE_S: Final = 10.0
 
 
@@ -113,16 +116,11 @@ def _files(directory: Path, shown: str) -> list[str]:
         if stat.S_ISDIR(mode):
             inner = [] if os.path.ismount(path) else _files(path, display)
             found += inner
-            if not inner and display.startswith(_PER_CONTAINER) and display not in _PER_CONTAINER:
-                found += [f"{display}/"] if display.count("/") > 1 and not _standing(display) else []
+            if not inner and display.startswith(_PER_CONTAINER):
+                found += [] if display in _STANDING else [f"{display}/"]
         else:
             found.append(display)
     return found
-
-
-def _standing(display: str) -> bool:
-    """Directories that are made once and stay empty between containers."""
-    return display in ("/run/netns", "/run/qemubox", "/run/qemubox/vm", "cache/layers")
 
 
 def _listing(directory: Path) -> list[str]:
