@@ -1,7 +1,7 @@
 """vCPUs and memory: what the host has plugged in is brought into use, or waited for.
 
 vCPUs are all present from the start and offline (`maxcpus=1`); they are switched on here. Memory is a virtio-mem
-device's; the kernel plugs and onlines it on its own (`memhp_default_state=online_movable`), a block after the other.
+device's; the kernel plugs and onlines it on its own (`memhp_default_state=online`), a block after the other.
 """
 
 import asyncio

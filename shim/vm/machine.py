@@ -42,8 +42,9 @@ _KERNEL_ARGS: Final = (
     "no_timer_check lpj=5000000",
     # vCPUs are all there and are brought online by vminitd as the container needs them.
     "maxcpus=1",
-    # Hot-added memory comes online by itself, and can go again.
-    "memhp_default_state=online_movable",
+    # Hot-added memory comes online by itself, a quarter of it for the kernel's own use: page tables and the
+    # description of further memory need some, and the base is small (docs/decisions/0003).
+    "memhp_default_state=online memory_hotplug.online_policy=auto-movable",
 )
 
 

@@ -46,7 +46,8 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
             "-object memory-backend-memfd,id=base,size=128M,share=on",
             "-kernel DIR/vmlinux",
             "-append console=ttyS0 loglevel=4 panic=-1 reboot=t root=/dev/vda rootfstype=erofs ro init=/init "
-            "no_timer_check lpj=5000000 maxcpus=1 memhp_default_state=online_movable",
+            "no_timer_check lpj=5000000 maxcpus=1 "
+            "memhp_default_state=online memory_hotplug.online_policy=auto-movable",
             "-blockdev driver=file,node-name=system,filename=DIR/guest.erofs,read-only=on,locking=off",
             "-device virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,disable-legacy=on,"
             "bus=pcie.0,addr=0x1",
@@ -90,7 +91,7 @@ def test_the_cpu_model_follows_the_accelerator(machine: Machine, accel: Accel, m
 
 def test_the_administrators_kernel_words_come_last(machine: Machine) -> None:
     more = replace(machine, kernel_args="mitigations=off").with_kernel_args("quiet")
-    assert more.kernel_command_line.endswith(" memhp_default_state=online_movable mitigations=off quiet")
+    assert more.kernel_command_line.endswith(" memory_hotplug.online_policy=auto-movable mitigations=off quiet")
 
 
 def test_a_comma_in_the_images_path_is_doubled(machine: Machine, tmp_path: Path) -> None:
