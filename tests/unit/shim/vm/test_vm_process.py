@@ -126,10 +126,14 @@ async def test_it_is_journaled_before_it_is_started(
 
 
 async def test_its_command_line_holds_the_marker(credentials: Credentials, journal: Journal) -> None:
-    child = start("exec -a the-marker sleep 60", credentials, journal)
+    up, up_child = os.pipe()
+    stay_child, stay = os.pipe()
+    child = start(f"echo up >&{up_child}; read -u {stay_child}", credentials, journal, up_child, stay_child)
+    assert os.read(up, 3) == b"up\n"  # before that, between two programs, a command line is empty for an instant
     assert b"the-marker" in Path(f"/proc/{child.pid}/cmdline").read_bytes()
-    child.kill()
-    await ended(child)
+    for fd in (up, up_child, stay, stay_child):
+        os.close(fd)
+    assert await ended(child) == 1
     with pytest.raises(HostError, match="other is not in its command line"):
         spawn([SH], name="script", marker="other", credentials=credentials, journal=journal, pass_fds=())
 
