@@ -17,6 +17,7 @@ from shim.errors import AlreadyExistsError, GuestError, NotFoundError, QemuboxEr
 from shim.log import Logger
 from shim.task.container import Container
 from shim.task.create import Creator
+from shim.task.state import State
 from shim.version import VERSION
 from ttrpc import Code, Context, StatusError
 
@@ -138,8 +139,12 @@ class TaskService(TaskBase):
     async def Delete(self, request: task_pb2.DeleteRequest, context: Context) -> task_pb2.DeleteResponse:
         container = self._container(request.id)
         process = container.process(request.exec_id)
-        end = await container.delete()
-        self._containers.pop(request.id, None)
+        try:
+            end = await container.delete()
+        finally:
+            # What could not be let go of is in the journal, and containerd's `delete` plays it.
+            if container.init.state is State.DELETED:
+                self._containers.pop(request.id, None)
         response = task_pb2.DeleteResponse(pid=process.pid, exit_status=end.status)
         response.exited_at.FromNanoseconds(end.at_ns)
         return response
