@@ -1,0 +1,334 @@
+"""One process's life. vminitd is a stand-in behind a real ttrpc connection; it says when a process ends."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from google.protobuf.empty_pb2 import Empty
+
+from api import guest_pb2
+from api.guest_ttrpc import ContainersBase
+from shim import deadlines
+from shim.errors import GuestError, MachineError, NotFoundError, StateError
+from shim.guest import Guest
+from shim.log import Logger, open_log
+from shim.task.frames import END, header
+from shim.task.process import Exit, Process, StdioPaths
+from shim.task.state import State
+from shim.task.stdio import ProcessStreams
+from shim.vm.states import Cause
+from shim.vm.states import Exit as MachineExit
+from ttrpc import Client, Code, Context, Server, StatusError
+
+
+class Vminitd(ContainersBase):
+    """Does what it is told by the test."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[guest_pb2.WaitResponse] = asyncio.get_running_loop().create_future()
+        self.starting = asyncio.Event()
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+        self.start_error: StatusError | None = None
+        self.kills: list[tuple[int, bool]] = []
+
+    def end(self, status: int) -> None:
+        response = guest_pb2.WaitResponse(exit_status=status)
+        response.exited_at.FromNanoseconds(123_000_000_456)
+        self.ended.set_result(response)
+
+    async def Start(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.StartResponse:
+        self.starting.set()
+        await self.may_start.wait()
+        if self.start_error is not None:
+            raise self.start_error
+        return guest_pb2.StartResponse(pid=9)
+
+    async def Wait(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.WaitResponse:
+        return await asyncio.shield(self.ended)
+
+    async def Kill(self, request: guest_pb2.KillRequest, context: Context) -> Empty:
+        self.kills.append((request.signal, request.all))
+        return Empty()
+
+
+class World:
+    """A process, its guest, and what was told of it."""
+
+    def __init__(self, log: Logger) -> None:
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        self.vminitd = Vminitd()
+        self.server = Server([self.vminitd])
+        self.serving = asyncio.create_task(self.server.serve(theirs))
+        self.died: asyncio.Future[MachineExit] = asyncio.get_running_loop().create_future()
+        self.guest = Guest(Client(ours), self.died)
+        paths = StdioPaths(terminal=False, stdin="", stdout="", stderr="")
+        self.process = Process(container_id="c", exec_id="", pid=5, paths=paths, guest=self.guest, log=log)
+        self.exits: list[Exit] = []
+
+    def watch(self) -> None:
+        self.process.watch(self.exits.append)
+
+    async def start(self) -> None:
+        await self.process.start()
+        self.process.start_told()
+
+    async def wait(self) -> Exit:
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+    async def close(self) -> None:
+        await self.process.release()
+        await self.guest.close()
+        await self.server.close(0)
+        await self.serving
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Logger]:
+    (tmp_path / "log").touch()
+    yield open_log(tmp_path / "log", level="debug", namespace="ns", container_id="c")
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def world(log: Logger) -> AsyncIterator[World]:
+    world = World(log)
+    yield world
+    await world.close()
+
+
+async def _turns() -> None:
+    """Let everything that can go on do so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_an_ordinary_life(world: World) -> None:
+    world.watch()
+    assert world.process.state.name == "CREATED"
+    waiters = [asyncio.create_task(world.wait()) for _ in range(3)]
+    await world.start()
+    assert world.process.state.name == "RUNNING"
+    world.vminitd.end(42)
+    expected = Exit(42, 123_000_000_456)
+    assert await asyncio.gather(*waiters) == [expected] * 3
+    assert (world.exits, world.process.state, world.process.exit) == ([expected], State.STOPPED, expected)
+    assert await world.wait() == expected
+
+
+async def test_the_exit_is_told_before_any_wait_is_answered(world: World) -> None:
+    order: list[str] = []
+    world.process.watch(lambda _end: order.append("event"))
+    waiter = asyncio.create_task(world.wait())
+    waiter.add_done_callback(lambda _task: order.append("wait"))
+    await world.start()
+    world.vminitd.end(0)
+    await waiter
+    await _turns()
+    assert order == ["event", "wait"]
+
+
+async def test_the_exit_of_the_fastest_process_follows_its_start_event(world: World) -> None:
+    world.watch()
+    world.vminitd.end(0)
+    world.vminitd.may_start.clear()
+    starting = asyncio.create_task(world.process.start())
+    await world.vminitd.starting.wait()
+    world.vminitd.may_start.set()
+    await starting
+    await _turns()
+    assert world.exits == []  # the start event is not out yet
+    world.process.start_told()
+    assert (await world.wait()).status == 0
+
+
+async def test_a_start_that_fails_ends_all_the_same(world: World) -> None:
+    world.watch()
+    world.vminitd.start_error = StatusError(Code.NOT_FOUND, "no such file: /bin/x")
+    with pytest.raises(GuestError, match="no such file"):
+        await world.process.start()
+    world.vminitd.end(127)
+    assert (await world.wait()).status == 127
+
+
+async def test_a_start_whose_caller_went_away_ends_all_the_same(world: World) -> None:
+    """containerd restarts during Start: the handler is cancelled, and no start event follows."""
+    world.watch()
+    world.vminitd.may_start.clear()
+    starting = asyncio.create_task(world.process.start())
+    await world.vminitd.starting.wait()
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    world.vminitd.end(3)
+    assert (await world.wait()).status == 3
+    assert [end.status for end in world.exits] == [3]
+
+
+async def test_a_second_start_is_refused(world: World) -> None:
+    world.watch()
+    await world.start()
+    with pytest.raises(StateError, match="cannot start container c: it is running"):
+        await world.process.start()
+    world.vminitd.end(0)
+    await world.wait()
+    with pytest.raises(StateError, match="cannot start container c: it is stopped"):
+        await world.process.start()
+
+
+async def test_one_killed_before_its_start_ends(world: World) -> None:
+    world.watch()
+    await world.process.kill(9, everyone=True)
+    assert world.vminitd.kills == [(9, True)]
+    world.vminitd.end(137)
+    assert (await world.wait()).status == 137
+    assert (len(world.exits), world.process.state) == (1, State.STOPPED)
+
+
+async def test_a_signal_before_the_start_does_not_let_the_exit_overtake_it(world: World) -> None:
+    world.watch()
+    await world.process.kill(28, everyone=False)  # SIGWINCH ends nobody
+    await world.process.start()
+    world.vminitd.end(0)
+    await _turns()
+    assert world.exits == []
+    world.process.start_told()
+    await world.wait()
+
+
+async def test_kill_after_the_end_finds_nothing(world: World) -> None:
+    world.watch()
+    await world.start()
+    world.vminitd.end(0)
+    await world.wait()
+    with pytest.raises(NotFoundError, match="process already finished"):
+        await world.process.kill(9, everyone=False)
+    assert world.vminitd.kills == []
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_machine_that_is_gone_ends_its_processes(world: World, tmp_path: Path, started: bool) -> None:
+    world.watch()
+    if started:
+        await world.start()
+    world.died.set_result(MachineExit(Cause.PANIC, 0))
+    assert (await world.wait()).status == 137
+    assert len(world.exits) == 1
+    assert "the guest's kernel panicked" in (tmp_path / "log").read_text()
+    with pytest.raises(NotFoundError):
+        await world.process.kill(9, everyone=False)
+
+
+async def test_calls_to_a_machine_that_is_gone(world: World) -> None:
+    world.died.set_result(MachineExit(Cause.QEMU, -9))
+    with pytest.raises(MachineError):
+        await world.process.start()
+    with pytest.raises(MachineError):
+        await world.process.kill(9, everyone=False)
+
+
+async def test_the_end_waits_for_the_last_byte_of_output(world: World, tmp_path: Path) -> None:
+    fifo = tmp_path / "stdout"
+    os.mkfifo(fifo)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    world.process.streams = ProcessStreams(terminal=False, stdin="", stdout=str(fifo), stderr="")
+    world.process.streams.connect("stdout", ours)
+    world.watch()
+    await world.start()
+    data = os.urandom(100_000)
+    theirs.sendall(header(len(data)) + data)
+    world.vminitd.end(0)
+    await _turns()
+    assert world.exits == []
+    theirs.sendall(END)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(world.process.wait(), 0.05)  # the FIFO holds 65536 bytes; nobody has read any
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    got = b""
+    while len(got) < len(data):
+        try:
+            got += os.read(reader, 65536)
+        except BlockingIOError:
+            await asyncio.sleep(0)
+    assert (await world.wait()).status == 0
+    assert got == data
+    os.close(reader)
+    theirs.close()
+
+
+async def test_output_that_nobody_reads_has_a_deadline(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "DRAIN_S", 0.05)
+    fifo = tmp_path / "stdout"
+    os.mkfifo(fifo)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    world.process.streams = ProcessStreams(terminal=False, stdin="", stdout=str(fifo), stderr="")
+    world.process.streams.connect("stdout", ours)
+    world.watch()
+    await world.start()
+    world.vminitd.end(1)
+    assert (await world.wait()).status == 1
+    assert 'msg="output not read to its end"' in (tmp_path / "log").read_text()
+    theirs.close()
+
+
+async def test_output_that_was_lost_is_logged(world: World, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    world.process.streams = ProcessStreams(terminal=False, stdin="", stdout="/dev/full", stderr="")
+    world.process.streams.connect("stdout", ours)
+    world.watch()
+    await world.start()
+    theirs.sendall(header(1) + b"x" + END)
+    world.vminitd.end(0)
+    await world.wait()
+    assert "output lost" in (tmp_path / "log").read_text()
+    theirs.close()
+
+
+async def test_whoever_waits_for_a_process_that_is_released_is_answered(world: World) -> None:
+    """Deleted without ever having been started: its Wait must not hang in the shim for ever."""
+    world.watch()
+    waiter = asyncio.create_task(world.wait())
+    await _turns()
+    world.process.move(State.DELETED)
+    await world.process.release()
+    assert (await waiter).status == 137
+    assert world.exits == []
+    with pytest.raises(NotFoundError):
+        await world.process.kill(9, everyone=False)
+
+
+async def test_an_exit_whose_event_fails_is_still_answered(world: World) -> None:
+    loop_errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: loop_errors.append(context))
+
+    def broken(_end: Exit) -> None:
+        raise ValueError("no event")
+
+    world.process.watch(broken)
+    await world.start()
+    world.vminitd.end(4)
+    assert (await world.wait()).status == 4
+
+
+def test_the_name_is_for_messages(log: Logger) -> None:
+    async def name(exec_id: str) -> str:
+        world = World(log)
+        process = Process(
+            container_id="c", exec_id=exec_id, pid=1, paths=world.process.paths, guest=world.guest, log=log
+        )
+        await world.close()
+        return process.name
+
+    assert asyncio.run(name("")) == "container c"
+    assert asyncio.run(name("e")) == "process e of c"
