@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from vminitd import deadlines
 from vminitd.errors import KernelError
+from vminitd.libc import set_socket_option
 
 TOKEN_SIZE = 16
 CONTROL_TOKEN = bytes(TOKEN_SIZE)
@@ -54,10 +55,12 @@ async def dial(token: bytes) -> socket.socket:
         raise KernelError("the machine has no vsock device to reach the host with")
     sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        sock.setsockopt(socket.AF_VSOCK, _SO_VM_SOCKETS_BUFFER_MAX_SIZE, struct.pack("Q", _WINDOW))
-        sock.setsockopt(socket.AF_VSOCK, _SO_VM_SOCKETS_BUFFER_SIZE, struct.pack("Q", _WINDOW))
+        sock.setsockopt(socket.AF_VSOCK, _SO_VM_SOCKETS_BUFFER_MAX_SIZE, _WINDOW)
+        sock.setsockopt(socket.AF_VSOCK, _SO_VM_SOCKETS_BUFFER_SIZE, _WINDOW)
         # The kernel gives up after 2 s by default, which an emulated machine on a busy host may need.
-        sock.setsockopt(socket.AF_VSOCK, _SO_VM_SOCKETS_CONNECT_TIMEOUT, _TIMEVAL.pack(int(deadlines.CONNECT) + 1, 0))
+        set_socket_option(
+            sock.fileno(), socket.AF_VSOCK, _SO_VM_SOCKETS_CONNECT_TIMEOUT, _TIMEVAL.pack(int(deadlines.CONNECT) + 1, 0)
+        )
         async with asyncio.timeout(deadlines.CONNECT):
             loop = asyncio.get_running_loop()
             await loop.sock_connect(sock, (socket.VMADDR_CID_HOST, cid))

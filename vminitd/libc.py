@@ -1,4 +1,4 @@
-"""System calls that Python has no function for: mounts of both kinds, and reboot.
+"""System calls that Python has no function for: mounts of both kinds, reboot, some socket options.
 
 Each raises OSError with the kernel's errno, and with the target as its file name. Called through libc; see mount(2),
 umount2(2), fsopen(2), fsconfig(2), fsmount(2), move_mount(2), reboot(2). glibc has the new mount calls since 2.36.
@@ -57,6 +57,11 @@ def umount(target: str, flags: int = 0) -> None:
 def reboot(command: int) -> None:
     """reboot(2): with RB_AUTOBOOT or RB_POWER_OFF it does not return. Does not write dirty data back."""
     _check(_libc.reboot(ctypes.c_int(command)), "reboot")
+
+
+def set_socket_option(descriptor: int, level: int, option: int, value: bytes) -> None:
+    """setsockopt(2). Python's own takes nothing but 64-bit numbers for a vsock."""
+    _check(_libc.setsockopt(descriptor, level, option, value, len(value)), "setsockopt")
 
 
 def mount_by_parameters(fstype: str, target: str, parameters: list[tuple[str, str]], attributes: int = 0) -> None:

@@ -43,6 +43,16 @@ def error(message: str, **facts: str | int) -> None:
     _write(LEVELS["error"], message, facts)
 
 
+def failure(message: str, failed: BaseException) -> None:
+    """An exception that nobody expected, with the places that it came through, one a line."""
+    error(message, error=f"{type(failed).__name__}: {failed}")
+    trace = failed.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        error("at", file=code.co_filename, line=trace.tb_lineno, function=code.co_name)
+        trace = trace.tb_next
+
+
 def line(message: str, facts: dict[str, str | int]) -> str:
     """One line of printable text: `message`, then key=value."""
     text = " ".join([message, *(f"{key}={value}" for key, value in facts.items())])

@@ -16,10 +16,5 @@ def off() -> None:
 
 def off_after(error: BaseException) -> None:
     """Powers off because of an error in vminitd itself; its place goes to the console first."""
-    log.error("vminitd failed, powering off", error=f"{type(error).__name__}: {error}")
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        log.error("at", file=code.co_filename, line=trace.tb_lineno, function=code.co_name)
-        trace = trace.tb_next
+    log.failure("vminitd failed, powering off", error)
     off()

@@ -48,4 +48,4 @@ async def serve() -> None:
 
 
 def _report(where: str, error: BaseException) -> None:
-    log.error("unexpected", where=where, error=f"{type(error).__name__}: {error}")
+    log.failure(f"unexpected in {where}", error)

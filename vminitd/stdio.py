@@ -17,7 +17,7 @@ from vminitd import deadlines, log
 from vminitd.crun import ChildStreams
 from vminitd.dial import TOKEN_SIZE, Dial
 from vminitd.errors import RequestError, StateError
-from vminitd.streams import PIECE, Input, Output
+from vminitd.streams import PIPE, Input, Output
 from vminitd.terminal import resize
 
 
@@ -81,7 +81,7 @@ class Stdio:
         if name not in self._connections:
             return self._hold(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         reading, writing = (self._hold(fd) for fd in os.pipe2(os.O_CLOEXEC))
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIECE)
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
         ours, theirs = (writing, reading) if name == "stdin" else (reading, writing)
         os.set_blocking(ours, False)
         self._ours[name] = ours
@@ -177,7 +177,7 @@ def _carry(stream: Input | Output, name: str) -> asyncio.Task[None]:
         # A task that was cancelled before its first step has not closed anything.
         stream.close()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a stream broke", stream=name, error=f"{type(error).__name__}: {error}")
+            log.failure(f"{name} broke", error)
 
     task.add_done_callback(ended)
     return task

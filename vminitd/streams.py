@@ -14,8 +14,17 @@ from contextlib import suppress
 
 from vminitd.frames import END, HEADER, FrameReader
 
-PIECE = 256 << 10
-"""Most bytes that are read at once, and the size of the pipes."""
+PIPE = 256 << 10
+"""The size of the pipes."""
+
+FRAME = 28 << 10
+"""Most bytes that are sent at once, the frame's header included.
+
+Linux sends more than 32 KiB, less its own overhead, in a packet of several descriptors (since 6.12.40 or so), and
+vhost-device-vsock 0.3.0 drops those without a word.
+"""
+
+_PIECE = 64 << 10  # received at once
 
 # Writing: the host has closed its end, or is gone.
 _NOBODY_LISTENS = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
@@ -38,13 +47,13 @@ class Output:
 
     def stop(self) -> None:
         """Take what is in the pipe by now, and then end, though somebody still holds its other end."""
-        if self._allowance is None:
+        if self._allowance is None and self._source >= 0:
             self._allowance = _capacity(self._source)
             self._wake.set()
 
     async def run(self) -> None:
         """Returns when the stream has ended and the host has closed the connection."""
-        buffer = bytearray(HEADER.size + PIECE)
+        buffer = bytearray(FRAME)
         try:
             while size := await self._read(memoryview(buffer)[HEADER.size :]):
                 HEADER.pack_into(buffer, 0, size)
@@ -131,7 +140,7 @@ class Input:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         frames = FrameReader()
-        buffer = bytearray(PIECE)
+        buffer = bytearray(_PIECE)
         if not self._terminal:
             # A pipe's writing end becomes "readable" only by the error that nobody reads it any more: poll(2), POLLERR.
             loop.add_reader(self._sink, self._hang_up)
@@ -181,8 +190,8 @@ async def _writable(sink: int) -> None:
 
 
 def _capacity(source: int) -> int:
-    """How much can be in the pipe; a terminal holds less than PIECE."""
+    """How much can be in the pipe; a terminal holds less than PIPE."""
     try:
         return fcntl.fcntl(source, fcntl.F_GETPIPE_SZ)
     except OSError:
-        return PIECE
+        return PIPE
