@@ -7,7 +7,7 @@ PROJECT  the checkout: vminitd, ttrpc and api, and initrd/root with the few file
 OUT      what becomes the image; must not exist
 
 Into OUT go only the Python modules that vminitd can reach (closure.py), the programs in PROGRAMS, and the
-shared libraries that these are linked with. Libraries' modules are there as compiled code alone (tracebacks keep
+shared libraries that these are linked with. The libraries' modules are there as compiled code alone (tracebacks keep
 function and line number); ours keep their source too, so that a traceback on the console shows the line.
 """
 
@@ -21,7 +21,9 @@ from pathlib import Path
 from closure import closure
 
 OWN = frozenset({"api", "ttrpc", "vminitd"})
-ENTRY = "vminitd.__main__"
+# Wanted whole, since they import parts of themselves by name at run time; less what serves development only.
+ENTRY_PACKAGES = ("vminitd", "ttrpc")
+TOOLS = frozenset({"ttrpc.plugin", "ttrpc.plugin_text"})
 
 # Reached by name at run time: the codecs of interpreter start, and what prints a traceback.
 EXTRA_MODULES = ("encodings.utf_8", "encodings.ascii", "encodings.latin_1", "os", "traceback")
@@ -50,6 +52,8 @@ EXTRA_LIBRARIES = (f"{LIBRARIES}/libgcc_s.so.1",)
 
 STDLIB = "usr/lib/python3.13"
 APPLICATION = "usr/lib/qemubox"
+# The versions of everything that is not ours.
+MANIFEST = "usr/share/qemubox/manifest"
 
 # Mount points and places that programs take for granted. All but these is as good as read-only.
 DIRECTORIES = ("dev", "etc", "mnt", "proc", "run", "sys", "tmp", "var")
@@ -69,12 +73,23 @@ def main() -> None:
     base, project, out = (Path(argument).resolve() for argument in sys.argv[1:])
     out.mkdir()
     roots = (project, base / APPLICATION, base / STDLIB, base / STDLIB / "lib-dynload")
-    modules = closure((ENTRY, *EXTRA_MODULES), roots, OWN, EXCLUDED)
+    modules = closure((*entries(project), *EXTRA_MODULES), roots, OWN, EXCLUDED)
     extensions = [place(name, path, roots, out) for name, path in modules.items()]
     programs = [copy(base / program, out / program) for program in PROGRAMS]
     copy_libraries(base, out, [*programs, *(path for path in extensions if path.suffix == ".so")])
+    copy(base / MANIFEST, out / MANIFEST)
     shutil.copytree(project / "initrd/root", out, dirs_exist_ok=True)
     lay_out(out)
+
+
+def entries(project: Path) -> list[str]:
+    """Every module of the packages that go in whole."""
+    names = []
+    for package in ENTRY_PACKAGES:
+        for source in sorted((project / package).rglob("*.py")):
+            parts = source.relative_to(project).with_suffix("").parts
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return [name for name in names if name not in TOOLS]
 
 
 def place(name: str, path: Path, roots: tuple[Path, ...], out: Path) -> Path:

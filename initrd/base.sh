@@ -1,0 +1,91 @@
+#!/bin/sh
+# usage: initrd/base.sh
+#
+# Makes the tree that the guest's root image is taken from, and prints its directory: packages of a named Debian
+# suite and Python wheels as locked in requirements.lock, unpacked and otherwise untouched, none of their
+# scripts run. What of it goes into the image is decided later (contents.py). Kept in
+# ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/initrd/base-<hash of suite, names, locks and this file>;
+# only a new one needs the network. The versions that it got are in its usr/share/qemubox/manifest.
+set -eu
+umask 022
+
+here=$(cd "$(dirname "$0")" && pwd)
+project=$(cd "$here/.." && pwd)
+cache=${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/initrd
+lock=$project/requirements.lock
+
+# Debian 13: the first suite whose crun takes containerd 2.3's ociVersion.
+suite=trixie
+packages="crun libc6 libcap2 libexpat1 libffi8 libgcc-s1 libpython3.13-minimal libpython3.13-stdlib libseccomp2
+    libstdc++6 libsystemd0 libyajl2 python3.13-minimal zlib1g"
+wheels="protobuf"
+
+die() { echo "initrd: $*" >&2; exit 1; }
+
+# The lock file's entries of the wheels, with their hashes.
+locked() {
+    for wheel in $wheels; do
+        sed -n "/^$wheel==/,/[^\\\\]\$/p" "$lock"
+    done
+}
+
+# The pip of the project's own environment, or the system's.
+find_pip() {
+    for python in "$project/.venv/bin/python" python3 /usr/bin/python3; do
+        if "$python" -m pip --version >/dev/null 2>&1; then echo "$python"; return; fi
+    done
+    die "there is no pip to fetch $wheels with (run: apt-get install python3-pip)"
+}
+
+# Fetches the wheels that the guest's Python would be given, whatever Python this machine has.
+fetch_wheels() {
+    python=$(find_pip)
+    locked >"$1.lock"
+    "$python" -m pip --disable-pip-version-check download -q --no-deps --require-hashes --only-binary=:all: \
+        --python-version 3.13 --implementation cp --abi cp313 --abi abi3 --abi none \
+        --platform manylinux2014_x86_64 --platform any -r "$1.lock" -d "$1" >&2 ||
+        die "pip cannot fetch as locked in requirements.lock: $wheels"
+}
+
+build() {
+    echo "initrd: base: packages of $suite and wheels" >&2
+    # shellcheck disable=SC2086  # a list
+    debs=$(sh "$project/deploy/suite.sh" $suite $packages)
+    for deb in "$debs"/*.deb; do
+        dpkg-deb -x "$deb" "$work/base"
+    done
+    fetch_wheels "$work/wheels"
+    python=$work/base/usr/lib/qemubox
+    mkdir -p "$python" "$work/base/usr/share/qemubox"
+    for wheel in "$work"/wheels/*.whl; do
+        "$(find_pip)" -m zipfile -e "$wheel" "$python"
+    done
+    # Importing a namespace package looks into every directory of sys.path; nobody else has a part in this one.
+    : >"$python/google/__init__.py"
+    {
+        LC_ALL=C sort "$debs/versions"
+        cd "$work/wheels" && sha256sum -- *.whl | awk '{ print $2, $1 }'
+    } >"$work/manifest"
+    mv "$work/manifest" "$work/base/usr/share/qemubox/manifest"
+    chmod 755 "$work/base"
+    mv "$work/base" "$base"
+}
+
+[ -f "$lock" ] || die "missing: $lock"
+[ -n "$(locked)" ] || die "requirements.lock has none of: $wheels"
+base=$cache/base-$({ locked; sha256sum <"$here/base.sh"; } | sha256sum | cut -c 1-24)
+if [ ! -d "$base" ]; then
+    mkdir -p "$cache" || die "cannot write to $cache (set QEMUBOX_BUILD_CACHE to a directory that can be written to)"
+    work=$cache/base.work
+    exec 8>"$cache/base.lock"
+    flock 8
+    # Whoever held the lock before may have built just this; whoever was killed left its work behind.
+    if [ ! -d "$base" ]; then
+        trap 'rm -rf "$work"' EXIT
+        trap 'exit 130' HUP INT TERM
+        rm -rf "$work"
+        mkdir -p "$work/base"
+        build
+    fi
+fi
+echo "$base"
