@@ -30,7 +30,6 @@ from typing import Final
 
 from shim.errors import HostError, ResourceError
 from shim.rootfs import erofs, flock
-from shim.rootfs.program import Tool
 
 # Only an image that is removed between its making and its opening needs a further try.
 _TRIES: Final = 3
@@ -74,9 +73,20 @@ class LayerCache:
         self._converting = asyncio.Semaphore(os.cpu_count() or 1)
 
     @property
-    def mkfs(self) -> Tool:
-        """The mkfs.erofs that makes the images."""
-        return self._mkfs
+    def deadline_s(self) -> float:
+        """What one layer's conversion may take."""
+        return self._mkfs.timeout_s
+
+    async def convert(self, directory: Path, image: Path) -> None:
+        """Make an image outside of the cache, of a directory that may change. Raises as `ensure`."""
+        image.unlink(missing_ok=True)
+        try:
+            async with self._converting:
+                await erofs.convert(self._mkfs, directory, image)
+            await asyncio.to_thread(erofs.name, image)
+        except BaseException:
+            image.unlink(missing_ok=True)
+            raise
 
     async def ensure(self, layer: Path) -> OpenLayer:
         """The image of a committed layer's directory, made now if there is none.
@@ -102,10 +112,15 @@ class LayerCache:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        if flock.try_shared(fd) and flock.is_at(fd, path):
-            os.utime(fd)  # the time of its last use
-            return OpenLayer(fd, path, path.stem, os.fstat(fd).st_size)
-        os.close(fd)  # it is being removed
+        found = OpenLayer(fd, path, path.stem, os.fstat(fd).st_size)
+        try:
+            if flock.try_shared(fd) and flock.is_at(fd, path):
+                os.utime(fd)  # the time of its last use
+                return found
+        except OSError as error:
+            found.close()
+            raise HostError(f"{path}: {error.strerror}") from error
+        found.close()  # it is being removed
         return None
 
     async def _make(self, layer: Path) -> OpenLayer | None:
@@ -151,6 +166,9 @@ class LayerCache:
     async def _after_growth(self, found: OpenLayer) -> OpenLayer:
         try:
             await asyncio.to_thread(self._clean)
+        except OSError as error:
+            found.close()
+            raise HostError(f"layer cache, after {found.path} was added: {error.strerror}") from error
         except BaseException:
             found.close()
             raise

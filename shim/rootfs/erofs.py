@@ -12,7 +12,6 @@ emulated, would have to unpack. Short files stay inside the inodes (without: 174
 import asyncio
 import hashlib
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -27,7 +26,7 @@ FORMAT: Final = "1"
 _ENVIRONMENT: Final = (("SOURCE_DATE_EPOCH", str(2**64 - 2)),)
 # Without the superblock's own checksum, the UUID can be written into it afterwards.
 _OPTIONS: Final = ("--quiet", "--preserve-mtime", "-E", "nosbcrc", "-U")
-_NO_UUID: Final = uuid.UUID(int=0)
+_NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
 # Linux, fs/erofs/erofs_fs.h: the superblock is at 1024, its UUID 48 bytes further.
 _UUID_AT: Final = 1024 + 48
 # As long as a name can be on Linux. erofs-utils before 1.8.5 lose the last byte, and then miss the file.
@@ -49,7 +48,7 @@ async def convert(mkfs: Tool, directory: Path, image: Path, *, keep_open: Sequen
     """
     task = f"make an image of {directory} as {image}"
     try:
-        await run(mkfs, (*_OPTIONS, str(_NO_UUID), str(image), str(directory)), task=task, keep_open=keep_open)
+        await run(mkfs, (*_OPTIONS, _NO_UUID, str(image), str(directory)), task=task, keep_open=keep_open)
     except HostError as error:
         path = await asyncio.to_thread(_longest_name, directory)
         if path is None:
@@ -63,14 +62,14 @@ async def convert(mkfs: Tool, directory: Path, image: Path, *, keep_open: Sequen
 def name(image: Path) -> str:
     """Give a finished image its UUID, from the SHA-256 of what it was without; that, in hex.
 
-    Overlayfs tells a file's copy in the upper layer from the original, and keeps its inode
-    number, only if no two of its layers have the same UUID, or none
-    (Linux, fs/overlayfs/super.c, ovl_lower_uuid_ok). Blocks, for as long as it takes to read
-    the image.
+    Overlayfs connects a file's copy in the upper layer with the original only if no two of
+    its layers have the same UUID or none (Linux, fs/overlayfs/super.c, ovl_lower_uuid_ok).
+    Without that the file has another inode number after the first write to it (tried with
+    6.18). Blocks, for as long as it takes to read the image.
     """
     with image.open("r+b") as file:
         digest = hashlib.file_digest(file, "sha256")
-        os.pwrite(file.fileno(), uuid.UUID(bytes=digest.digest()[:16], version=4).bytes, _UUID_AT)
+        os.pwrite(file.fileno(), digest.digest()[:16], _UUID_AT)
         return digest.hexdigest()
 
 

@@ -9,7 +9,6 @@ Layout: UEFI specification 2.10, chapter 5.3.
 
 import hashlib
 import struct
-import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ _HEADER_BYTES: Final = 92
 # Table and header need 34 sectors; 40 keep the first image on a multiple of 4 KiB.
 _HEAD_SECTORS: Final = 40
 _TABLE_SECTORS: Final = _ENTRIES * _ENTRY.size // SECTOR
-_LINUX_DATA: Final = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4").bytes_le
+# 0FC63DAF-8483-4772-8E79-3D69D8477DE4, Linux file system data, in the byte order of the table.
+_LINUX_DATA: Final = bytes.fromhex("af3dc60f 8384 7247 8e79 3d69d8477de4")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Final
 from api import guest_pb2, types_pb2
 from shim.errors import HostError, UnsupportedError
 from shim.journal import Journal
-from shim.rootfs import erofs, flock, gpt, writable
+from shim.rootfs import flock, gpt, writable
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.mounts import Directory, Image, NewWritable, Plan, SnapshotWritable, from_messages, read
 from shim.rootfs.plan import Disk, Extent, GuestLayer, GuestRootfs, arrange, to_message
@@ -85,7 +85,7 @@ async def prepare(
         _make_data_dir(data_dir)
     stack = contextlib.ExitStack()
     try:
-        mkfs = writable.tool(mkfs_ext4, cache.mkfs.timeout_s)
+        mkfs = writable.tool(mkfs_ext4, cache.deadline_s)
         work = _Work(plan, cache, mkfs, data_dir, writable_size_mib << 20, stack)
         layers, top = await work.run()
         disks, lower = _join(layers, name, stack)
@@ -140,13 +140,7 @@ class _Work:
         return await self._image_of(self.plan.upper, self.data_dir / UPPER_IMAGE)
 
     async def _image_of(self, directory: Path, image: Path) -> _Layer:
-        image.unlink(missing_ok=True)
-        try:
-            await erofs.convert(self.cache.mkfs, directory, image)
-            await asyncio.to_thread(erofs.name, image)
-        except BaseException:
-            image.unlink(missing_ok=True)
-            raise
+        await self.cache.convert(directory, image)
         return _Layer((self._open(image),), _EROFS)
 
     async def _writable(self) -> Extent | None:
