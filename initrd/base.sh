@@ -1,11 +1,12 @@
 #!/bin/sh
-# usage: initrd/base.sh
+# usage: initrd/base.sh [--path]
 #
 # Makes the tree that the guest's root image is taken from, and prints its directory: packages of a named Debian
 # suite and Python wheels as locked in requirements.lock, unpacked and otherwise untouched, none of their
 # scripts run. What of it goes into the image is decided later (contents.py). Kept in
 # ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/initrd/base-<hash of suite, names, locks and this file>;
-# only a new one needs the network. The versions that it got are in its usr/share/qemubox/manifest.
+# only a new one needs the network. The versions that it got are in its usr/share/qemubox/manifest. With
+# --path: where it is, or would be; nothing is built.
 set -eu
 umask 022
 
@@ -68,13 +69,21 @@ build() {
     } >"$work/manifest"
     mv "$work/manifest" "$work/base/usr/share/qemubox/manifest"
     chmod 755 "$work/base"
+    touch "$work/base"
     mv "$work/base" "$base"
+    # This one and the one before it: 40 MiB each.
+    find "$cache" -maxdepth 1 -name 'base-*' -printf '%T@ %p\n' | sort -rn | tail -n +3 |
+        while read -r _ directory; do rm -rf "$directory"; done
 }
 
+case "$*" in
+    "" | --path) ;;
+    *) echo "usage: $0 [--path]" >&2; exit 2 ;;
+esac
 [ -f "$lock" ] || die "missing: $lock"
 [ -n "$(locked)" ] || die "requirements.lock has none of: $wheels"
 base=$cache/base-$({ locked; sha256sum <"$here/base.sh"; } | sha256sum | cut -c 1-24)
-if [ ! -d "$base" ]; then
+if [ $# -eq 0 ] && [ ! -d "$base" ]; then
     mkdir -p "$cache" || die "cannot write to $cache (set QEMUBOX_BUILD_CACHE to a directory that can be written to)"
     work=$cache/base.work
     exec 8>"$cache/base.lock"

@@ -1,12 +1,13 @@
 #!/bin/sh
-# usage: initrd/build.sh
+# usage: initrd/build.sh [--path]
 #
 # Builds the guest's root image, an EROFS file, and prints its path, the only line on standard output.
 # Progress goes to standard error. What is in it and why: initrd/README.md.
 #
 # The base (base.sh) changes seldom and needs the network; the image is made from it and the checkout's vminitd,
 # ttrpc and api in seconds, and kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/initrd/<hash of all
-# inputs>/. The same inputs give the same file, byte for byte.
+# inputs>/. The same inputs give the same file, byte for byte. With --path: where it is, or would be; nothing
+# is built.
 set -eu
 umask 022
 
@@ -24,8 +25,9 @@ key() {
     {
         echo "${base##*/} $epoch"
         mkfs.erofs -V 2>&1 | head -n 1
+        sha256sum <"$here/build.sh"
         cd "$project"
-        find api ttrpc vminitd initrd -type f \( -name '*.py' -o -path 'initrd/build.sh' -o -path 'initrd/root/*' \) |
+        find api ttrpc vminitd initrd -type f \( -name '*.py' -o -path 'initrd/root/*' \) |
             LC_ALL=C sort | xargs sha256sum
     } | sha256sum | cut -c 1-24
 }
@@ -34,15 +36,15 @@ key() {
 # No columns in tracebacks: libraries are there without source, and it makes compiled code a fifth smaller.
 guest_python() {
     libraries=$base/usr/lib/x86_64-linux-gnu
-    env -i PATH="$PATH" PYTHONHOME="$base/usr" "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" \
-        "$base/usr/bin/python3.13" -X no_debug_ranges -sB "$@" >&2
+    env -i PATH="$PATH" PYTHONHOME="$base/usr" PYTHONPATH="$project" "$libraries/ld-linux-x86-64.so.2" \
+        --library-path "$libraries" "$base/usr/bin/python3.13" -X no_debug_ranges -sB "$@" >&2
 }
 
 # -T: one time for all files; -U: a fixed identity; -x-1: no extended attributes; all owned by root.
 # Not compressed: -zlz4hc gives 11 MiB instead of 18.5, and a cold boot takes 6 % more CPU under TCG.
 build() {
     echo "initrd: image" >&2
-    guest_python "$here/contents.py" "$base" "$project" "$work/root"
+    guest_python -m initrd.contents "$base" "$project" "$work/root"
     mkdir "$work/result"
     mkfs.erofs --quiet -T "$epoch" -U 71656d75-626f-7800-8000-000000000000 -x-1 --all-root -E force-inode-compact \
         "$work/result/guest.erofs" "$work/root" >&2
@@ -57,10 +59,14 @@ prune() {
         while read -r _ directory; do rm -rf "$directory"; done
 }
 
+case "$*" in
+    "" | --path) ;;
+    *) echo "usage: $0 [--path]" >&2; exit 2 ;;
+esac
 command -v mkfs.erofs >/dev/null || die "missing: mkfs.erofs (run: apt-get install erofs-utils)"
-base=$(sh "$here/base.sh")
+base=$(sh "$here/base.sh" "$@")
 key=$(key)
-if [ ! -f "$cache/$key/guest.erofs" ]; then
+if [ $# -eq 0 ] && [ ! -f "$cache/$key/guest.erofs" ]; then
     work=$cache/work
     exec 9>"$cache/lock"
     flock 9

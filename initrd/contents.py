@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from closure import closure
+from initrd.closure import closure
 
 OWN = frozenset({"api", "ttrpc", "vminitd"})
 # Wanted whole, since they import parts of themselves by name at run time; less what serves development only.
