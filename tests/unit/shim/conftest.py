@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.shim.observe import Child, Spawn
+from tests.unit.shim.program import Host
 
 
 @pytest.fixture
@@ -26,3 +27,11 @@ def spawn() -> Iterator[Spawn]:
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A place for shims; what they leave is cleared away."""
+    host = Host()
+    yield host
+    host.close()
