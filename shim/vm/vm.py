@@ -111,8 +111,10 @@ class VirtualMachine:
         vm = cls(machine, process, console, timeline)
         try:
             await vm._connect(qmp_socket, command_timeout_s)
-        except BaseException:
+        except BaseException as error:
             await vm.kill(LAST_WORDS_S)
+            if isinstance(error, MachineError) and not isinstance(error, BootError):
+                raise vm._error("starting QEMU", error.message) from error
             raise
         timeline.mark("paused")
         return vm
@@ -303,7 +305,7 @@ class VirtualMachine:
                 self._shutdown = str(event.data.get("reason", ""))
             case "GUEST_PANICKED":
                 self._panicked = True
-            case "STOP" if self._state is RunState.RUNNING and not self._pausing and self._judging is None:
+            case "STOP" if not self._pausing and self._judging is None:
                 self._judging = asyncio.create_task(self._judge_stop(), name="vm-judge-stop")
 
     async def _judge_stop(self) -> None:

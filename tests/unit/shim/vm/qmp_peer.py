@@ -54,7 +54,7 @@ class QmpPeer:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        text = b""
+        text = ""
         while True:
             readable: asyncio.Future[None] = loop.create_future()
             loop.add_reader(self._theirs, readable.set_result, None)
@@ -66,18 +66,19 @@ class QmpPeer:
             if not data:
                 return
             self._fds += fds
-            text += data
-            while b"}\r\n" in text or self._whole(text):
-                line, text = text, b""
-                self._answer(json.loads(line))
+            text += data.decode()
+            text = self._answer_whole(text)
 
-    @staticmethod
-    def _whole(text: bytes) -> bool:
-        try:
-            json.loads(text)
-        except ValueError:
-            return False
-        return True
+    def _answer_whole(self, text: str) -> str:
+        """Answer every whole command in `text`, and return what is left over."""
+        while text := text.lstrip():
+            try:
+                message, end = json.JSONDecoder().raw_decode(text)
+            except ValueError:
+                break
+            text = text[end:]
+            self._answer(message)
+        return text
 
     def _answer(self, message: dict[str, object]) -> None:
         name = str(message["execute"])
