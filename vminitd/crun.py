@@ -81,7 +81,7 @@ class Crun:
         self._calls += 1
         log = f"{self._directory}/log.{self._calls}"
         fixed = [self._program, "--root", f"{self._directory}/state", "--cgroup-manager=cgroupfs"]
-        command = [*fixed, f"--log=file:{log}", "--log-format=json", *arguments]
+        command = [*fixed, f"--log=file:{log}", *arguments]
         stdin, stdout, stderr = streams or (self._null, self._null, self._null)
         try:
             pid = spawn(command, stdin=stdin, stdout=stdout, stderr=stderr)
