@@ -23,6 +23,10 @@ def root(tmp_path: Path) -> Path:
     return path
 
 
+def _open_files(pid: int) -> set[str]:
+    return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -45,7 +49,7 @@ async def test_what_clients_find_at_its_pid(root: Path) -> None:
     assert _MARKER in (proc / "cmdline").read_bytes().decode().split("\0")
     assert (proc / "environ").read_bytes() == b""
     assert os.getsid(anchor.pid) == anchor.pid
-    assert {os.readlink(proc / "fd" / fd) for fd in os.listdir(proc / "fd")} == {"/dev/null"}
+    until(lambda: _open_files(anchor.pid) == {"/dev/null"}, "it has let go of its standard streams")
     await anchor.stop()
     assert not proc.exists()
     assert os.listdir(root) == []
