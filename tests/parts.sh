@@ -18,7 +18,7 @@ result=$cache/containerd-$containerd
 say() { echo "parts: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# Go 1.24 is the first that fetches toolchains without a fault in what it says of itself; older ones cannot.
+# Go fetches the toolchain that a module asks for since 1.21; 1.24 is the oldest this was tried with.
 is_new_enough() {
     [ -n "$1" ] || return 1
     minor=$("$1" env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
