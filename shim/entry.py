@@ -64,8 +64,8 @@ def _run(arguments: Arguments) -> int:
 
 
 def _fail(message: str) -> int:
-    """One line for containerd, which shows it to the user."""
-    line = f"{BINARY_NAME}: {' '.join(message.splitlines())}\n"
+    """One line for containerd, which shows it to the user and goes on in it with ": exit status 1"."""
+    line = f"{BINARY_NAME}: {' '.join(message.splitlines())}" + ("\n" if os.isatty(2) else "")
     os.write(2, line.encode(errors="backslashreplace"))
     return 1
 

@@ -8,7 +8,7 @@ from harness.messages import assert_one_clear_line
 
 def test_a_guest_that_never_answers(vm: Box) -> None:
     """Its kernel waits for a root disk that never comes."""
-    words = "root=/dev/nothing rootwait loglevel=6"
+    words = "root=/dev/nothing rootwait loglevel=7"
     with vm.qemubox.changed({"vm": {"boot_timeout_s": 8, "kernel_args": words}}):
         begin = time.monotonic()
         result = vm.run("true")

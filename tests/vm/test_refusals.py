@@ -1,5 +1,6 @@
 """What cannot be run is refused at once, in one clear line, and leaves nothing behind."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,13 @@ def test_the_host_s_namespaces_are_refused(vm: Box, options: tuple[str, ...], wo
 )
 def test_a_missing_part_is_named(vm: Box, section: str, key: str) -> None:
     """The layer cache is empty, so that a layer must be converted."""
-    changes: Sections = {"runtime": {"cache_dir": f"{vm.qemubox.cache}/fresh-{key}"}}
+    cache = vm.containerd.cell.directory / "fresh-cache"
+    changes: Sections = {"runtime": {"cache_dir": str(cache)}}
     changes.setdefault(section, {})[key] = NOWHERE
     with vm.qemubox.changed(changes):
         assert_one_clear_line(vm.run("true"), NOWHERE)
+    assert list(cache.glob("layers/making/*")) == []
+    shutil.rmtree(cache, ignore_errors=True)
 
 
 def test_a_missing_vsock_daemon_is_named(vm: Box) -> None:
