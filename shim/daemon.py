@@ -67,8 +67,16 @@ async def _serve(config: Config, identity: Identity, directory: Path, listener: 
         stopped.set()
 
     service: TaskBase = TaskService(creator, shim_pid=os.getpid(), stop=stop, log=log)
-    server = Server([service], aliases=_ALIASES)
+    # Standard error is /dev/null: what nobody else catches must go into the log.
+    server = Server(
+        [service], aliases=_ALIASES, on_error=lambda where, error: log.error("ttrpc", where=where, error=str(error))
+    )
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(
+        lambda _loop, context: log.error(
+            "unhandled", what=context.get("message"), error=repr(context.get("exception", ""))
+        )
+    )
     terminated = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, terminated.set)

@@ -104,11 +104,14 @@ class Sandbox:
                 expected[name] = self._vm.expect(token)
                 setattr(request, name, token)
             yield
-            for name, connection in expected.items():
-                streams.connect(name, await self.guest.call(connection, deadline_s=deadlines.GUEST_CALL_S))
+            for name in tuple(expected):
+                connection = await self.guest.call(expected[name], deadline_s=deadlines.GUEST_CALL_S)
+                streams.connect(name, connection)
+                del expected[name]
         finally:
-            for connection in expected.values():
-                connection.cancel()
+            for dialled in expected.values():
+                if not dialled.cancel() and not dialled.cancelled() and dialled.exception() is None:
+                    dialled.result().close()
 
     async def stop(self, *, flush: bool) -> None:
         """End the machine. With `flush`, file systems that outlive it are synced and unmounted first."""

@@ -48,11 +48,31 @@ def _edge(method: _Method[_Service, _Arguments, _Reply]) -> _Method[_Service, _A
     return cast("_Method[_Service, _Arguments, _Reply]", call)
 
 
+def _whole(method: _Method[_Service, _Arguments, _Reply]) -> _Method[_Service, _Arguments, _Reply]:
+    """Let a call go on to its end when its caller goes away, as containerd does in a restart.
+
+    Half a Start would be a process that runs and whose start nobody hears of, half a Delete
+    a machine that was killed before its file systems were written back. (Half a Create is
+    undone instead: nobody would ever delete the other half.)
+    """
+
+    @functools.wraps(method)
+    async def call(self: _Service, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Reply:
+        task = asyncio.create_task(method(self, *args, **kwargs), name=method.__name__)
+        self.going_on.add(task)
+        task.add_done_callback(self.going_on.discard)
+        return await asyncio.shield(task)
+
+    return cast("_Method[_Service, _Arguments, _Reply]", call)
+
+
 class TaskService(TaskBase):
     """The containers of one shim. `stop` is called once, by Shutdown, when there are none left."""
 
     def __init__(self, creator: Creator, *, shim_pid: int, stop: Callable[[], Awaitable[None]], log: Logger) -> None:
         self.log = log
+        # The calls that go on without a caller, too; the loop alone would not keep them.
+        self.going_on: set[asyncio.Task[object]] = set()
         self._creator = creator
         self._shim_pid = shim_pid
         self._stop = stop
@@ -80,6 +100,7 @@ class TaskService(TaskBase):
         container.publish_create()
         return task_pb2.CreateTaskResponse(pid=container.init.pid)
 
+    @_whole
     @_edge
     async def Start(self, request: task_pb2.StartRequest, context: Context) -> task_pb2.StartResponse:
         return task_pb2.StartResponse(pid=await self._container(request.id).start(request.exec_id))
@@ -135,6 +156,7 @@ class TaskService(TaskBase):
             shim_pid=self._shim_pid, task_pid=container.init.pid if container else 0, version=VERSION
         )
 
+    @_whole
     @_edge
     async def Delete(self, request: task_pb2.DeleteRequest, context: Context) -> task_pb2.DeleteResponse:
         container = self._container(request.id)
