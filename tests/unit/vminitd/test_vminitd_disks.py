@@ -1,0 +1,68 @@
+"""Disks are found by serial and partition; a layer's options become mount(2)'s."""
+
+from pathlib import Path
+
+import pytest
+
+from vminitd.disks import Layer, find
+from vminitd.errors import RequestError
+from vminitd.layers import mount_options
+from vminitd.libc import MS_NOATIME, MS_NODEV, MS_RDONLY
+
+
+@pytest.fixture
+def sys_block(tmp_path: Path) -> str:
+    for disk, serial, parts in (
+        ("vda", "system", 0),
+        ("vdc", "layer0", 0),
+        ("vdb", "joined", 12),
+        ("loop0", "layer0", 0),
+    ):
+        (tmp_path / disk).mkdir()
+        (tmp_path / disk / "serial").write_text(serial)
+        for number in range(1, parts + 1):
+            (tmp_path / disk / f"{disk}{number}").mkdir()
+    (tmp_path / "vdz").mkdir()  # just being unplugged: no attributes any more
+    return str(tmp_path)
+
+
+def test_a_disk_by_its_serial(sys_block: str) -> None:
+    assert find("layer0", 0, sys_block) == "vdc"
+    assert find("system", 0, sys_block) == "vda"
+
+
+def test_a_partition_of_a_disk(sys_block: str) -> None:
+    assert find("joined", 12, sys_block) == "vdb12"
+    assert find("joined", 13, sys_block) is None
+    assert find("layer0", 1, sys_block) is None
+
+
+def test_a_disk_that_is_not_there(sys_block: str) -> None:
+    assert find("layer", 0, sys_block) is None
+    assert find("", 0, sys_block) is None or find("", 0, sys_block) == "vdz"
+
+
+@pytest.mark.parametrize(
+    ("fstype", "options", "flags", "data"),
+    [
+        ("erofs", [], MS_RDONLY, ""),
+        ("erofs", ["ro", "loop"], MS_RDONLY, ""),
+        ("erofs", ["dax=never"], MS_RDONLY, "dax=never"),
+        ("ext4", [], 0, "discard"),
+        ("ext4", ["rw", "loop"], 0, "discard"),
+        ("ext4", ["nodiscard", "noatime"], MS_NOATIME, "nodiscard"),
+        ("ext4", ["ro", "nodev", "noload"], MS_RDONLY | MS_NODEV, "noload"),
+    ],
+)
+def test_mount_options(fstype: str, options: list[str], flags: int, data: str) -> None:
+    assert mount_options(fstype, options) == (flags, data)
+
+
+def test_another_file_system_is_refused_by_name() -> None:
+    with pytest.raises(RequestError, match="'btrfs', which is neither erofs nor ext4"):
+        mount_options("btrfs", [])
+
+
+def test_a_layer_says_what_it_is() -> None:
+    assert str(Layer("joined", 3, "erofs", ())) == "erofs on disk 'joined' partition 3"
+    assert str(Layer("rw0", 0, "ext4", ())) == "ext4 on disk 'rw0'"
