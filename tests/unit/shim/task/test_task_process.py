@@ -8,85 +8,18 @@ from pathlib import Path
 
 import pytest
 import structlog
-from google.protobuf.empty_pb2 import Empty
 
-from api import guest_pb2
-from api.guest_ttrpc import ContainersBase
 from shim import deadlines
 from shim.errors import GuestError, MachineError, NotFoundError, StateError
-from shim.guest import Guest
 from shim.log import Logger, open_log
 from shim.task.frames import END, header
-from shim.task.process import Exit, Process, StdioPaths
+from shim.task.process import Exit, Process
 from shim.task.state import State
 from shim.task.stdio import ProcessStreams
 from shim.vm.states import Cause
 from shim.vm.states import Exit as MachineExit
-from ttrpc import Client, Code, Context, Server, StatusError
-
-
-class Vminitd(ContainersBase):
-    """Does what it is told by the test."""
-
-    def __init__(self) -> None:
-        self.ended: asyncio.Future[guest_pb2.WaitResponse] = asyncio.get_running_loop().create_future()
-        self.starting = asyncio.Event()
-        self.may_start = asyncio.Event()
-        self.may_start.set()
-        self.start_error: StatusError | None = None
-        self.kills: list[tuple[int, bool]] = []
-
-    def end(self, status: int) -> None:
-        response = guest_pb2.WaitResponse(exit_status=status)
-        response.exited_at.FromNanoseconds(123_000_000_456)
-        self.ended.set_result(response)
-
-    async def Start(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.StartResponse:
-        self.starting.set()
-        await self.may_start.wait()
-        if self.start_error is not None:
-            raise self.start_error
-        return guest_pb2.StartResponse(pid=9)
-
-    async def Wait(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.WaitResponse:
-        return await asyncio.shield(self.ended)
-
-    async def Kill(self, request: guest_pb2.KillRequest, context: Context) -> Empty:
-        self.kills.append((request.signal, request.all))
-        return Empty()
-
-
-class World:
-    """A process, its guest, and what was told of it."""
-
-    def __init__(self, log: Logger) -> None:
-        ours, theirs = socket.socketpair()
-        for sock in (ours, theirs):
-            sock.setblocking(False)
-        self.vminitd = Vminitd()
-        self.server = Server([self.vminitd])
-        self.serving = asyncio.create_task(self.server.serve(theirs))
-        self.died: asyncio.Future[MachineExit] = asyncio.get_running_loop().create_future()
-        self.guest = Guest(Client(ours), self.died)
-        paths = StdioPaths(terminal=False, stdin="", stdout="", stderr="")
-        self.process = Process(container_id="c", exec_id="", pid=5, paths=paths, guest=self.guest, log=log)
-        self.exits: list[Exit] = []
-
-    def watch(self) -> None:
-        self.process.watch(self.exits.append)
-
-    async def start(self) -> None:
-        await self.process.start()
-        self.process.start_told()
-
-    async def wait(self) -> Exit:
-        return await asyncio.wait_for(self.process.wait(), 20)
-
-    async def close(self) -> None:
-        await self.process.release()
-        await self.guest.close()
-        await self.server.close(0)
-        await self.serving
+from tests.unit.shim.task.world import World, turns
+from ttrpc import Code, StatusError
 
 
 @pytest.fixture
@@ -101,12 +34,6 @@ async def world(log: Logger) -> AsyncIterator[World]:
     world = World(log)
     yield world
     await world.close()
-
-
-async def _turns() -> None:
-    """Let everything that can go on do so."""
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 async def test_an_ordinary_life(world: World) -> None:
@@ -130,7 +57,7 @@ async def test_the_exit_is_told_before_any_wait_is_answered(world: World) -> Non
     await world.start()
     world.vminitd.end(0)
     await waiter
-    await _turns()
+    await turns()
     assert order == ["event", "wait"]
 
 
@@ -142,7 +69,7 @@ async def test_the_exit_of_the_fastest_process_follows_its_start_event(world: Wo
     await world.vminitd.starting.wait()
     world.vminitd.may_start.set()
     await starting
-    await _turns()
+    await turns()
     assert world.exits == []  # the start event is not out yet
     world.process.start_told()
     assert (await world.wait()).status == 0
@@ -196,7 +123,7 @@ async def test_a_signal_before_the_start_does_not_let_the_exit_overtake_it(world
     await world.process.kill(28, everyone=False)  # SIGWINCH ends nobody
     await world.process.start()
     world.vminitd.end(0)
-    await _turns()
+    await turns()
     assert world.exits == []
     world.process.start_told()
     await world.wait()
@@ -245,7 +172,7 @@ async def test_the_end_waits_for_the_last_byte_of_output(world: World, tmp_path:
     data = os.urandom(100_000)
     theirs.sendall(header(len(data)) + data)
     world.vminitd.end(0)
-    await _turns()
+    await turns()
     assert world.exits == []
     theirs.sendall(END)
     with pytest.raises(TimeoutError):
@@ -299,7 +226,7 @@ async def test_whoever_waits_for_a_process_that_is_released_is_answered(world: W
     """Deleted without ever having been started: its Wait must not hang in the shim for ever."""
     world.watch()
     waiter = asyncio.create_task(world.wait())
-    await _turns()
+    await turns()
     world.process.move(State.DELETED)
     await world.process.release()
     assert (await waiter).status == 137

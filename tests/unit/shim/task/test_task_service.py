@@ -1,0 +1,366 @@
+"""The task API over real ttrpc, as containerd calls it; only the machine is a stand-in."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import cast
+
+import pytest
+import structlog
+from google.protobuf.message import Message
+
+from api import events_pb2, task_pb2, task_types_pb2
+from api.task_ttrpc import TaskStub
+from shim.anchor import Anchor
+from shim.errors import HostError, MissingPartError, SpecError
+from shim.events import Publisher
+from shim.log import Logger, open_log
+from shim.sandbox import Sandbox
+from shim.task.container import Container
+from shim.task.create import Creator
+from shim.task.service import TaskService
+from shim.task.state import State
+from shim.version import VERSION
+from tests.unit.shim.task.world import World, turns
+from ttrpc import Client, Code, Server, StatusError
+
+
+class Told(Publisher):
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.events: list[Message] = []
+
+    def publish(self, event: Message) -> None:
+        self.events.append(event)
+
+    @property
+    def names(self) -> list[str]:
+        """What was told, in short."""
+        return [type(event).__name__ for event in self.events]
+
+
+class Made(Creator):
+    """Makes containers whose guest is a World."""
+
+    def __init__(self, log: Logger, told: Told) -> None:
+        self.log = log
+        self.told = told
+        self.worlds: list[World] = []
+        self.error: Exception | None = None
+        self.creating = asyncio.Event()
+        self.may_create = asyncio.Event()
+        self.may_create.set()
+        self.may_release = asyncio.Event()
+        self.may_release.set()
+        self.undone: list[str] = []
+
+    async def create(self, request: task_pb2.CreateTaskRequest) -> Container:
+        """What Create does, without a machine."""
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._undo, request.id)
+            self.creating.set()
+            await self.may_create.wait()
+            if self.error is not None:
+                raise self.error
+            world = World(self.log)
+            self.worlds.append(world)
+            undo.push_async_callback(world.process.release)
+            container = Container(
+                container_id=request.id,
+                bundle=request.bundle,
+                rootfs=list(request.rootfs),
+                init=world.process,
+                anchor=cast("Anchor", None),
+                sandbox=cast("Sandbox", None),
+                resources=undo.pop_all(),
+                events=self.told,
+                on_started=lambda: None,
+            )
+        world.process.watch(container.publish_exit)
+        return container
+
+    async def _undo(self, container_id: str) -> None:
+        await self.may_release.wait()
+        self.undone.append(container_id)
+
+
+class Shim:
+    """A task service with one client."""
+
+    def __init__(self, log: Logger) -> None:
+        self.told = Told()
+        self.made = Made(log, self.told)
+        self.stops = 0
+        self.service = TaskService(self.made, shim_pid=77, stop=self._stop, log=log)
+        self.server = Server([self.service], aliases={"containerd.task.v2.Task": "containerd.task.v3.Task"})
+        self.serving: list[asyncio.Task[None]] = []
+        self.clients: list[Client] = []
+        self.task = self.connect()
+
+    async def _stop(self) -> None:
+        self.stops += 1
+
+    def connect(self) -> TaskStub:
+        """A further connection of containerd's."""
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        self.serving.append(asyncio.create_task(self.server.serve(theirs)))
+        self.clients.append(Client(ours))
+        return TaskStub(self.clients[-1])
+
+    async def create(self, container_id: str = "c") -> World:
+        """Create, as containerd calls it."""
+        request = task_pb2.CreateTaskRequest(id=container_id, bundle="/b", stdout="/o", terminal=False)
+        assert (await self.task.Create(request, timeout_s=20)).pid == 5
+        return self.made.worlds[-1]
+
+    async def start(self) -> None:
+        """Start the first process."""
+        assert (await self.task.Start(task_pb2.StartRequest(id="c"), timeout_s=20)).pid == 5
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        for client in self.clients:
+            await client.close()
+        await self.server.close(0)
+        await asyncio.gather(*self.serving)
+        for world in self.made.worlds:
+            await world.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Logger]:
+    (tmp_path / "log").touch()
+    yield open_log(tmp_path / "log", level="debug", namespace="ns", container_id="c")
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def shim(log: Logger) -> AsyncIterator[Shim]:
+    shim = Shim(log)
+    yield shim
+    await shim.close()
+
+
+async def test_an_ordinary_life(shim: Shim) -> None:
+    world = await shim.create()
+    waiting = asyncio.create_task(shim.task.Wait(task_pb2.WaitRequest(id="c"), timeout_s=20))
+    await shim.start()
+    state = await shim.task.State(task_pb2.StateRequest(id="c"), timeout_s=20)
+    assert (state.id, state.bundle, state.pid, state.status) == ("c", "/b", 5, task_types_pb2.RUNNING)
+    world.vminitd.end(42)
+    end = await waiting
+    assert (end.exit_status, end.exited_at.ToNanoseconds()) == (42, 123_000_000_456)
+    state = await shim.task.State(task_pb2.StateRequest(id="c"), timeout_s=20)
+    assert (state.status, state.exit_status) == (task_types_pb2.STOPPED, 42)
+    deleted = await shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)
+    assert (deleted.pid, deleted.exit_status) == (5, 42)
+    assert shim.told.names == ["TaskCreate", "TaskStart", "TaskExit", "TaskDelete"]
+    told = shim.told.events[2]
+    assert isinstance(told, events_pb2.TaskExit)
+    assert (told.container_id, told.id, told.pid, told.exit_status) == ("c", "c", 5, 42)
+    await shim.task.Shutdown(task_pb2.ShutdownRequest(id="c"), timeout_s=20)
+    assert (shim.stops, shim.made.undone) == (1, ["c"])
+
+
+async def test_the_same_under_the_name_of_version_2(shim: Shim) -> None:
+    await shim.create()
+    reply = await shim.clients[0].call(
+        "/containerd.task.v2.Task/Connect", task_pb2.ConnectRequest(id="c"), task_pb2.ConnectResponse, timeout_s=20
+    )
+    assert (reply.shim_pid, reply.task_pid, reply.version) == (77, 5, VERSION)
+
+
+async def test_connect_never_fails(shim: Shim) -> None:
+    reply = await shim.task.Connect(task_pb2.ConnectRequest(id="unknown"), timeout_s=20)
+    assert (reply.shim_pid, reply.task_pid) == (77, 0)
+
+
+async def test_an_unknown_container_is_not_found(shim: Shim) -> None:
+    for call in (
+        shim.task.Start(task_pb2.StartRequest(id="x")),
+        shim.task.State(task_pb2.StateRequest(id="x")),
+        shim.task.Wait(task_pb2.WaitRequest(id="x")),
+        shim.task.Kill(task_pb2.KillRequest(id="x", signal=9)),
+        shim.task.Pids(task_pb2.PidsRequest(id="x")),
+        shim.task.CloseIO(task_pb2.CloseIORequest(id="x", stdin=True)),
+        shim.task.Delete(task_pb2.DeleteRequest(id="x")),
+    ):
+        with pytest.raises(StatusError, match="container x not found") as caught:
+            await call
+        assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_a_process_that_exec_never_made_is_not_found(shim: Shim) -> None:
+    await shim.create()
+    with pytest.raises(StatusError, match="no process e in container c") as caught:
+        await shim.task.State(task_pb2.StateRequest(id="c", exec_id="e"), timeout_s=20)
+    assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_what_is_not_there_is_never_answered_with_success(shim: Shim) -> None:
+    await shim.create()
+    for call in (
+        shim.task.Exec(task_pb2.ExecProcessRequest(id="c", exec_id="e")),
+        shim.task.Pause(task_pb2.PauseRequest(id="c")),
+        shim.task.Resume(task_pb2.ResumeRequest(id="c")),
+        shim.task.ResizePty(task_pb2.ResizePtyRequest(id="c")),
+        shim.task.Checkpoint(task_pb2.CheckpointTaskRequest(id="c")),
+        shim.task.Update(task_pb2.UpdateTaskRequest(id="c")),
+        shim.task.Stats(task_pb2.StatsRequest(id="c")),
+        shim.task.Create(task_pb2.CreateTaskRequest(id="d", checkpoint="/x")),
+        shim.task.Create(task_pb2.CreateTaskRequest(id="d")),
+    ):
+        with pytest.raises(StatusError) as caught:
+            await call
+        assert caught.value.code is Code.UNIMPLEMENTED
+
+
+async def test_one_id_is_created_once(shim: Shim) -> None:
+    shim.made.may_create.clear()
+    first = asyncio.create_task(shim.create())
+    await shim.made.creating.wait()
+    for _ in range(2):  # under way, then done
+        with pytest.raises(StatusError) as caught:
+            await shim.task.Create(task_pb2.CreateTaskRequest(id="c"), timeout_s=20)
+        assert caught.value.code is Code.ALREADY_EXISTS
+        shim.made.may_create.set()
+        await first
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (SpecError("no such thing", hint="ask for another"), Code.INVALID_ARGUMENT, "no such thing (ask for another)"),
+        (MissingPartError("/x: no such file"), Code.FAILED_PRECONDITION, "/x: no such file"),
+        (HostError("it broke"), Code.INTERNAL, "it broke"),
+        (ZeroDivisionError("a bug"), Code.INTERNAL, "Create: ZeroDivisionError: a bug"),
+    ],
+)
+async def test_an_error_has_its_status_and_leaves_nothing(
+    shim: Shim, error: Exception, code: Code, message: str, tmp_path: Path
+) -> None:
+    shim.made.error = error
+    with pytest.raises(StatusError) as caught:
+        await shim.task.Create(task_pb2.CreateTaskRequest(id="c"), timeout_s=20)
+    assert (caught.value.code, caught.value.message) == (code, message)
+    assert (shim.made.undone, shim.told.names) == (["c"], [])
+    assert message.rpartition(": ")[2] in (tmp_path / "log").read_text()
+    shim.made.error = None
+    await shim.create()
+
+
+async def test_a_running_container_cannot_be_deleted(shim: Shim) -> None:
+    world = await shim.create()
+    await shim.start()
+    with pytest.raises(StatusError, match="cannot delete container c: it is running") as caught:
+        await shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    world.vminitd.end(0)
+    await world.wait()
+    await shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)
+
+
+async def test_one_that_was_never_started_can_be_deleted(shim: Shim) -> None:
+    await shim.create()
+    waiting = asyncio.create_task(shim.task.Wait(task_pb2.WaitRequest(id="c"), timeout_s=20))
+    await turns()
+    await shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)
+    assert (await waiting).exit_status == 137
+    assert shim.told.names == ["TaskCreate", "TaskDelete"]
+
+
+async def test_pids_are_never_empty(shim: Shim) -> None:
+    """containerd takes a container without processes for a leak after its restart (contract 1.9)."""
+    world = await shim.create()
+    for status in (None, 0):
+        if status is not None:
+            await shim.start()
+            world.vminitd.end(status)
+            await world.wait()
+        reply = await shim.task.Pids(task_pb2.PidsRequest(id="c"), timeout_s=20)
+        assert [process.pid for process in reply.processes] == [5]
+
+
+async def test_kill_reaches_the_guest(shim: Shim) -> None:
+    world = await shim.create()
+    await shim.start()
+    await shim.task.Kill(task_pb2.KillRequest(id="c", signal=15, all=True), timeout_s=20)
+    assert world.vminitd.kills == [(15, True)]
+    world.vminitd.end(143)
+    await world.wait()
+    with pytest.raises(StatusError, match="process already finished") as caught:
+        await shim.task.Kill(task_pb2.KillRequest(id="c", signal=9), timeout_s=20)
+    assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_shutdown_with_a_container_stays(shim: Shim) -> None:
+    await shim.create()
+    await shim.task.Shutdown(task_pb2.ShutdownRequest(id="c"), timeout_s=20)
+    assert shim.stops == 0
+
+
+async def test_after_shutdown_nothing_is_created(shim: Shim) -> None:
+    for _ in range(2):
+        await shim.task.Shutdown(task_pb2.ShutdownRequest(id="c"), timeout_s=20)
+    assert shim.stops == 1
+    with pytest.raises(StatusError, match="shutting down") as caught:
+        await shim.task.Create(task_pb2.CreateTaskRequest(id="c"), timeout_s=20)
+    assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_a_create_whose_caller_goes_away_is_undone(shim: Shim) -> None:
+    other = shim.connect()
+    shim.made.may_create.clear()
+    creating = asyncio.create_task(other.Create(task_pb2.CreateTaskRequest(id="c")))
+    await shim.made.creating.wait()
+    await shim.clients.pop().close()
+    await asyncio.wait([creating])
+    assert creating.exception() is not None
+    await asyncio.wait([shim.serving.pop()])
+    assert shim.made.undone == ["c"]
+    shim.made.may_create.set()
+    await shim.create()
+
+
+async def test_a_start_whose_caller_goes_away_goes_on(shim: Shim) -> None:
+    world = await shim.create()
+    other = shim.connect()
+    world.vminitd.may_start.clear()
+    starting = asyncio.create_task(other.Start(task_pb2.StartRequest(id="c")))
+    await world.vminitd.starting.wait()
+    await shim.clients.pop().close()
+    await asyncio.wait([starting, shim.serving.pop()])
+    assert starting.exception() is not None
+    assert shim.told.names == ["TaskCreate"]
+    world.vminitd.may_start.set()
+    world.vminitd.end(0)
+    await world.wait()
+    assert shim.told.names == ["TaskCreate", "TaskStart", "TaskExit"]
+
+
+async def test_a_delete_whose_caller_goes_away_goes_on(shim: Shim) -> None:
+    world = await shim.create()
+    await shim.start()
+    world.vminitd.end(0)
+    await world.wait()
+    other = shim.connect()
+    shim.made.may_release.clear()
+    deleting = asyncio.create_task(other.Delete(task_pb2.DeleteRequest(id="c")))
+    while world.process.state is not State.DELETED:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+    await shim.clients.pop().close()
+    await asyncio.wait([deleting, shim.serving.pop()])
+    assert deleting.exception() is not None
+    await shim.task.Shutdown(task_pb2.ShutdownRequest(id="c"), timeout_s=20)
+    assert (shim.made.undone, shim.stops) == ([], 0)  # it is still there
+    shim.made.may_release.set()
+    await turns()
+    assert shim.made.undone == ["c"]
+    assert shim.told.names[-1] == "TaskDelete"
+    await shim.task.Shutdown(task_pb2.ShutdownRequest(id="c"), timeout_s=20)
+    assert shim.stops == 1
