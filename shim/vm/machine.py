@@ -170,8 +170,8 @@ class Machine:
             raise MissingPartError(f"{self.qemu} cannot be executed", hint="check vm.qemu in the configuration")
 
     def with_kernel_args(self, *words: str) -> "Machine":
-        """The same machine with further words for its kernel."""
-        return replace(self, kernel_args=" ".join((*([self.kernel_args] if self.kernel_args else []), *words)))
+        """The same machine with further words for its kernel, before the administrator's: those may end in `--`."""
+        return replace(self, kernel_args=" ".join(filter(None, (*words, self.kernel_args))))
 
     def _machine(self) -> str:
         off = "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,dump-guest-core=off"

@@ -91,7 +91,8 @@ def test_the_cpu_model_follows_the_accelerator(machine: Machine, accel: Accel, m
 
 def test_the_administrators_kernel_words_come_last(machine: Machine) -> None:
     more = replace(machine, kernel_args="mitigations=off").with_kernel_args("quiet")
-    assert more.kernel_command_line.endswith(" memory_hotplug.online_policy=auto-movable mitigations=off quiet")
+    assert machine.with_kernel_args("quiet").kernel_args == "quiet"
+    assert more.kernel_command_line.endswith(" memory_hotplug.online_policy=auto-movable quiet mitigations=off")
 
 
 def test_a_comma_in_the_images_path_is_doubled(machine: Machine, tmp_path: Path) -> None:

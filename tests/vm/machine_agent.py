@@ -1,0 +1,150 @@
+"""Runs as PID 1 in a test's virtual machine, in vminitd's place: answers what it sees, and does what it is told.
+
+Dials as vminitd does (api/guest.proto): host CID 2, port = its own CID, zeros first. Then
+one command a line, each answered by one line of JSON. It imports nothing of the project:
+the test puts this text on a disk, and the guest's own Python runs it from there.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import struct
+
+_GET_LOCAL_CID = 0x7B9  # linux/vm_sockets.h, IOCTL_VM_SOCKETS_GET_LOCAL_CID
+_POWER_OFF = 0x4321FEDC  # linux/reboot.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, fstype: str, flags: int = 0) -> str:
+    """Empty, or why it failed."""
+    failed = _libc.mount(source.encode(), target.encode(), fstype.encode(), flags, None)
+    return os.strerror(ctypes.get_errno()) if failed else ""
+
+
+def dial(token: bytes) -> socket.socket:
+    """A connection to the host that begins with `token`; waits for the vsock device to appear."""
+    while True:
+        try:
+            with open("/dev/vsock") as device:
+                cid = struct.unpack("I", fcntl.ioctl(device, _GET_LOCAL_CID, bytes(4)))[0]
+            connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+            connection.connect((2, cid))
+        except OSError:
+            uevents.recv(8192)
+        else:
+            connection.sendall(token)
+            return connection
+
+
+def entries(directory: str, prefix: str) -> list[str]:
+    return [f"{directory}/{name}" for name in sorted(os.listdir(directory)) if name.startswith(prefix)]
+
+
+def text(path: str) -> str:
+    with open(path) as file:
+        return file.read().strip()
+
+
+def see() -> dict[str, object]:
+    """Disks by serial, interfaces by MAC, processors and memory."""
+    disks = {}
+    for path in entries("/sys/block", "vd"):
+        name = os.path.basename(path)
+        disks[text(f"{path}/serial")] = {
+            "name": name,
+            "read_only": text(f"{path}/ro") == "1",
+            "bytes": int(text(f"{path}/size")) * 512,
+            "partitions": len(entries(path, name)),
+        }
+    return {
+        "disks": disks,
+        "macs": [text(f"{path}/address") for path in entries("/sys/class/net", "eth")],
+        "present": text("/sys/devices/system/cpu/present"),
+        "online": text("/sys/devices/system/cpu/online"),
+        "memory_kib": int(text("/proc/meminfo").split()[1]),
+    }
+
+
+def layer_names(device: str, count: int) -> list[str]:
+    """Mount partitions 1 to `count`; what the file `name` in each says, or why it cannot be read."""
+    names = []
+    for number in range(1, count + 1):
+        os.makedirs(f"/run/{number}", exist_ok=True)
+        failure = mount(f"/dev/{device}{number}", f"/run/{number}", "erofs", 1)
+        names.append(failure or text(f"/run/{number}/name"))
+    return names
+
+
+def write(device: str, offset: int, count: int, byte: int) -> str:
+    """Write `count` equal bytes and flush. Empty, or why it failed."""
+    fd = os.open(f"/dev/{device}", os.O_WRONLY)
+    try:
+        os.pwrite(fd, bytes([byte]) * count, offset)
+        os.fsync(fd)
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    finally:
+        os.close(fd)
+    return ""
+
+
+def discard(device: str, offset: int, count: int) -> None:
+    """Give blocks back (linux/fs.h, BLKDISCARD)."""
+    with open(f"/dev/{device}", "r+b", buffering=0) as file:
+        fcntl.ioctl(file, 0x1277, struct.pack("QQ", offset, count))
+
+
+def send(token: str, count: int) -> str:
+    """Dial, send `count` bytes in large pieces, wait for the host to close. Their checksum."""
+    connection = dial(bytes.fromhex(token))
+    data = os.urandom(1 << 20) * (count >> 20)
+    connection.sendall(data)
+    connection.recv(1)
+    connection.close()
+    return hashlib.sha256(data).hexdigest()
+
+
+def receive(token: str, count: int) -> str:
+    """Dial and read `count` bytes. Their checksum."""
+    connection, digest = dial(bytes.fromhex(token)), hashlib.sha256()
+    while count:
+        data = connection.recv(1 << 18)
+        if not data:
+            return f"{count} bytes are missing"
+        digest.update(data)
+        count -= len(data)
+    connection.close()
+    return digest.hexdigest()
+
+
+def turned_away(token: str) -> bool:
+    """Whether the host closes a connection that begins so."""
+    connection = dial(bytes.fromhex(token))
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def panic() -> None:
+    with open("/proc/sysrq-trigger", "w") as file:
+        file.write("c")
+
+
+def power_off() -> None:
+    _libc.reboot(_POWER_OFF)
+
+
+for fstype, target in (("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/run")):
+    mount(fstype, target, fstype)
+uevents = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)  # NETLINK_KOBJECT_UEVENT
+uevents.bind((0, 1))
+control = dial(bytes(16))
+COMMANDS = (see, layer_names, write, discard, send, receive, turned_away, panic, power_off, os._exit)
+commands = {function.__name__: function for function in COMMANDS}
+for line in control.makefile("rb"):
+    command, *arguments = json.loads(line)
+    control.sendall(json.dumps(commands[command](*arguments)).encode() + b"\n")
