@@ -82,7 +82,7 @@ async def test_a_process_from_create_to_wait(world: World, host: DialledHost) ->
     process = Process("c", "", WISH)
     await world.create(process)
     waiting = [asyncio.create_task(process.wait()) for _ in range(3)]
-    assert await asyncio.gather(host.read(OUT), host.read(ERR)) == [b"out\n", b"err\n"]
+    assert [*await asyncio.gather(host.read(OUT), host.read(ERR))] == [b"out\n", b"err\n"]
     exits = await asyncio.gather(*waiting)
     assert {(each.status, each.oom_killed) for each in exits} == {(42, False)}
     assert process.state is State.STOPPED

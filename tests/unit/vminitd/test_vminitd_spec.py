@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vminitd.errors import RequestError
-from vminitd.spec import File, Json, for_crun, parse, safe_name, wants_terminal, write_files
+from vminitd.spec import File, Json, JsonValue, for_crun, parse, safe_name, wants_terminal, write_files
 
 SPEC: Json = {
     "ociVersion": "1.3.0",
@@ -78,8 +78,9 @@ def test_what_is_no_json_object_is_refused(document: bytes) -> None:
 
 def test_a_terminal_is_wanted_only_by_true() -> None:
     assert wants_terminal({"terminal": True})
-    for process in ({"terminal": False}, {"terminal": 1}, {}, None, []):
-        assert not wants_terminal(process)  # type: ignore[arg-type]
+    others: list[JsonValue] = [{"terminal": False}, {"terminal": 1}, {}, None, []]
+    for process in others:
+        assert not wants_terminal(process)
 
 
 @pytest.mark.parametrize("name", ["a", "web-1", "A_b.c", "0" * 64, "_x"])

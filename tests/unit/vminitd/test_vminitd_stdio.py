@@ -34,7 +34,7 @@ async def test_three_streams(host: DialledHost, reaper: Reaper) -> None:
     ended = await run(stdio, reaper, "cat; echo oops >&2; exit 3")
     await host.write(IN, b"hello", end=True)
     assert await host.hung_up(IN)
-    assert await asyncio.gather(host.read(OUT), host.read(ERR)) == [b"hello", b"oops\n"]
+    assert [*await asyncio.gather(host.read(OUT), host.read(ERR))] == [b"hello", b"oops\n"]
     assert await ended == 3
     await stdio.finish()
 
@@ -52,7 +52,7 @@ async def test_nothing_stays_open(host: DialledHost, reaper: Reaper) -> None:
     before = open_descriptors()
     stdio = await Stdio.open(Wish(False, IN, OUT, ERR), host.dial)
     ended = await run(stdio, reaper, "true")
-    assert await asyncio.gather(host.read(OUT), host.read(ERR)) == [b"", b""]
+    assert [*await asyncio.gather(host.read(OUT), host.read(ERR))] == [b"", b""]
     await ended
     await stdio.finish()
     stdio.close()
