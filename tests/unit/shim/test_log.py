@@ -65,6 +65,20 @@ def test_the_next_reader_gets_the_next_line(fifo: Path) -> None:
         writer.close()
 
 
+def test_a_new_fifo_under_the_old_name_gets_the_next_line(fifo: Path) -> None:
+    with same_fds():
+        writer, first = FifoWriter(fifo), _reader(fifo)
+        writer.write("one\n")
+        os.close(first)
+        fifo.unlink()
+        os.mkfifo(fifo)
+        second = _reader(fifo)
+        writer.write("two\n")
+        assert os.read(second, 100) == b"two\n"
+        os.close(second)
+        writer.close()
+
+
 def test_a_full_fifo_drops_lines_and_cuts_none_in_two(fifo: Path) -> None:
     reader, writer = _reader(fifo), FifoWriter(fifo)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 8192)
