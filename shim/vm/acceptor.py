@@ -29,6 +29,8 @@ TOKEN_BYTES: Final = 16
 CONTROL_TOKEN: Final = bytes(TOKEN_BYTES)
 # Diallers that have not said what they are; those beyond are closed at once.
 PENDING_LIMIT: Final = 128
+# How often a guest's misbehaviour is logged.
+COMPLAINT_LIMIT: Final = 20
 # After an accept that failed for want of descriptors or memory: how long to leave it alone.
 SHORTAGE_PAUSE_S: Final = 0.1
 
@@ -50,6 +52,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._control: asyncio.Future[socket.socket] = self._loop.create_future()
         self._control_given = False
+        self._complaints = 0
         self._expected: dict[bytes, asyncio.Future[socket.socket]] = {}
         self._pending: set[asyncio.Task[_Recipient | None]] = set()
         self._closed = False
@@ -131,16 +134,22 @@ class Acceptor:
         else:
             recipient.set_result(connection)
 
+    def _complain(self, what: str) -> None:
+        """Log what a guest does wrong; only so often, because it may do it as often as it likes."""
+        if self._complaints < COMPLAINT_LIMIT:
+            self._complaints += 1
+            _log.warning(f"guest: {what}")
+
     async def _may_go_on(self, error: OSError) -> bool:
         """After a failed accept: whether the listener may be asked again (accept(2), ERRORS)."""
         if error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):
             return True
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            _log.warning("vsock.accept_short_of_resources", error=error.strerror)
+            self._complain(f"no connection can be accepted for now: {error.strerror}")
             await asyncio.sleep(SHORTAGE_PAUSE_S)
             return True
         failure = HostError(f"connections of the guest cannot be accepted: {error.strerror}")
-        _log.error("vsock.accept_failed", error=str(failure))
+        _log.error(failure.message)
         for future in [self._control, *self._expected.values()]:
             if not future.done():
                 future.set_exception(failure)
@@ -153,9 +162,9 @@ class Acceptor:
             async with asyncio.timeout(self._token_timeout_s):
                 return self._recipient(await self._read_token(connection))
         except TimeoutError:
-            _log.warning("vsock.dialler_stalled", timeout_s=self._token_timeout_s)
+            self._complain(f"a connection said nothing for {self._token_timeout_s:g} s")
         except OSError as error:
-            _log.debug("vsock.dialler_lost", error=error.strerror)
+            self._complain(f"a connection was lost: {error.strerror}")
         return None
 
     async def _read_token(self, connection: socket.socket) -> bytes:
@@ -171,11 +180,11 @@ class Acceptor:
         """Who waits for a connection with this token; None if nobody does."""
         if token == CONTROL_TOKEN:
             if self._control.done():
-                _log.warning("vsock.second_control_connection")
+                self._complain("a second control connection was turned away")
                 return None
             return self._control
         future = self._expected.get(token)
         if future is None or future.done() or not self._control.done():
-            _log.warning("vsock.unknown_token")
+            self._complain("a connection with an unknown token was turned away")
             return None
         return future
