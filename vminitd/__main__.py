@@ -13,7 +13,7 @@ milestones.mark("python")
 
 
 def main() -> None:
-    """Does not return while it is PID 1."""
+    """Boots and serves; does not return."""
     from vminitd import power
 
     try:
@@ -31,7 +31,6 @@ def main() -> None:
         asyncio.run(serve())
     except BaseException as error:  # noqa: BLE001  PID 1 must not end
         power.off_after(error)
-    power.off()
 
 
 if __name__ == "__main__":

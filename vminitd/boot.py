@@ -7,6 +7,7 @@ waits, and a failure is fatal: a machine without /proc or cgroups must not prete
 import errno
 import fcntl
 import os
+import resource
 import signal
 import socket
 import struct
@@ -33,10 +34,21 @@ _FILE_SYSTEMS = (
 _SYSCTLS = (
     # A whole event is more than the ten lines in five seconds that the kernel lets a process log by default.
     ("kernel/printk_devkmsg", "on\n"),  # devkmsg_sysctl_set_loglvl() insists on the line end
-    # As on any host with containers: rootless ping and low ports inside, and room for many processes.
+    # As on hosts with containers (systemd, containerd): ping without capabilities, room for many processes and files.
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("kernel/pid_max", "4194304"),
     ("fs/inotify/max_user_instances", "1024"),
+    # The kernel sizes these by the memory that it booted with, which is a fraction of what is hot-added.
+    ("kernel/threads-max", "1048576"),
+    ("fs/file-max", "9223372036854775807"),
+    ("fs/inotify/max_user_watches", "524288"),
+)
+# What a container without limits of its own inherits: what systemd and containerd's unit give on a host. The kernel's
+# own for processes and signals, again, are by the memory that it booted with.
+_LIMITS = (
+    (resource.RLIMIT_NOFILE, 1024, 1 << 20),
+    (resource.RLIMIT_NPROC, resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+    (resource.RLIMIT_SIGPENDING, 1 << 17, 1 << 17),
 )
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -52,6 +64,8 @@ def boot() -> None:
     log.to_kernel_log()
     open_standard_streams()
     set_sysctls()
+    for limit, soft, hard in _LIMITS:
+        resource.setrlimit(limit, (soft, hard))
     enter_own_cgroup()
     loopback_up()
     restore_signals()

@@ -5,7 +5,7 @@ import gc
 import os
 
 from ttrpc import Server
-from vminitd import log, milestones
+from vminitd import log, milestones, power
 from vminitd.boot import RUN_DIR
 from vminitd.containers import Containers
 from vminitd.crun import Crun
@@ -18,10 +18,20 @@ from vminitd.uevent import Uevents, kernel_socket
 
 
 async def serve() -> None:
-    """Returns when the machine is to power off: the host asked for it, or is gone.
+    """Serves until the host asks for the machine's end or is gone, and powers off: does not return.
 
-    Whoever plugs the vsock device is the host. If it cannot be reached then, it never can: that is an error.
+    Not by returning, because asyncio.run would wait minutes for a thread that hangs in the kernel.
     """
+    try:
+        asyncio.get_running_loop().set_exception_handler(_report_from_loop)
+        await _serve()
+    except BaseException as error:  # noqa: BLE001  PID 1 must not end
+        power.off_after(error)
+    power.off()
+
+
+async def _serve() -> None:
+    """Whoever plugs the vsock device is the host. If it cannot be reached then, it never can: that is an error."""
     uevents = Uevents(kernel_socket())
     reaper = Reaper()
     machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), dial)
@@ -45,6 +55,15 @@ async def serve() -> None:
     await server.close(0)
     log.info("powering off", reason="asked to" if machine.ended.is_set() else "the host is gone")
     await containers.end(0)
+
+
+def _report_from_loop(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What nobody awaited: the machine goes on, as asyncio itself would, but it is said."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        log.failure(str(context.get("message", "")), error)
+    else:
+        log.error(str(context.get("message", "")))
 
 
 def _report(where: str, error: BaseException) -> None:

@@ -26,6 +26,9 @@ vhost-device-vsock 0.3.0 drops those without a word.
 
 _PIECE = 64 << 10  # received at once
 
+# After so many pieces a stream lets others have their turn: as long as both of its sides are quick it never waits.
+_TURN = 16
+
 # Writing: the host has closed its end, or is gone.
 _NOBODY_LISTENS = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 # Writing to a process: it has closed its input, or its terminal is gone.
@@ -55,10 +58,14 @@ class Output:
         """Returns when the stream has ended and the host has closed the connection."""
         buffer = bytearray(FRAME)
         try:
+            pieces = 0
             while size := await self._read(memoryview(buffer)[HEADER.size :]):
                 HEADER.pack_into(buffer, 0, size)
                 await self._send(memoryview(buffer)[: HEADER.size + size])
                 self.moved += size
+                pieces += 1
+                if not pieces % _TURN:
+                    await asyncio.sleep(0)
             self._close_source()
             await self._send(END)
             await self._closed_by_host()
@@ -145,12 +152,16 @@ class Input:
             # A pipe's writing end becomes "readable" only by the error that nobody reads it any more: poll(2), POLLERR.
             loop.add_reader(self._sink, self._hang_up)
         try:
+            pieces = 0
             while not frames.ended:
                 size = await loop.sock_recv_into(self._connection, buffer)
                 if size == 0:
                     return
                 for piece in frames.feed(memoryview(buffer)[:size]):
                     await _write(self._sink, piece)
+                pieces += 1
+                if not pieces % _TURN:
+                    await asyncio.sleep(0)
         except OSError as error:
             if error.errno not in _NOBODY_READS | _NOBODY_LISTENS:
                 raise
