@@ -145,10 +145,20 @@ class Client:
 
     # For streams: what they need of the connection.
 
-    async def start(self, receiver: Receiver, flags: int, data: bytes) -> int:
-        """Sends a Request frame on a new stream; `receiver` gets what comes. The result is the stream's number."""
-        wire = await self._ready()
-        # From here to `write` nothing else runs: numbers go out in the order in which they are given.
+    async def ready(self) -> Wire:
+        """The connection, with room to write one frame before the next `await`. Raises ConnectionClosed."""
+        await self._opened.wait()
+        if self._wire is not None:
+            await self._wire.room()
+        if self._gone is not None or self._wire is None:
+            raise ConnectionClosed(self._gone.message if self._gone is not None else "the connection was never there")
+        return self._wire
+
+    def start(self, wire: Wire, receiver: Receiver, flags: int, data: bytes) -> int:
+        """Sends a Request frame on a new stream; `receiver` gets what comes. The result is the stream's number.
+
+        To be called right after `ready`. Numbers go out in the order in which they are given.
+        """
         stream_id = self._next_id
         if stream_id > MAX_STREAM_ID:
             raise StatusError(Code.RESOURCE_EXHAUSTED, "no stream numbers are left on this connection: connect again")
@@ -156,12 +166,6 @@ class Client:
         self._next_id += 2
         self._receivers[stream_id] = receiver
         return stream_id
-
-    async def send(self, stream_id: int, flags: int, data: bytes) -> None:
-        """Sends a Data frame."""
-        wire = await self._ready()
-        wire.write(stream_id, FrameType.DATA, flags, data)
-        await asyncio.sleep(0)  # a task that has much to say would keep the loop for itself until there is no room
 
     def forget(self, stream_id: int) -> None:
         """The stream is at its end: what comes for it is dropped from now on."""
@@ -175,18 +179,9 @@ class Client:
             self._wire.write(stream_id, FrameType.DATA, REMOTE_CLOSED | NO_DATA, b"")
         self._wire.write(stream_id, FrameType.RESPONSE, 0, _CANCELLED)
 
-    async def _ready(self) -> Wire:
-        """The connection, with room to write one frame before the next `await`."""
-        await self._opened.wait()
-        if self._wire is not None:
-            await self._wire.room()
-        if self._gone is not None or self._wire is None:
-            raise ConnectionClosed(self._gone.message if self._gone is not None else "the connection was never there")
-        return self._wire
-
     async def _exchange(self, data: bytes) -> bytes | StatusError:
         reply = _Reply()
-        stream_id = await self.start(reply, 0, data)
+        stream_id = self.start(await self.ready(), reply, 0, data)
         try:
             result = await reply.future
         except asyncio.CancelledError:

@@ -55,7 +55,7 @@ class Server:
         self._on_error = on_error
         self._closing = False
         self._connections: set[Connection] = set()
-        self._accepting: dict[asyncio.Task[None], socket.socket] = {}
+        self._accepting: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, sock: socket.socket) -> None:
@@ -89,13 +89,13 @@ class Server:
         """
         listener.setblocking(False)
         accepting = asyncio.get_running_loop().create_task(self._accept(listener), name="ttrpc accept")
-        self._accepting[accepting] = listener
+        self._accepting.add(accepting)
         try:
             if not self._closing:
                 await asyncio.wait([accepting])
         finally:
             accepting.cancel()
-            del self._accepting[accepting]
+            self._accepting.discard(accepting)
             listener.close()
         if not self._closing:
             await accepting
@@ -107,7 +107,10 @@ class Server:
         a handler, which would wait for itself.
         """
         self._closing = True
-        await self._stop_accepting()
+        for accepting in self._accepting:
+            accepting.cancel()
+        # `serve_listener` waits for the same tasks since before, so it has closed its listener when this returns.
+        await _wait(self._accepting, CANCEL_S)
         connections = list(self._connections)
         try:
             for connection in connections:
@@ -166,14 +169,6 @@ class Server:
     def _report(self, where: str, error: BaseException) -> None:
         """Calls `on_error` later, from the loop: what it does or raises harms no call and no connection."""
         asyncio.get_running_loop().call_soon(self._on_error, where, error)
-
-    async def _stop_accepting(self) -> None:
-        accepting = dict(self._accepting)
-        for task in accepting:
-            task.cancel()
-        await _wait(accepting, CANCEL_S)
-        for listener in accepting.values():
-            listener.close()
 
 
 async def _wait(what: "Iterable[asyncio.Future[None]]", timeout_s: float) -> None:

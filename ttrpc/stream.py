@@ -169,11 +169,10 @@ class Stream(Generic[Req, Resp]):
         """Begins the call if it was not; the result is the stream's number."""
         async with self._opening:
             if self._id is None:
+                wire = await self._client.ready()
                 self._check()
                 flags = REMOTE_OPEN if self._streams_in else REMOTE_CLOSED
-                self._id = await self._client.start(self, flags, self._request)
-                if self._inbox.ended:  # given up while the connection had no room
-                    self._client.cancel(self._id, end_data=self._sending)
+                self._id = self._client.start(wire, self, flags, self._request)
         return self._id
 
     async def _take(self) -> bytes | None:
@@ -183,8 +182,10 @@ class Stream(Generic[Req, Resp]):
 
     async def _send(self, flags: int, data: bytes) -> None:
         stream_id = await self._open()
+        wire = await self._client.ready()
         self._check()
-        await self._client.send(stream_id, flags, data)
+        wire.write(stream_id, FrameType.DATA, flags, data)
+        await asyncio.sleep(0)  # a task that has much to say would keep the loop for itself until there is no room
 
     def _check(self) -> None:
         """Raises if the call is at its end."""

@@ -8,7 +8,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, Int64Value
 
 from ttrpc import Client, Code, Context, Method, StatusError, Stream
 from ttrpc.inbox import MAX_BYTES, MAX_MESSAGES
-from ttrpc.service import ClientStreaming, ServerStreaming, Unary
+from ttrpc.service import Bidirectional, ClientStreaming, ServerStreaming, Unary
 
 Serve = Callable[[Mapping[str, Method]], Client]
 Soon = Callable[[Awaitable[object]], Awaitable[object]]
@@ -117,3 +117,45 @@ async def test_handler_stops_when_nobody_reads(serve: Serve, monkeypatch: pytest
         # The taker's queue, both read buffers, the kernel's, the write buffer.
         assert MAX_BYTES <= sent < MAX_BYTES + (3 << 20)
         assert await stream.receive() is not None
+
+
+class Turns:
+    """Counts the loop's turns."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+async def test_senders_do_not_keep_the_loop_for_themselves(serve: Serve) -> None:
+    """Though there is room for every one of these messages, others run in between."""
+    turns = Turns()
+
+    async def echo_count(requests: AsyncIterator[Int64Value], _context: Context) -> AsyncIterator[Int64Value]:
+        received = [request async for request in requests]
+        before = turns.count
+        for request in received:
+            yield request
+        assert turns.count - before >= len(received) - 1
+
+    client = serve({"Talk": Bidirectional(Int64Value, echo_count)})
+    stream: Stream[Int64Value, Int64Value] = client.stream(
+        "/test.Service/Talk", Int64Value, request=None, streams_out=True
+    )
+    async with stream:
+        await stream.send(Int64Value())
+        before = turns.count
+        for number in range(MAX_MESSAGES):
+            await stream.send(Int64Value(value=number))
+        assert turns.count - before >= MAX_MESSAGES - 1
+        await stream.close_send()
+        assert len([reply async for reply in stream]) == MAX_MESSAGES + 1
+    turns.stop()

@@ -147,6 +147,29 @@ async def test_numbers_run_out(raw_server: RawServer) -> None:
     assert (await status_of(call(client))).code is Code.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0])
+async def test_timeout_that_is_over_sends_nothing(raw_server: RawServer, timeout_s: float) -> None:
+    client, peer = raw_server()
+    await works(client, peer)
+    assert (await status_of(call(client, timeout_s))).code is Code.DEADLINE_EXCEEDED
+    task = call(client)
+    number = await next_id(peer)
+    assert number == 3
+    await peer.send(number, FrameType.RESPONSE, 0, encode_reply(b""))
+    await task
+
+
+async def test_timeout_of_a_stream_whose_server_is_silent(raw_server: RawServer) -> None:
+    client, peer = raw_server()
+    stream: Stream[Empty, StringValue] = client.stream(
+        "/a.B/S", StringValue, request=Empty(), streams_out=True, timeout_s=0.02
+    )
+    assert (await status_of(stream.receive())).code is Code.DEADLINE_EXCEEDED
+    assert client._receivers == {}
+    await next_id(peer)
+    await works(client, peer)
+
+
 async def test_late_response_is_dropped(raw_server: RawServer) -> None:
     client, peer = raw_server()
     task = call(client, timeout_s=0.01)
@@ -243,6 +266,22 @@ async def test_oversized_response(raw_server: RawServer) -> None:
     await works(client, peer)
 
 
+async def test_oversized_message_of_a_stream(raw_server: RawServer) -> None:
+    """The stream cannot go on without it: it is given up, and the server told."""
+    client, peer = raw_server()
+    stream = streaming(client)
+    receiver = asyncio.create_task(stream.receive())
+    number, length = await next_id(peer), MAX_DATA + 1
+    await peer.write(length.to_bytes(4, "big") + number.to_bytes(4, "big") + b"\x03\x00" + bytes(length))
+    assert (await status_of(receiver)).code is Code.RESOURCE_EXHAUSTED
+    frame = await peer.receive()
+    assert frame is not None
+    assert (frame.stream_id, frame.type) == (number, FrameType.RESPONSE)
+    await peer.send(number, FrameType.DATA, 0, text("the next one"))
+    await works(client, peer)
+    assert client._receivers == {}
+
+
 async def test_error_status(raw_server: RawServer) -> None:
     client, peer = raw_server()
     task = call(client)
@@ -330,6 +369,25 @@ async def test_socket_that_is_closed(soon: Soon) -> None:
     with pytest.raises(ConnectionClosed, match="cannot be used"):
         await soon(call(client))
     await soon(client.close())
+
+
+async def test_stream_given_up_while_there_is_no_room(raw_server: RawServer, soon: Soon) -> None:
+    """It never begins."""
+    client, peer = raw_server()
+    big = StringValue(value="x" * (1 << 20))
+    calls = [asyncio.create_task(client.call("/a.B/C", big, Empty)) for _ in range(2)]
+    await next_id(peer)  # the first has begun to leave, the second is waiting in our buffer
+    stream = streaming(client)
+    receiver = asyncio.create_task(stream.receive())
+    await asyncio.sleep(0)
+    stream.cancel()
+    await next_id(peer)
+    assert (await status_of(soon(receiver))).code is Code.CANCELLED
+    for stream_id in (1, 3):
+        await peer.send(stream_id, FrameType.RESPONSE, 0, encode_reply(b""))
+    await asyncio.gather(*calls)
+    assert client._receivers == {}
+    await works(client, peer)
 
 
 async def test_server_that_does_not_read(raw_server: RawServer, soon: Soon) -> None:

@@ -91,11 +91,12 @@ async def test_listener_serves_many(tmp_path: Path, soon: Soon) -> None:
     replies = await asyncio.gather(*(say(client, str(number)) for number, client in enumerate(clients)))
     assert [reply.value for reply in replies] == [f"hello {number}" for number in range(20)]
     await soon(server.close(0))
+    # When close returns, nobody can connect any more: not even before the loop's next turn.
+    with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
+        late.connect(str(tmp_path / "s"))
     await soon(serving)
     for client in clients:
         await soon(client.closed)
-    with pytest.raises(ConnectionRefusedError):
-        await dial(tmp_path / "s")
 
 
 async def test_connections_are_apart(server: MakeServer, connect: Connect, soon: Soon) -> None:
@@ -186,7 +187,10 @@ async def test_handler_that_does_not_end(connect: Connect, monkeypatch: pytest.M
     let_go.set()
 
 
-async def test_close_waits_for_handlers(server: MakeServer, connect: Connect, soon: Soon) -> None:
+async def test_close_waits_for_handlers(
+    server: MakeServer, connect: Connect, monkeypatch: pytest.MonkeyPatch, soon: Soon
+) -> None:
+    monkeypatch.setattr("ttrpc.server.LINGER_S", 60.0)  # which clients that read need nothing of
     gate = Gate()
     serving = server(gate.methods())
     client, idle = connect(serving), connect(serving)
@@ -229,6 +233,26 @@ async def test_close_while_a_client_does_not_read(
     ours.send(encode(1, FrameType.REQUEST, 0, b""))
     assert await soon(asyncio.get_running_loop().sock_recv(ours, 1)) == b"\0"  # it is being served
     await soon(serving.close(0))
+    await soon(task)
+
+
+async def test_request_after_the_servers_end(
+    server: MakeServer, sockets: Pair, monkeypatch: pytest.MonkeyPatch, soon: Soon
+) -> None:
+    """It cannot be answered any more, and harms nothing."""
+    monkeypatch.setattr("ttrpc.server.LINGER_S", 60.0)
+    serving = server(Gate().methods())
+    ours, theirs = sockets()
+    task = asyncio.create_task(serving.serve(theirs))
+    ours.setblocking(False)
+    ours.send(encode(1, FrameType.REQUEST, 0, b""))
+    loop = asyncio.get_running_loop()
+    assert await soon(loop.sock_recv(ours, 65536)) != b""
+    closing = asyncio.create_task(serving.close(0))
+    assert await soon(loop.sock_recv(ours, 65536)) == b""
+    ours.send(encode(3, FrameType.REQUEST, 0, b""))
+    ours.close()
+    await soon(closing)
     await soon(task)
 
 

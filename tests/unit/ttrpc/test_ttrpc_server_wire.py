@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
 from ttrpc import Code, Context, Method, StatusError
 from ttrpc.frame import MAX_DATA, NO_DATA, REMOTE_CLOSED, REMOTE_OPEN, Frame, FrameType, FramingError
+from ttrpc.inbox import MAX_MESSAGES
 from ttrpc.messages import decode_response, encode_request, encode_status
 from ttrpc.request_pb2 import Request
 from ttrpc.service import Bidirectional, ClientStreaming, ServerStreaming, Unary
@@ -280,6 +281,74 @@ async def test_response_from_a_client_cancels_the_call(raw_client: RawClient, so
     await peer.send(1, FrameType.RESPONSE, 0, encode_status(StatusError(Code.CANCELLED, "")))
     await soon(ended.wait())
     await ask(peer, 3, "and nothing was answered before this")
+
+
+async def test_handler_that_goes_on_after_its_call_was_cancelled(raw_client: RawClient, soon: Soon) -> None:
+    """What it still says is not sent: the stream has no reader."""
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(request: StringValue, _context: Context) -> AsyncIterator[StringValue]:
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        try:
+            yield request
+        finally:
+            ended.set()
+
+    peer = raw_client({**METHODS, "Stubborn": ServerStreaming(StringValue, stubborn)})
+    await peer.send(1, FrameType.REQUEST, REMOTE_CLOSED, request("Stubborn", text("x")))
+    await soon(started.wait())
+    await peer.send(1, FrameType.RESPONSE, 0, b"")
+    await soon(ended.wait())
+    await ask(peer, 3, "and nothing was sent before this")
+
+
+async def test_data_that_cross_an_answer_waiting_for_room(raw_client: RawClient) -> None:
+    """The client does not read for a while; one call ends meanwhile, and its client still sends."""
+
+    async def big(_request: StringValue, _context: Context) -> BytesValue:
+        return BytesValue(value=bytes(1 << 20))
+
+    taken = asyncio.Event()
+
+    async def first(requests: AsyncIterator[StringValue], _context: Context) -> StringValue:
+        async for message in requests:
+            taken.set()
+            return message
+        raise AssertionError
+
+    peer = raw_client({**METHODS, "Big": Unary(StringValue, big), "First": ClientStreaming(StringValue, first)})
+    for stream_id in (1, 3, 5):
+        await peer.send(stream_id, FrameType.REQUEST, 0, request("Big"))
+    await peer.send(7, FrameType.REQUEST, REMOTE_OPEN, request("First"))
+    for value in "a", "b", "c":
+        await peer.send(7, FrameType.DATA, 0, text(value))
+        await asyncio.wait_for(taken.wait(), 10)
+    for stream_id in (1, 3, 5):
+        frame = await peer.receive()
+        assert frame is not None
+        assert frame.stream_id == stream_id
+    assert await reply(peer, 7) == "a"
+    await ask(peer, 9, "and nothing else was answered")
+
+
+async def test_handler_ends_with_its_queue_full(raw_client: RawClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader, which waits for room in that queue, goes on at once."""
+    monkeypatch.setattr("ttrpc.inbox.STALL_S", 0.2)
+    gate = asyncio.Event()
+
+    async def ignore(_requests: AsyncIterator[StringValue], _context: Context) -> StringValue:
+        await gate.wait()
+        return StringValue(value="done")
+
+    peer = raw_client({**METHODS, "Ignore": ClientStreaming(StringValue, ignore)})
+    await peer.send(1, FrameType.REQUEST, REMOTE_OPEN, request("Ignore"))
+    for _ in range(MAX_MESSAGES + 1):
+        await peer.send(1, FrameType.DATA, 0, text("x"))
+    gate.set()
+    assert await reply(peer, 1) == "done"
+    await ask(peer, 3, "and nothing else was answered")
 
 
 async def test_deadline_of_the_wire(raw_client: RawClient, soon: Soon) -> None:
