@@ -1,5 +1,6 @@
 """A shim killed at any moment of Create leaves nothing: not its machine, mounts, files, sockets."""
 
+import contextlib
 import random
 import time
 
@@ -23,9 +24,9 @@ def test_kill_of_the_shim_during_create(vm: Box, moment: int) -> None:
     container = vm.new_id()
     arguments = vm.run_arguments(container, ["sleep", "1000"], ["-d", "--null-io"], BUSYBOX)
     with vm.containerd.running(arguments) as ctr:
-        shim = eventually(lambda: _daemon(vm, container), f"{container} has a shim", 20)
+        eventually(lambda: _shims(vm, container), f"{container} has a shim", 20)
         time.sleep(delay_s)  # the moment is what is tried, not something that is waited for
-        shim.kill()
+        eventually(lambda: _kill_all(_shims(vm, container)), f"{container} has a shim to kill", 20)
         ctr.wait(40)
     vm.wait_stopped(container)
     vm.containerd.ctr("tasks", "delete", "-f", container)
@@ -33,7 +34,16 @@ def test_kill_of_the_shim_during_create(vm: Box, moment: int) -> None:
     assert not vm.processes(container), f"killed {delay_s:.3f} s after its start"
 
 
-def _daemon(vm: Box, container: str) -> psutil.Process | None:
-    """The shim's `start` process or, once it has forked, its daemon: the youngest that has the id."""
-    found = vm.processes(f"-id {container} ", "containerd-shim-")
-    return found[-1] if found else None
+def _shims(vm: Box, container: str) -> list[psutil.Process]:
+    """The shim's `start` process, its daemon, or both."""
+    return vm.processes(f"-id {container} ", "containerd-shim-", " start ")
+
+
+def _kill_all(processes: list[psutil.Process]) -> int:
+    """How many of them there still were."""
+    killed = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+            killed += 1
+    return killed
