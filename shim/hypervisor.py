@@ -4,6 +4,7 @@ import pwd
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from shim.config import Config
 from shim.errors import ConfigError, MissingPartError
@@ -16,6 +17,14 @@ from shim.vm.process import Credentials
 from shim.vm.vsock import KERNEL_DEVICE, VsockBackend
 from shim.vm.vsock_kernel import KernelVsock
 from shim.vm.vsock_user import UserVsock
+
+# Linux adds memory in blocks of this size (x86_64, below 64 GiB): a virtio-mem region that ends within one loses it.
+_MEMORY_BLOCK_MIB: Final = 128
+
+
+def blocks_mib(size_mib: int) -> int:
+    """`size_mib` rounded up to whole memory blocks of the guest's kernel."""
+    return -(-size_mib // _MEMORY_BLOCK_MIB) * _MEMORY_BLOCK_MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
         image=Path(config.vm.image),
         accel=Accel.TCG,
         max_vcpus=bounds.max_cpus,
-        max_memory_mib=config.vm.base_memory_mib + bounds.max_memory_mib,
+        max_memory_mib=config.vm.base_memory_mib + blocks_mib(bounds.max_memory_mib),
         base_memory_mib=config.vm.base_memory_mib,
         shared_memory=vsock.shared_memory,
         kernel_args=config.vm.kernel_args,

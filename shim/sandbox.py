@@ -19,7 +19,7 @@ from api import guest_pb2
 from shim import deadlines
 from shim.errors import GuestError, MachineError
 from shim.guest import Guest
-from shim.hypervisor import Hypervisor
+from shim.hypervisor import Hypervisor, blocks_mib
 from shim.journal import Journal
 from shim.log import Logger
 from shim.rootfs.plan import Disk
@@ -32,8 +32,6 @@ from ttrpc import Client
 
 _ENTROPY_BYTES: Final = 64
 _TOKEN_BYTES: Final = 16
-# Linux adds memory in blocks of this size (x86_64, below 64 GiB): a virtio-mem region that ends within one loses it.
-_MEMORY_BLOCK_MIB: Final = 128
 
 
 class Sandbox:
@@ -151,6 +149,6 @@ def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:
 def _memory(size: Size) -> devices.Memory:
     step = devices.MEMORY_STEP_MIB
     return devices.Memory(
-        max_mib=-(-size.memory_mib // _MEMORY_BLOCK_MIB) * _MEMORY_BLOCK_MIB,
+        max_mib=blocks_mib(size.memory_mib),
         requested_mib=-(-size.memory_mib // step) * step,
     )
