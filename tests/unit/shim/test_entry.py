@@ -54,6 +54,14 @@ def test_an_error_is_one_line_and_status_1(words: list[str], message: str) -> No
     assert _run(*words) == Answer(1, b"", f"{BINARY_NAME}: {message}".encode())
 
 
+def test_at_a_terminal_the_line_ends() -> None:
+    controller, terminal = os.openpty()
+    done = subprocess.run([*COMMAND, "stop"], check=False, cwd="/", env={}, stderr=terminal, stdin=subprocess.DEVNULL)
+    os.close(terminal)
+    assert (done.returncode, os.read(controller, 1000)[-10:]) == (1, b", delete\r\n")
+    os.close(controller)
+
+
 def test_an_unexpected_error_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,7 +117,7 @@ def test_a_second_start_of_one_id_is_refused_in_time(host: Host) -> None:
     refused = again.start()
     assert time.monotonic() - began < 10
     reason = f"a shim for ns/c1 is still running (pid {shim.pid}): delete its task first"
-    assert refused == Answer(1, b"", f"containerd-shim-qemubox-v1: {reason}\n".encode())
+    assert refused == Answer(1, b"", f"containerd-shim-qemubox-v1: {reason}".encode())
     assert shim.connect().shim_pid == shim.pid  # unharmed
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_removed_is_named(host: Host) -> None:
     refused = shim.start()
     assert (refused.status, refused.stdout) == (1, b"")
     assert b"an earlier run of c1 left what cannot be removed: " in refused.stderr
-    assert refused.stderr.count(b"\n") == 1
+    assert b"\n" not in refused.stderr
     assert not shim.daemons()
 
 
@@ -194,7 +194,7 @@ def test_a_socket_directory_that_cannot_be_made_leaves_nothing(host: Host) -> No
     shim = host.shim()
     host.sockets.write_text("a file")
     refused = shim.start()
-    assert (refused.status, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 1)
+    assert (refused.status, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 0)
     assert str(host.sockets).encode() in refused.stderr
     assert [path for path in shim.left() if path != str(shim.socket)] == []
 
@@ -204,7 +204,7 @@ def test_a_bundle_that_cannot_be_written_leaves_nothing(host: Host) -> None:
     shim = host.shim()
     (shim.bundle / "shim.pid").mkdir()
     refused = shim.start()
-    assert (refused.status, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 1)
+    assert (refused.status, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 0)
     assert b"shim.pid" in refused.stderr
     assert shim.left() == []
 
@@ -224,7 +224,7 @@ def test_an_answer_that_nobody_takes_leaves_nothing(host: Host) -> None:
         check=False,
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"containerd-shim-qemubox-v1: [Errno 32] Broken pipe\n")
+    assert (done.returncode, done.stderr) == (1, b"containerd-shim-qemubox-v1: [Errno 32] Broken pipe")
     assert shim.left() == []
 
 
