@@ -31,7 +31,12 @@ for word; do
 done
 . "$0.behaviour"
 """
-LEAVE_BEHIND = 'sh -c "%s" & echo $! >"$pid_file"\n'
+# The process goes on only when the script is gone (it alone holds the FIFO's writing end): some shells reap their
+# children without being asked, which crun does not.
+LEAVE_BEHIND = """mkfifo "$0.gate"
+exec 8<>"$0.gate" 9<"$0.gate"
+sh -c "exec 8>&-; read _ <&9; exec 9<&-; %s" & echo $! >"$pid_file"
+"""
 
 
 class World:
