@@ -5,9 +5,13 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 import pytest
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import StringValue
 
-from ttrpc import Client, Method, Server, Service
+from ttrpc import Client, Context, Method, Server, Service, StatusError
 from ttrpc.frame import Decoder, Frame, FrameType, Oversized, encode
+from ttrpc.messages import decode_response, encode_reply, encode_request
+from ttrpc.service import ClientStreaming, ServerStreaming, Unary
 
 DEADLINE_S = 10.0
 
@@ -48,6 +52,63 @@ class RawPeer:
             self._decoder.feed(data)
         assert not isinstance(item, Oversized)
         return item
+
+    async def ask(self, stream_id: int, value: str) -> None:
+        """A good call, to see that the connection still works."""
+        payload = StringValue(value=value).SerializeToString()
+        await self.send(stream_id, FrameType.REQUEST, 0, encode_request("/test.Service/Echo", payload, None, None))
+        assert await self.reply(stream_id) == value
+
+    async def reply(self, stream_id: int) -> str:
+        """The text in the next frame, which must be a good Response of that stream."""
+        frame = await self.receive()
+        assert frame is not None
+        assert (frame.stream_id, frame.type, frame.flags) == (stream_id, FrameType.RESPONSE, 0)
+        return StringValue.FromString(decode_response(frame.data)).value
+
+    async def refusal(self, stream_id: int) -> StatusError:
+        """The status in the next frame, which must be a Response of that stream."""
+        with pytest.raises(StatusError) as caught:
+            await self.reply(stream_id)
+        return caught.value
+
+    async def next_id(self) -> int:
+        """The stream of the next frame, which must be a Request."""
+        frame = await self.receive()
+        assert frame is not None
+        assert frame.type == FrameType.REQUEST
+        return frame.stream_id
+
+    async def works(self, client: Client) -> None:
+        """Answers a good call, to see that the connection still works; passes over what is no Request."""
+        task = asyncio.create_task(client.call("/a.B/C", Empty(), StringValue))
+        frame = await self.receive()
+        while frame is not None and frame.type != FrameType.REQUEST:
+            frame = await self.receive()
+        assert frame is not None
+        fine = StringValue(value="fine")
+        await self.send(frame.stream_id, FrameType.RESPONSE, 0, encode_reply(fine.SerializeToString()))
+        assert await task == fine
+
+
+async def echo(request: StringValue, _context: Context) -> StringValue:
+    return request
+
+
+async def join(requests: AsyncIterator[StringValue], _context: Context) -> StringValue:
+    return StringValue(value="+".join([request.value async for request in requests]))
+
+
+async def thrice(request: StringValue, _context: Context) -> AsyncIterator[StringValue]:
+    for _ in range(3):
+        yield request
+
+
+ECHO: Mapping[str, Method] = {
+    "Echo": Unary(StringValue, echo),
+    "Join": ClientStreaming(StringValue, join),
+    "Thrice": ServerStreaming(StringValue, thrice),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -135,13 +196,13 @@ async def raw_client(
     server: Callable[[Mapping[str, Method]], Server],
     sockets: Callable[[], tuple[socket.socket, socket.socket]],
 ) -> AsyncIterator[Callable[[Mapping[str, Method]], RawPeer]]:
-    """Makes raw clients of a server with these methods."""
+    """Makes raw clients of a server with these methods, and Echo, Join and Thrice."""
     peers: list[RawPeer] = []
     tasks: list[asyncio.Task[None]] = []
 
     def make(methods: Mapping[str, Method]) -> RawPeer:
         ours, theirs = sockets()
-        tasks.append(asyncio.create_task(server(methods).serve(theirs)))
+        tasks.append(asyncio.create_task(server({**ECHO, **methods}).serve(theirs)))
         peers.append(RawPeer(ours))
         return peers[-1]
 

@@ -135,9 +135,15 @@ class Turns:
         self._task.cancel()
 
 
-async def test_senders_do_not_keep_the_loop_for_themselves(serve: Serve) -> None:
+@pytest.fixture
+async def turns() -> AsyncIterator[Turns]:
+    counter = Turns()
+    yield counter
+    counter.stop()
+
+
+async def test_senders_do_not_keep_the_loop_for_themselves(serve: Serve, turns: Turns) -> None:
     """Though there is room for every one of these messages, others run in between."""
-    turns = Turns()
 
     async def echo_count(requests: AsyncIterator[Int64Value], _context: Context) -> AsyncIterator[Int64Value]:
         received = [request async for request in requests]
@@ -158,4 +164,3 @@ async def test_senders_do_not_keep_the_loop_for_themselves(serve: Serve) -> None
         assert turns.count - before >= MAX_MESSAGES - 1
         await stream.close_send()
         assert len([reply async for reply in stream]) == MAX_MESSAGES + 1
-    turns.stop()
