@@ -125,7 +125,7 @@ def test_a_start_waits_for_the_shim_before_it(host: Host) -> None:
     """The old one goes while the new one waits for its lock."""
     shim, again = host.shim(), host.shim()
     shim.start()
-    old = shim.pid
+    old = shim.connect().shim_pid  # and it is up: it will clean up after itself, its directory too
     starting = subprocess.Popen(
         again.words("start"),
         cwd=again.bundle,
