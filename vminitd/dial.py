@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from vminitd import deadlines
 from vminitd.errors import KernelError
 from vminitd.libc import set_socket_option
+from vminitd.vsock import HostSocket
 
 TOKEN_SIZE = 16
 CONTROL_TOKEN = bytes(TOKEN_SIZE)
@@ -53,7 +54,7 @@ async def dial(token: bytes) -> socket.socket:
     cid = local_cid()
     if cid is None:
         raise KernelError("the machine has no vsock device to reach the host with")
-    sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = HostSocket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.AF_VSOCK, _SO_VM_SOCKETS_BUFFER_MAX_SIZE, _WINDOW)
         sock.setsockopt(socket.AF_VSOCK, _SO_VM_SOCKETS_BUFFER_SIZE, _WINDOW)

@@ -13,16 +13,13 @@ import socket
 from contextlib import suppress
 
 from vminitd.frames import END, HEADER, FrameReader
+from vminitd.vsock import MOST_AT_ONCE
 
 PIPE = 256 << 10
 """The size of the pipes."""
 
-FRAME = 28 << 10
-"""Most bytes that are sent at once, the frame's header included.
-
-Linux sends more than 32 KiB, less its own overhead, in a packet of several descriptors (since 6.12.40 or so), and
-vhost-device-vsock 0.3.0 drops those without a word.
-"""
+FRAME = MOST_AT_ONCE
+"""Most bytes of one frame, its header included: as much as goes out in one write."""
 
 _PIECE = 64 << 10  # received at once
 
