@@ -14,8 +14,9 @@ Serve = Callable[[Mapping[str, Method]], Client]
 Soon = Callable[[Awaitable[object]], Awaitable[object]]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which somebody must be too slow; the others would fail on a busy machine."""
     monkeypatch.setattr("ttrpc.inbox.STALL_S", 0.05)
 
 
@@ -29,6 +30,7 @@ async def status_of(call: Awaitable[object]) -> StatusError:
     return caught.value
 
 
+@pytest.mark.usefixtures("impatience")
 async def test_client_that_does_not_take_replies(serve: Serve, soon: Soon) -> None:
     ended = asyncio.Event()
 
@@ -51,7 +53,9 @@ async def test_client_that_does_not_take_replies(serve: Serve, soon: Soon) -> No
         assert (await client.call("/test.Service/Echo", Int64Value(value=8), Int64Value)).value == 8
 
 
-async def test_client_that_takes_replies_in_time_loses_none(serve: Serve) -> None:
+async def test_client_that_takes_replies_in_time_loses_none(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ttrpc.inbox.STALL_S", 30.0)
+
     async def flood(_request: Int64Value, _context: Context) -> AsyncIterator[Int64Value]:
         for number in range(10 * MAX_MESSAGES):
             yield Int64Value(value=number)
@@ -69,6 +73,7 @@ async def test_client_that_takes_replies_in_time_loses_none(serve: Serve) -> Non
     assert got == list(range(10 * MAX_MESSAGES))
 
 
+@pytest.mark.usefixtures("impatience")
 async def test_handler_that_does_not_take_requests(serve: Serve, soon: Soon) -> None:
     ended = asyncio.Event()
 
@@ -96,26 +101,30 @@ async def test_handler_that_does_not_take_requests(serve: Serve, soon: Soon) -> 
 
 async def test_handler_stops_when_nobody_reads(serve: Serve, monkeypatch: pytest.MonkeyPatch, soon: Soon) -> None:
     """A connection that is not read holds the senders back, so that little is kept on this side."""
-    monkeypatch.setattr("ttrpc.inbox.STALL_S", 0.3)
+    monkeypatch.setattr("ttrpc.inbox.STALL_S", 30.0)
     sent = 0
+    enough = asyncio.Event()
 
     async def flood(_request: Int64Value, _context: Context) -> AsyncIterator[BytesValue]:
         nonlocal sent
         while True:
             yield BytesValue(value=bytes(64 << 10))
             sent += 64 << 10
+            if sent >= MAX_BYTES:
+                enough.set()
 
     client = serve({"Flood": ServerStreaming(Int64Value, flood)})
     stream: Stream[Int64Value, BytesValue] = client.stream(
         "/test.Service/Flood", BytesValue, request=Int64Value(), streams_out=True
     )
     async with stream:
+        await soon(enough.wait())
         before = -1
         while sent != before:  # until nothing moves any more
             before = sent
             await asyncio.sleep(0.05)
         # The taker's queue, both read buffers, the kernel's, the write buffer.
-        assert MAX_BYTES <= sent < MAX_BYTES + (3 << 20)
+        assert sent < MAX_BYTES + (3 << 20)
         assert await stream.receive() is not None
 
 

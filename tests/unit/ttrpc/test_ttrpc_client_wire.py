@@ -145,7 +145,7 @@ async def test_timeout_that_is_over_sends_nothing(raw_server: RawServer, timeout
 async def test_timeout_of_a_stream_whose_server_is_silent(raw_server: RawServer) -> None:
     client, peer = raw_server()
     stream: Stream[Empty, StringValue] = client.stream(
-        "/a.B/S", StringValue, request=Empty(), streams_out=True, timeout_s=0.02
+        "/a.B/S", StringValue, request=Empty(), streams_out=True, timeout_s=0.3
     )
     assert (await status_of(stream.receive())).code is Code.DEADLINE_EXCEEDED
     assert client._receivers == {}
@@ -155,7 +155,7 @@ async def test_timeout_of_a_stream_whose_server_is_silent(raw_server: RawServer)
 
 async def test_late_response_is_dropped(raw_server: RawServer) -> None:
     client, peer = raw_server()
-    task = call(client, timeout_s=0.01)
+    task = call(client, timeout_s=0.3)
     assert (await status_of(task)).code is Code.DEADLINE_EXCEEDED
     await peer.send(await peer.next_id(), FrameType.RESPONSE, 0, encode_reply(text("late")))
     await peer.works(client)

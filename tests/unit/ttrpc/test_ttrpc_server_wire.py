@@ -170,9 +170,8 @@ async def test_data_that_cross_an_answer_waiting_for_room(raw_client: RawClient)
     await peer.ask(9, "and nothing else was answered")
 
 
-async def test_handler_ends_with_its_queue_full(raw_client: RawClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handler_ends_with_its_queue_full(raw_client: RawClient) -> None:
     """The reader, which waits for room in that queue, goes on at once."""
-    monkeypatch.setattr("ttrpc.inbox.STALL_S", 0.2)
     gate = asyncio.Event()
 
     async def ignore(_requests: AsyncIterator[StringValue], _context: Context) -> StringValue:
@@ -207,7 +206,7 @@ async def test_deadline_of_the_wire(raw_client: RawClient, soon: Soon) -> None:
         raise AssertionError
 
     peer = raw_client({"Hang": Unary(StringValue, hang)})
-    await peer.send(1, FrameType.REQUEST, 0, encode_request("/test.Service/Hang", b"", 0.02, None))
+    await peer.send(1, FrameType.REQUEST, 0, encode_request("/test.Service/Hang", b"", 0.3, None))
     assert (await peer.refusal(1)).code is Code.DEADLINE_EXCEEDED
     await soon(ended.wait())
 

@@ -246,7 +246,7 @@ async def test_timeout_of_a_stream(serve: Serve, soon: Soon) -> None:
         finally:
             ended.set()
 
-    async with server_streaming(serve({"M": ServerStreaming(Int64Value, endless)}), 1, timeout_s=0.05) as stream:
+    async with server_streaming(serve({"M": ServerStreaming(Int64Value, endless)}), 1, timeout_s=0.3) as stream:
         assert (await anext(stream)).value == 1
         assert (await status_of(stream.receive())).code is Code.DEADLINE_EXCEEDED
         assert (await status_of(stream.receive())).code is Code.DEADLINE_EXCEEDED
