@@ -68,6 +68,7 @@ class Container:
                 failure = mounting.exception()
             if failure is not None:
                 raise failure
+            log.debug("mounted and connected", container=self.id)
             crun, bundle = self._machinery.crun, f"{self._directory}/bundle"
             started = await launch(
                 self._machinery, stdio, lambda streams, console: crun.create(self.name, bundle, streams, console)
@@ -79,6 +80,7 @@ class Container:
             raise
         self.init.adopt(started.pid, stdio, started.ended, self._init_ended)
         stdio.begin(started.master)
+        log.debug("created", container=self.id, pid=started.pid)
 
     def _write_spec(self, order: Order) -> None:
         spec = parse(order.spec, "the specification")
@@ -123,6 +125,7 @@ class Container:
             await self._start_init()
         else:
             await self._start_further(process)
+        log.debug("started", process=str(process), pid=process.pid)
         if process.state is State.STARTING:  # it may have ended already
             process.move(State.RUNNING)
         return process.pid
