@@ -2,7 +2,7 @@
 # usage: deploy/venv.sh
 #
 # Makes the checkout's own environment, .venv, from requirements-dev.lock with the system's Python; once for each
-# content of the lock. Task itself is in it: .venv/bin/task.
+# content of the lock. Its Python finds the checkout's packages; Task itself is in it too: .venv/bin/task.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,4 +11,5 @@ stamp=$({ /usr/bin/python3 -ISc 'import sys; print(sys.version)'; cat requiremen
 echo "venv: making .venv from requirements-dev.lock" >&2
 [ -x .venv/bin/python ] || /usr/bin/python3 -I -m venv --clear .venv
 .venv/bin/python -m pip --disable-pip-version-check --no-input install -q --require-hashes -r requirements-dev.lock >&2
+pwd >"$(.venv/bin/python -Ic 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/checkout.pth"
 echo "$stamp" >.venv/qemubox-stamp
