@@ -41,6 +41,7 @@ runc runc
 busybox-static /usr/bin/busybox
 util-linux nsenter
 iproute2 ip
+procps ps
 git git" ;;
     *) die "unknown purpose: $1 (there are run, build, demo, test)" ;;
     esac
