@@ -12,5 +12,4 @@ echo "venv: making .venv from requirements-dev.lock" >&2
 [ -x .venv/bin/python ] || /usr/bin/python3 -I -m venv --clear .venv
 .venv/bin/python -m pip --disable-pip-version-check --no-input install -q --require-hashes -r requirements-dev.lock >&2
 pwd >"$(.venv/bin/python -Ic 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/checkout.pth"
-pwd >"$(.venv/bin/python -Ic 'import sysconfig; print(sysconfig.get_path("purelib"))')/qemubox-checkout.pth"
 echo "$stamp" >.venv/qemubox-stamp
