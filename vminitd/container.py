@@ -1,26 +1,19 @@
-"""A container: its directory, root file system, cgroup and processes, and what the calls of the shim do to them.
-
-/run/qemubox/containers/<name>/
-    mnt/, rootfs/    the root file system (`rootfs`)
-    files/           files that the shim sent
-    bundle/          config.json, for crun
-    exec/            what crun is told of further processes and new limits
-"""
+"""A container: its directory, root file system, cgroup and processes, and what the calls of the shim do to them."""
 
 import asyncio
-import os
 import signal
 from contextlib import suppress
 from typing import NamedTuple
 
 from vminitd import deadlines, log
 from vminitd.cgroup import PARENT, Cgroup
+from vminitd.directory import ContainerDirectory, remove_if_there, write_private
 from vminitd.errors import CrunError, KernelError, MountError, RequestError, StateError, TakenError, UnknownError
 from vminitd.freeze import freeze_filesystem, thaw_filesystem
 from vminitd.launch import Machinery, launch
 from vminitd.process import Process
 from vminitd.rootfs import Plan, Rootfs
-from vminitd.spec import File, for_crun, parse, safe_name, wants_terminal, write_files
+from vminitd.spec import File, Json, for_crun, parse, process_for_crun, safe_name, wants_terminal, write_files
 from vminitd.state import State
 from vminitd.stdio import Stdio, Wish
 
@@ -43,20 +36,18 @@ class Container:
         self.name = safe_name(order.container_id)
         self.init = Process(self.id, "", order.stdio)
         self._processes = {"": self.init}
+        self._documents: dict[str, Json] = {}  # OCI Processes that are registered and not started yet
         self._machinery = machinery
-        self._directory = f"{machinery.directory}/{self.name}"
-        self._rootfs = Rootfs(self._directory)
+        self._directory = ContainerDirectory(f"{machinery.directory}/{self.name}")
+        self._rootfs = Rootfs(self._directory.path)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
         self._frozen = False
-        self._files = 0
 
     async def create(self, order: Order) -> None:
         """Mounts its root file system, connects its streams and lets crun make it. After an error nothing is left."""
         stdio: Stdio | None = None
         try:
-            os.makedirs(self._directory, mode=0o700)
-            for part in ("bundle", "exec"):
-                os.mkdir(f"{self._directory}/{part}", 0o700)
+            self._directory.make()
             # Disks may still be on their way into the machine: the host is called meanwhile.
             mounting = asyncio.create_task(self._rootfs.mount(self._machinery.uevents, order.rootfs))
             try:
@@ -69,7 +60,7 @@ class Container:
             if failure is not None:
                 raise failure
             log.debug("mounted and connected", container=self.id)
-            crun, bundle = self._machinery.crun, f"{self._directory}/bundle"
+            crun, bundle = self._machinery.crun, self._directory.bundle
             started = await launch(
                 self._machinery, stdio, lambda streams, console: crun.create(self.name, bundle, streams, console)
             )
@@ -86,9 +77,9 @@ class Container:
         spec = parse(order.spec, "the specification")
         if wants_terminal(spec.get("process")) != order.stdio.terminal:
             raise RequestError("process.terminal of the specification and the streams' terminal are not the same")
-        files = write_files(f"{self._directory}/files", order.files)
+        files = write_files(self._directory.files, order.files)
         adapted = for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files)
-        _write_private(f"{self._directory}/bundle/config.json", adapted)
+        write_private(f"{self._directory.bundle}/config.json", adapted)
 
     async def _undo_create(self) -> None:
         try:
@@ -108,12 +99,12 @@ class Container:
         if exec_id in self._processes:
             raise TakenError(f"container {self.id!r} already has a process {exec_id!r}")
         self._require_running()
-        if wants_terminal(parse(document, "the process")) != wish.terminal:
+        parsed = parse(document, "the process")
+        if wants_terminal(parsed) != wish.terminal:
             raise RequestError("terminal of the process and of its streams are not the same")
         wish.check()
-        process = Process(self.id, exec_id, wish)
-        _write_private(self._exec_file(exec_id), document)
-        self._processes[exec_id] = process
+        self._processes[exec_id] = Process(self.id, exec_id, wish)
+        self._documents[exec_id] = parsed
 
     async def start(self, exec_id: str) -> int:
         """Starts the process; gives its pid in the guest. Raises StateError, CrunError or KernelError."""
@@ -141,9 +132,10 @@ class Container:
 
     async def _start_further(self, process: Process) -> None:
         stdio: Stdio | None = None
-        path = self._exec_file(process.exec_id)
+        path = self._directory.new_file()
         kills_before = self._cgroup.oom_kills()
         try:
+            write_private(path, process_for_crun(self._documents.pop(process.exec_id), process.size))
             stdio = await Stdio.open(process.wish, self._machinery.dial)
             crun = self._machinery.crun
             started = await launch(
@@ -155,8 +147,7 @@ class Container:
             process.fail()
             raise
         finally:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            remove_if_there(path)
         process.adopt(
             started.pid,
             stdio,
@@ -191,8 +182,7 @@ class Container:
         if process is self.init:
             await self._dismantle()
         else:
-            with suppress(FileNotFoundError):
-                os.unlink(self._exec_file(exec_id))
+            self._documents.pop(exec_id, None)
             del self._processes[exec_id]
 
     def pids(self) -> list[tuple[int, str]]:
@@ -226,13 +216,12 @@ class Container:
         parse(resources, "the resources")
         if self.init.state in (State.STOPPED, State.DELETED):
             raise StateError(f"{self.init} is {self.init.state.value}")
-        self._files += 1
-        path = f"{self._directory}/exec/update.{self._files}"
-        _write_private(path, resources)
+        path = self._directory.new_file()
+        write_private(path, resources)
         try:
             await self._machinery.crun.update(self.name, path)
         finally:
-            os.unlink(path)
+            remove_if_there(path)
 
     def statistics(self) -> dict[str, bytes]:
         """The files of its cgroup."""
@@ -269,9 +258,6 @@ class Container:
             thaw_filesystem(self._rootfs.writable)
             self._cgroup.thaw()
 
-    def _exec_file(self, exec_id: str) -> str:
-        return f"{self._directory}/exec/{safe_name(exec_id)}.json"
-
     async def _dismantle(self) -> None:
         """Takes it all down. Every step is tried; the first error is raised at the end."""
         errors: list[Exception] = []
@@ -281,31 +267,8 @@ class Container:
             errors.append(error)
         try:
             await asyncio.to_thread(self._rootfs.unmount)
-            _remove(self._directory)
+            self._directory.remove()
         except (MountError, OSError) as error:
             errors.append(error)
         if errors:
             raise errors[0]
-
-
-def _write_private(path: str, content: bytes) -> None:
-    """Specifications hold secrets."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
-
-
-def _remove(directory: str) -> None:
-    """Removes a container's directory. Never looks into a mount point: one that is still mounted is refused (EBUSY)."""
-    for part in ("bundle", "exec", "files"):
-        with suppress(FileNotFoundError):
-            for name in os.listdir(f"{directory}/{part}"):
-                os.unlink(f"{directory}/{part}/{name}")
-            os.rmdir(f"{directory}/{part}")
-    with suppress(FileNotFoundError):
-        for name in os.listdir(f"{directory}/mnt"):
-            os.rmdir(f"{directory}/mnt/{name}")
-        os.rmdir(f"{directory}/mnt")
-    with suppress(FileNotFoundError):
-        os.rmdir(f"{directory}/rootfs")
-    with suppress(FileNotFoundError):
-        os.rmdir(directory)

@@ -45,7 +45,8 @@ class Process:
         """Set when it has ended; its output may still be on its way."""
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._following: asyncio.Task[None] | None = None
-        self._size: tuple[int, int] | None = None
+        self.size: tuple[int, int] | None = None
+        """Of its terminal, as last set: width and height in characters."""
 
     def __str__(self) -> str:
         return self._name
@@ -62,8 +63,8 @@ class Process:
         """
         self.pid = pid
         self.stdio = stdio
-        if self._size is not None:
-            stdio.resize(*self._size)
+        if self.size is not None:
+            stdio.resize(*self.size)
         self._following = asyncio.create_task(self._follow(ended, ending), name=f"exit of {self}")
 
     async def _follow(self, ended: asyncio.Future[int], ending: Callable[[int], bool]) -> None:
@@ -104,7 +105,7 @@ class Process:
         """Sets the size of its terminal, also before there is one. Raises StateError without a terminal."""
         if not self.wish.terminal:
             raise StateError(f"{self} has no terminal")
-        self._size = (width, height)
+        self.size = (width, height)
         if self.stdio is not None:
             self.stdio.resize(width, height)
 

@@ -66,6 +66,13 @@ def for_crun(spec: Json, *, rootfs: str, cgroup: str, files: Mapping[str, str]) 
     return json.dumps(adapted, separators=(",", ":")).encode()
 
 
+def process_for_crun(process: Json, size: tuple[int, int] | None) -> bytes:
+    """An OCI Process; its terminal has `size`, width and height in characters, from its very start."""
+    if size is not None:
+        process = {**process, "consoleSize": {"width": size[0], "height": size[1]}}
+    return json.dumps(process, separators=(",", ":")).encode()
+
+
 def wants_terminal(process: JsonValue) -> bool:
     """Whether an OCI Process asks for a terminal."""
     return isinstance(process, dict) and process.get("terminal") is True

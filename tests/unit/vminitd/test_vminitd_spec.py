@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vminitd.errors import RequestError
-from vminitd.spec import File, Json, JsonValue, for_crun, parse, safe_name, wants_terminal, write_files
+from vminitd.spec import (
+    File,
+    Json,
+    JsonValue,
+    for_crun,
+    parse,
+    process_for_crun,
+    safe_name,
+    wants_terminal,
+    write_files,
+)
 
 SPEC: Json = {
     "ociVersion": "1.3.0",
@@ -81,6 +91,12 @@ def test_a_terminal_is_wanted_only_by_true() -> None:
     others: list[JsonValue] = [{"terminal": False}, {"terminal": 1}, {}, None, []]
     for process in others:
         assert not wants_terminal(process)
+
+
+def test_a_terminal_s_size_is_there_from_the_start() -> None:
+    process: Json = {"args": ["sh"], "terminal": True}
+    assert json.loads(process_for_crun(process, None)) == process
+    assert json.loads(process_for_crun(process, (34, 12))) == {**process, "consoleSize": {"width": 34, "height": 12}}
 
 
 @pytest.mark.parametrize("name", ["a", "web-1", "A_b.c", "0" * 64, "_x"])
