@@ -40,6 +40,7 @@ busybox-static /usr/bin/busybox" ;;
 runc runc
 busybox-static /usr/bin/busybox
 util-linux nsenter
+mount mount
 iproute2 ip
 procps ps
 git git" ;;
