@@ -43,8 +43,15 @@ class Host:
         self.state = self.path / "state"
         self.sockets = self.path / "s"
         self.config = self.path / "config.toml"
+        # Stands in every command line, and tells our processes from those of another run of the tests.
+        self.containerd = str(self.path / "containerd")
         self.config.write_text(f'[runtime]\nstate_dir = "{self.state}"\n')
         self.shims: list[Shim] = []
+
+    @property
+    def unique(self) -> str:
+        """A name that no other run of the tests has."""
+        return f"qemubox-test-{self.path.name}"
 
     def shim(self, container_id: str = "c1", namespace: str = "ns") -> "Shim":
         """A container whose shim has not been started."""
@@ -89,7 +96,7 @@ class Shim:
 
     def words(self, *rest: str) -> list[str]:
         """The command line."""
-        flags = ("-namespace", self.namespace, "-address", ADDRESS, "-publish-binary", "/usr/bin/containerd")
+        flags = ("-namespace", self.namespace, "-address", ADDRESS, "-publish-binary", self.host.containerd)
         return [*COMMAND, *flags, "-id", self.container_id, *rest]
 
     def start(self, *, stdin: bytes | None = None, environment: dict[str, str] | None = None) -> Answer:
@@ -123,11 +130,12 @@ class Shim:
         return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_daemon(pid)]
 
     def _is_daemon(self, pid: int) -> bool:
+        ours = (self.host.containerd, self.namespace, self.container_id)
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             return (
                 words[-2:] == [b"start", b""]
-                and {os.fsencode(word) for word in ("shim.entry", self.namespace, self.container_id)} <= set(words)
+                and {os.fsencode(word) for word in ours} <= set(words)
                 and os.readlink(f"/proc/{pid}/exe") == os.path.realpath(sys.executable)
             )
         except OSError:

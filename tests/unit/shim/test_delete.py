@@ -46,11 +46,11 @@ def test_after_a_shim_that_ended_in_good_order(host: Host) -> None:
 def test_after_kill_9_of_the_shim(host: Host, spawn: Spawn) -> None:
     shim = host.shim()
     shim.start()
-    helper = spawn("import signal; signal.pause()", "qemubox-test-helper")
-    wait_for_words(helper.pid, "qemubox-test-helper")
+    helper = spawn("import signal; signal.pause()", host.unique)
+    wait_for_words(helper.pid, host.unique)
     journal, tree = Journal(shim.directory), host.path / "tree"
     journal.record("path", path=str(tree))
-    journal.record("process", marker="qemubox-test-helper")
+    journal.record("process", marker=host.unique)
     (tree / "deep").mkdir(parents=True)
     shim.kill()
     began = time.monotonic()

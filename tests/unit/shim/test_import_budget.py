@@ -85,7 +85,7 @@ def test_of_delete_when_all_is_well(host: Host) -> None:
 
 
 def test_of_start_up_to_its_fork(host: Host) -> None:
-    shim = host.shim("qemubox-test-budget")
+    shim = host.shim()
     program = _LAUNCHER.replace("from shim", _FORK + "from shim")
     imported = _imported(
         program, shim.words("start")[4:], stdin=shim.bootstrap, cwd=shim.bundle, environment=shim.environment

@@ -17,6 +17,9 @@ from tests.unit.shim.observe import Child, same_fds, wait_for_words
 
 Marked = Callable[[str], Child]
 
+# Markers are looked for in the whole host, where another run of the tests may be under way.
+_RUN = f"qemubox-test-{os.getpid()}"
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -73,11 +76,11 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_twice_is_as_good_as_once(directory: Path, tmp_path: Path, marked: Marked) -> None:
-    child = marked("qemubox-test-twice")
+    child = marked(f"{_RUN}-twice")
     journal = Journal(directory)
     for name in ("file", "tree", "never made"):
         journal.record("path", path=str(tmp_path / name))
-    journal.record("process", marker="qemubox-test-twice")
+    journal.record("process", marker=f"{_RUN}-twice")
     journal.record("mount", path=str(tmp_path / "no mount"))
     journal.record("netns", path=str(tmp_path / "no netns"))
     (tmp_path / "file").write_text("x")
@@ -91,8 +94,8 @@ def test_twice_is_as_good_as_once(directory: Path, tmp_path: Path, marked: Marke
 
 
 def test_processes_are_killed_by_their_marker_alone(directory: Path, marked: Marked) -> None:
-    ours, second, other = marked("qemubox-test-a1"), marked("x=qemubox-test-a1,y"), marked("qemubox-test-b1")
-    Journal(directory).record("process", marker="qemubox-test-a1")
+    ours, second, other = marked(f"{_RUN}-a1"), marked(f"x={_RUN}-a1,y"), marked(f"{_RUN}-b1")
+    Journal(directory).record("process", marker=f"{_RUN}-a1")
     with same_fds():
         assert reclaim(directory) == []
     assert (ours.wait(10), second.wait(10)) == (-9, -9)
@@ -103,30 +106,30 @@ def test_the_one_who_reclaims_does_not_kill_itself(directory: Path) -> None:
     own = Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].decode()
     program = (
         "import sys; from shim.reclaim import reclaim; from shim.journal import Journal\n"
-        "Journal(sys.argv[1]).record('process', marker='qemubox-test-self')\n"
+        "Journal(sys.argv[1]).record('process', marker=sys.argv[2])\n"
         "print(reclaim(sys.argv[1]))"
     )
-    done = subprocess.run([own, "-c", program, directory, "qemubox-test-self"], capture_output=True, check=False)
+    done = subprocess.run([own, "-c", program, directory, f"{_RUN}-self"], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (0, b"[]\n")
 
 
 def test_a_process_that_does_not_die_is_told(directory: Path, marked: Marked, monkeypatch: pytest.MonkeyPatch) -> None:
-    marked("qemubox-test-undying")
+    marked(f"{_RUN}-undying")
     monkeypatch.setattr(module, "_send_kill", lambda _fd: None)  # what SIGKILL is to a process in an endless read
     monkeypatch.setattr(module, "_KILL_DEADLINE_S", 0.1)
-    Journal(directory).record("process", marker="qemubox-test-undying")
+    Journal(directory).record("process", marker=f"{_RUN}-undying")
     began = time.monotonic()
     with same_fds():
         (problem,) = reclaim(directory)
     assert time.monotonic() - began < 5
-    assert problem.startswith("process qemubox-test-undying: still alive")
+    assert problem.startswith(f"process {_RUN}-undying: still alive")
     assert (directory / FILE_NAME).exists()
 
 
 def test_a_number_that_another_process_has_come_by_is_not_killed(marked: Marked) -> None:
-    child = marked("qemubox-test-other")
+    child = marked(f"{_RUN}-other")
     with same_fds():
-        assert module._open_pidfd(child.pid, b"qemubox-test-first") is None
+        assert module._open_pidfd(child.pid, f"{_RUN}-first".encode()) is None
     assert child.poll() is None
 
 
@@ -136,10 +139,10 @@ def test_one_failure_does_not_stop_the_rest(
     first, busy, last = tmp_path / "first", tmp_path / "busy", tmp_path / "last"
     for path in (first, busy, last):
         path.mkdir()
-    child = marked("qemubox-test-rest")
+    child = marked(f"{_RUN}-rest")
     mount(first, busy)
     journal = Journal(directory)
-    journal.record("process", marker="qemubox-test-rest")
+    journal.record("process", marker=f"{_RUN}-rest")
     for path in (last, busy):
         journal.record("path", path=str(path))
     assert reclaim(directory) == [f"path {busy}: {busy} is still mounted"]
@@ -250,7 +253,7 @@ def test_a_network_namespace(directory: Path, tmp_path: Path) -> None:
     ],
 )
 def test_an_entry_that_reaches_further_than_meant_is_refused(directory: Path, marked: Marked, line: str) -> None:
-    bystander = marked("qemubox-test-bystander")
+    bystander = marked(f"{_RUN}-bystander")
     (directory / FILE_NAME).write_text(line + "\n")
     (problem,) = reclaim(directory)
     assert problem.startswith(f"journal of {directory}: ")
