@@ -3,6 +3,7 @@
 `box` runs a test with each runtime, `vm` with qemubox alone, on each containerd. Both
 compare what exists on the host before and after the test, whatever the test is about.
 Nothing is skipped: a part that is not there fails the tests that need it and is named.
+`start`, of test_vm_*.py, starts a machine without any containerd.
 """
 
 import shutil
@@ -17,6 +18,9 @@ from harness.cell import Cell
 from harness.containerd import Containerd
 from harness.flavours import FLAVOUR_NAMES, flavour
 from harness.images import BUSYBOX
+from harness.machine import parts as parts
+from harness.machine import start as start
+from harness.machine import work as work
 from harness.qemubox import Qemubox
 from harness.traces import assert_nothing_new, take
 

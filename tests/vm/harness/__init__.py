@@ -7,6 +7,7 @@
     qemubox.py     the shim under test as an installed prefix, and its configuration
     images.py      the images the tests run, made here
     box.py         one runtime on one containerd: run, start, kill, wait, and clean up
+    machine.py     one virtual machine by shim/vm alone, with an agent of ours in it
     events.py      what containerd publishes
     messages.py      what a user should read when something cannot be done
     traces.py      what exists on the host because of a container; what was left behind

@@ -1,0 +1,173 @@
+"""What is plugged into a machine, disks, memory and interfaces, as its guest and the host's files see it."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.machine import Start
+from shim.errors import MachineError
+from shim.rootfs import gpt
+from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
+
+pytestmark = pytest.mark.timeout(240)
+
+MIB = 1 << 20
+LAYERS = 100
+MAC = "02:71:65:6d:75:01"
+# linux/if_tun.h
+TUNSETIFF = 0x400454CA
+IFF_TAP_NO_PI_VNET_HDR = 0x0002 | 0x1000 | 0x4000
+
+
+@pytest.fixture(scope="module")
+def layers(work: Path) -> list[Path]:
+    """Small EROFS images; each holds its own number."""
+    source, images = work / "layer", []
+    source.mkdir()
+    for number in range(1, LAYERS + 1):
+        (source / "name").write_text(f"layer {number}\n")
+        (source / "data").write_bytes(bytes(number * 1000))
+        images.append(work / f"{number}.erofs")
+        subprocess.run(["mkfs.erofs", "-Enoinline_data", images[-1], source], check=True, capture_output=True)
+    return images
+
+
+@contextlib.contextmanager
+def tap() -> Iterator[int]:
+    """An open TAP; the interface is gone when all have closed it."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"qbxtest%d", IFF_TAP_NO_PI_VNET_HDR))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def sparse(path: Path, mib: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(mib * MIB)
+    return path
+
+
+async def test_everything_that_was_plugged_in_is_there(start: Start, layers: list[Path], work: Path) -> None:
+    """Three disks, one of a hundred files, memory, an interface: before the guest's first instruction."""
+    table = gpt.table([layer.stat().st_size for layer in layers])
+    async with start() as guest:
+        vm = guest.vm
+        await vm.add_disk(Disk("rw", sparse(work / "rw", 64), read_only=False))
+        await vm.add_disk(Disk("layer0", layers[0]))
+        await vm.add_disk(JoinedDisk("layers", (table.head, *layers, table.tail)))
+        await vm.add_memory(Memory(max_mib=1024, requested_mib=514))
+        with tap() as fd:
+            await vm.add_nic(Nic("eth0", MAC, fd))
+        await guest.boot()
+        assert await guest.disk("rw") | {"name": ""} == {
+            "name": "",
+            "read_only": False,
+            "bytes": 64 * MIB,
+            "partitions": 0,
+        }
+        assert (await guest.disk("layer0"))["read_only"] is True
+        joined = await guest.disk("layers")
+        assert (joined["read_only"], joined["partitions"]) == (True, LAYERS)
+        assert await guest.ask("layer_names", joined["name"], LAYERS) == [
+            f"layer {number}" for number in range(1, LAYERS + 1)
+        ]
+        assert await guest.sees("macs") == [MAC]
+        assert (await guest.sees("present"), await guest.sees("online")) == ("0-3", "0")
+        memory = await guest.sees("memory_kib")
+        assert isinstance(memory, int)
+        assert 514 < memory >> 10 < 514 + 128
+
+
+async def test_into_and_out_of_a_running_guest(start: Start, layers: list[Path]) -> None:
+    async with start() as guest:
+        await guest.boot()
+
+        async def there() -> bool:
+            disks = await guest.sees("disks")
+            assert isinstance(disks, dict)
+            return "layer0" in disks
+
+        for _ in range(2):
+            await guest.vm.add_disk(Disk("layer0", layers[0]))
+            async with asyncio.timeout(30):  # each question is a round trip to the guest
+                while not await there():
+                    pass
+            await guest.vm.remove_device("layer0", 60)
+            assert not await there()
+
+
+async def test_what_the_guest_writes_is_in_the_file_and_what_it_frees_is_not(start: Start, work: Path) -> None:
+    image = sparse(work / "written", 16)
+    async with start() as guest:
+        await guest.vm.add_disk(Disk("rw", image, read_only=False))
+        await guest.boot()
+        name = (await guest.disk("rw"))["name"]
+        assert await guest.ask("write", name, 4 * MIB, 2 * MIB, 7) == ""
+        with image.open("rb") as file:
+            assert file.read(4 * MIB) == bytes(4 * MIB)
+            assert file.read(2 * MIB) == b"\7" * 2 * MIB
+        assert image.stat().st_blocks * 512 >= 2 * MIB
+        await guest.ask("discard", name, 4 * MIB, 2 * MIB)
+        assert image.stat().st_blocks * 512 < MIB
+
+
+async def test_a_writable_disk_is_one_machines(start: Start, work: Path) -> None:
+    image = sparse(work / "locked", 16)
+    async with start() as first, start() as second:
+        await first.vm.add_disk(Disk("rw", image, read_only=False))
+        with pytest.raises(MachineError, match=r'device_add rw.*"write" lock'):
+            await second.vm.add_disk(Disk("rw", image, read_only=False))
+
+
+@pytest.fixture
+def small(work: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    directory = work / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", directory], check=True)
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+async def test_a_full_host_is_an_error_in_the_guest_and_nothing_worse(start: Start, small: Path) -> None:
+    """QEMU's default would stop the machine, and whoever waits for it."""
+    async with start() as guest:
+        await guest.vm.add_disk(Disk("rw", sparse(small / "image", 16), read_only=False))
+        await guest.boot()
+        name = (await guest.disk("rw"))["name"]
+        assert await guest.ask("write", name, 0, 8 * MIB, 7) == "Input/output error"
+        assert (await guest.disk("rw"))["bytes"] == 16 * MIB
+
+
+async def test_memory_grows_and_shrinks(start: Start) -> None:
+    async with start() as guest:
+        await guest.vm.add_memory(Memory(max_mib=1024, requested_mib=0))
+        await guest.boot()
+
+        async def more_mib() -> float:
+            memory = await guest.sees("memory_kib")
+            assert isinstance(memory, int)
+            return memory / 1024 - base
+
+        base = 0.0
+        base = await more_mib()
+        for requested_mib in (130, 512, 1024):
+            await guest.vm.resize_memory(requested_mib)
+            async with asyncio.timeout(30):
+                while await more_mib() != requested_mib:
+                    pass
+        # What the guest's kernel keeps for itself stays (docs/decisions/0003).
+        for requested_mib in (512, 0):
+            await guest.vm.resize_memory(requested_mib)
+            async with asyncio.timeout(30):
+                while await more_mib() > requested_mib + 64:
+                    pass
