@@ -33,8 +33,9 @@ def parse_list(text: str) -> set[int]:
 def total_kib(zoneinfo: str) -> int:
     """All memory that the machine was given and can use by now, the kernel's own share included. Pure.
 
-    MemTotal leaves out what the kernel took at boot. So: of the zones that the machine booted with, all that is
-    present; of ZONE_MOVABLE, where hot-added memory goes, what is managed, since a block may be plugged in part.
+    MemTotal leaves out what the kernel took at boot. So: all that is present, but of ZONE_MOVABLE, where only
+    hot-added memory is, what is managed, since a block may be plugged in part. A block in another zone counts whole;
+    it is there only once its part is plugged.
     """
     pages, zone = 0, ""
     for line in zoneinfo.splitlines():
