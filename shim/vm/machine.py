@@ -89,11 +89,12 @@ class Machine:
                 f"a machine of at most {self.max_memory_mib} MiB: less than its base of {self.base_memory_mib} MiB"
             )
 
-    def options(self, *, name: str, qmp_fd: int, console_fd: int) -> list[tuple[str, ...]]:
+    def options(self, *, name: str, qmp_fd: int, console_fd: int, restored: bool = False) -> list[tuple[str, ...]]:
         """QEMU's options, each with its value.
 
         `qmp_fd` and `console_fd` are connected stream sockets that QEMU inherits. The
-        machine starts paused, and ends instead of rebooting.
+        machine starts paused, and ends instead of rebooting. With `restored` it stands
+        empty until it is given the state of a template, which is of the same machine otherwise.
         """
         return [
             ("-name", f"guest={name}"),
@@ -123,11 +124,12 @@ class Machine:
             ("-serial", "chardev:console"),
             ("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
             ("-mon", "chardev=qmp,mode=control"),
+            *([("-incoming", "defer")] if restored else []),
         ]
 
-    def args(self, *, name: str, qmp_fd: int, console_fd: int) -> list[str]:
+    def args(self, *, name: str, qmp_fd: int, console_fd: int, restored: bool = False) -> list[str]:
         """The whole argument list, QEMU's path first."""
-        options = self.options(name=name, qmp_fd=qmp_fd, console_fd=console_fd)
+        options = self.options(name=name, qmp_fd=qmp_fd, console_fd=console_fd, restored=restored)
         return [str(self.qemu), *(word for option in options for word in option)]
 
     def repeat_command(self) -> str:
