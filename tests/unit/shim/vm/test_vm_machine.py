@@ -52,7 +52,7 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
             "-device virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,disable-legacy=on,"
             "bus=pcie.0,addr=0x1",
             "-device virtio-rng-pci,id=rng,disable-legacy=on,bus=pcie.0,addr=0x2",
-            "-device pci-bridge,id=slots,chassis_nr=1,shpc=off,bus=pcie.0,addr=0x3",
+            "-device pci-bridge,id=slots,chassis_nr=1,bus=pcie.0,addr=0x3",
             "-device vmgenid,guid=auto",
             "-device pvpanic",
             "-chardev socket,id=console,fd=8",
