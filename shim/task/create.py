@@ -90,7 +90,9 @@ class Creator:
         timeline.mark("started")
         phases = timeline.milliseconds()
         self._log.info(
-            "boot timeline", template=sandbox.is_clone, **{name.replace(" ", "_"): ms for name, ms in phases.items()}
+            "boot timeline",
+            how="clone" if sandbox.is_clone else "boot",
+            **{name.replace(" ", "_"): ms for name, ms in phases.items()},
         )
         try:
             timelines.append(

@@ -69,6 +69,11 @@ def test_args_are_the_options_one_after_the_other(machine: Machine) -> None:
     assert args[1:] == [word for option in machine.options(name="n", qmp_fd=7, console_fd=8) for word in option]
 
 
+def test_a_clone_s_arguments_are_its_template_s_and_a_wait_for_its_state(machine: Machine) -> None:
+    template = machine.args(name="n", qmp_fd=7, console_fd=8)
+    assert machine.args(name="n", qmp_fd=7, console_fd=8, restored=True) == [*template, "-incoming", "defer"]
+
+
 def test_memory_is_private_unless_it_must_be_shared(machine: Machine) -> None:
     words = replace(machine, shared_memory=False).args(name="n", qmp_fd=7, console_fd=8)
     assert "memory-backend-ram,id=base,size=128M" in words
