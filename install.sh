@@ -161,6 +161,9 @@ install_all() {
     put "$vsock" "$daemon" 755
     configure
     put "$here/deploy/launcher" "$shim" 755
+    put "$here/deploy/qemubox" "$prefix/bin/qemubox" 755
+    say "template: containers start as clones of it"
+    "$prefix/bin/qemubox" template build || say "there is no template: containers boot, which takes longer"
     remove_old_environments
     echo "$stamp" >"$work/stamp"
     put "$work/stamp" "$share/stamp" 644
@@ -179,7 +182,7 @@ uninstall() {
     elif [ -f $config ]; then
         say "$config was changed and stays"
     fi
-    rm -rf "$shim" "$lib" "$share"
+    rm -rf "$shim" "$prefix/bin/qemubox" "$lib" "$share"
     say "removed from $prefix; /var/cache/qemubox, /var/lib/qemubox and the user qemubox stay"
 }
 

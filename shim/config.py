@@ -66,7 +66,7 @@ class RuntimeConfig(NamedTuple):
     state_dir: _Path = "/run/qemubox"
     # Writable layers of running containers.
     data_dir: _Path = "/var/lib/qemubox"
-    # Converted image layers.
+    # Converted image layers, and templates.
     cache_dir: _Path = "/var/cache/qemubox"
     # The unprivileged user that QEMU and its helpers run as.
     user: _Name = "qemubox"
@@ -123,6 +123,16 @@ class RootfsConfig(NamedTuple):
     convert_timeout_s: Annotated[int, Between(1, 86400)] = 600
 
 
+class TemplateConfig(NamedTuple):
+    """Templates: machines start as clones of one that has booted before, and not by booting."""
+
+    # auto clones the template that `qemubox template build` made, and boots where there is none;
+    # per-namespace wants one for each containerd namespace; off always boots.
+    mode: Literal["auto", "per-namespace", "off"] = "auto"
+    # Templates above this are removed, oldest first; the one just made stays.
+    limit_mib: Annotated[int, Between(256, 1048576)] = 2048
+
+
 class LogConfig(NamedTuple):
     """What the shim and the guest say."""
 
@@ -137,10 +147,11 @@ class Config(NamedTuple):
     vm: VmConfig = VmConfig()
     vsock: VsockConfig = VsockConfig()
     rootfs: RootfsConfig = RootfsConfig()
+    template: TemplateConfig = TemplateConfig()
     log: LogConfig = LogConfig()
 
 
-_Section = TypeVar("_Section", RuntimeConfig, VmConfig, VsockConfig, RootfsConfig, LogConfig)
+_Section = TypeVar("_Section", RuntimeConfig, VmConfig, VsockConfig, RootfsConfig, TemplateConfig, LogConfig)
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Config:
@@ -191,6 +202,7 @@ def parse(text: str) -> Config:
         vm=section(VmConfig, "vm"),
         vsock=section(VsockConfig, "vsock"),
         rootfs=section(RootfsConfig, "rootfs"),
+        template=section(TemplateConfig, "template"),
         log=section(LogConfig, "log"),
     )
 

@@ -11,6 +11,11 @@ QEMU_COMMAND_S: Final = 20.0
 QEMU_KILL_S: Final = 5.0
 # Between the end of the connection to vminitd and QEMU's own, which says why.
 LAST_WORDS_S: Final = 3.0
+# A template's state, 60 MiB and more: written once, and read back at each start.
+TEMPLATE_SAVE_S: Final = 120.0
+TEMPLATE_LOAD_S: Final = 30.0
+# Another process makes the same template: its boot and its saving.
+TEMPLATE_LOCK_S: Final = 300.0
 # The vsock daemon listens.
 VSOCK_READY_S: Final = 10.0
 # vminitd brings CPUs and memory online and sets clock and randomness.

@@ -10,6 +10,7 @@
     ├── StateError             the process is in a state that forbids the call      FailedPrecondition
     ├── ResourceError          the host has not enough of something                 ResourceExhausted
     ├── HostError              an operation on the host failed                      Internal
+    │   └── TemplateError      a template is there and cannot be used
     ├── MachineError           the virtual machine did not come up, or is gone      Unavailable
     │   └── BootError          it never answered: phase, console tail, QEMU's stderr
     └── GuestError             vminitd answered with an error                       its own status
@@ -93,6 +94,10 @@ class HostError(QemuboxError):
     """A program or system call on the host failed."""
 
     code = Code.INTERNAL
+
+
+class TemplateError(HostError):
+    """A template is damaged, changed, or of something else: it is not used."""
 
 
 class MachineError(QemuboxError):

@@ -2,6 +2,7 @@
 
 import pwd
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,8 @@ class Hypervisor:
     """All that is needed to launch one machine."""
 
     machine: Machine
-    vsock: VsockBackend
+    # Each call makes the way to one machine's guest.
+    new_vsock: Callable[[], VsockBackend]
     credentials: Credentials
 
 
@@ -43,7 +45,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
     """
     user = _user(config)
     qemu = program(config.vm.qemu, key="vm.qemu", package="qemu-system-x86")
-    vsock = _vsock(config, directory, user, journal)
+    new_vsock, shared_memory = _vsock(config, directory, user, journal)
     machine = Machine(
         qemu=qemu,
         kernel=Path(config.vm.kernel),
@@ -52,7 +54,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
         max_vcpus=bounds.max_cpus,
         max_memory_mib=config.vm.base_memory_mib + blocks_mib(bounds.max_memory_mib),
         base_memory_mib=config.vm.base_memory_mib,
-        shared_memory=vsock.shared_memory,
+        shared_memory=shared_memory,
         kernel_args=config.vm.kernel_args,
     )
     chosen = await accel.choose(
@@ -69,7 +71,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
                 f"no KVM, and vm.allow_tcg is false: {chosen.reason}", hint="enable virtualization on the host"
             )
         log.warning("running under TCG, which is slow and no security boundary", reason=chosen.reason)
-    return Hypervisor(replace(machine, accel=chosen.accel), vsock, user)
+    return Hypervisor(replace(machine, accel=chosen.accel), new_vsock, user)
 
 
 def program(name: str, *, key: str, package: str) -> Path:
@@ -83,12 +85,18 @@ def program(name: str, *, key: str, package: str) -> Path:
     return Path(found)
 
 
-def _vsock(config: Config, directory: Path, user: Credentials, journal: Journal) -> VsockBackend:
-    """The kernel's vsock where it is (vsock.mode = auto), else the daemon's."""
+def _vsock(
+    config: Config, directory: Path, user: Credentials, journal: Journal
+) -> tuple[Callable[[], VsockBackend], bool]:
+    """The kernel's vsock where it is (vsock.mode = auto), else the daemon's; and whether that wants shared memory."""
     if config.vsock.mode == "kernel" or (config.vsock.mode == "auto" and Path(KERNEL_DEVICE).exists()):
-        return KernelVsock()
+        return KernelVsock, KernelVsock.shared_memory
     daemon = program(config.vsock.daemon, key="vsock.daemon", package="vhost-device-vsock")
-    return UserVsock(daemon=daemon, directory=directory / "vsock", credentials=user, journal=journal)
+
+    def new() -> VsockBackend:
+        return UserVsock(daemon=daemon, directory=directory / "vsock", credentials=user, journal=journal)
+
+    return new, UserVsock.shared_memory
 
 
 def _user(config: Config) -> Credentials:

@@ -2,6 +2,7 @@
 
 Puts together what shim/vm/ offers: which machine, which vsock, which devices; then the
 first call to the guest, which makes the machine itself (name, time, randomness, size).
+Whether the machine boots or starts as the clone of a template is all the difference there is.
 It is called a sandbox because a Kubernetes pod's containers share one.
 """
 
@@ -25,6 +26,7 @@ from shim.log import Logger
 from shim.rootfs.plan import Disk
 from shim.sizing import Size
 from shim.task.stdio import ProcessStreams
+from shim.template.store import Template
 from shim.vm import devices
 from shim.vm.timeline import Timeline
 from shim.vm.vm import VirtualMachine
@@ -41,6 +43,8 @@ class Sandbox:
         self.guest = guest
         # What the guest reached and when, in milliseconds since its kernel started.
         self.milestones: dict[str, float] = {}
+        # Whether it is the clone of a template.
+        self.is_clone = False
         self._vm = vm
         self._log = log
 
@@ -48,6 +52,7 @@ class Sandbox:
     async def launch(
         cls,
         hypervisor: Hypervisor,
+        template: Template | None,
         *,
         key: str,
         directory: Path,
@@ -60,10 +65,57 @@ class Sandbox:
         timeline: Timeline,
         log: Logger,
     ) -> "Sandbox":
-        """Start the machine paused, plug in what the container needs, run it, and wait for vminitd.
+        """Start the machine, from the template if there is one, and wait until vminitd has answered.
 
-        Raises what shim/vm/ raises; nothing of the machine is left then.
+        A clone that fails before it has answered is no reason to fail: the machine then
+        boots, once. The template is let go of in any case. Raises what shim/vm/ raises;
+        nothing of the machine is left then.
         """
+
+        async def start(state_fd: int | None) -> "Sandbox":
+            return await cls._start(
+                hypervisor,
+                state_fd,
+                key=key,
+                directory=directory,
+                size=size,
+                disks=disks,
+                boot_timeout_s=boot_timeout_s,
+                console_kib=console_kib,
+                log_level=log_level,
+                journal=journal,
+                timeline=timeline,
+                log=log,
+            )
+
+        if template is not None:
+            try:
+                return await start(template.fd)
+            except MachineError as error:
+                log.warning("cold boot: the template's clone failed", template=template.name, error=str(error))
+                timeline.mark("clone failed")
+            finally:
+                template.close()
+        return await start(None)
+
+    @classmethod
+    async def _start(
+        cls,
+        hypervisor: Hypervisor,
+        state_fd: int | None,
+        *,
+        key: str,
+        directory: Path,
+        size: Size,
+        disks: Sequence[Disk],
+        boot_timeout_s: float,
+        console_kib: int,
+        log_level: str,
+        journal: Journal,
+        timeline: Timeline,
+        log: Logger,
+    ) -> "Sandbox":
+        """Start the machine paused, plug in what the container needs, run it, and wait for vminitd."""
         vm = await VirtualMachine.launch(
             hypervisor.machine,
             name=f"qemubox-{key}",
@@ -73,9 +125,12 @@ class Sandbox:
             journal=journal,
             timeline=timeline,
             command_timeout_s=deadlines.QEMU_COMMAND_S,
+            restored=state_fd is not None,
         )
         try:
-            await vm.add_vsock(hypervisor.vsock, deadlines.VSOCK_READY_S)
+            if state_fd is not None:
+                await vm.restore(state_fd, deadlines.TEMPLATE_LOAD_S)
+            await vm.add_vsock(hypervisor.new_vsock(), deadlines.VSOCK_READY_S)
             for disk in disks:
                 await vm.add_disk(_device(disk))
             await vm.add_memory(_memory(size))
@@ -83,6 +138,7 @@ class Sandbox:
             await vm.run()
             guest = Guest(Client(await vm.control(boot_timeout_s)), vm.exited)
             sandbox = cls(vm, guest, log)
+            sandbox.is_clone = state_fd is not None
             await sandbox._configure(key, size, log_level, timeline)
         except BaseException:
             await vm.kill(deadlines.QEMU_KILL_S)

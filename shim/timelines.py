@@ -3,7 +3,8 @@
 The file is `timeline.jsonl` in the runtime directory, for `install.sh --demo`, for
 `task bench`, and for whoever asks why a start was slow. When it reaches LIMIT bytes it
 takes the place of `timeline.jsonl.1`. Times are milliseconds: those of `phases` since
-Create was called, those of `guest` since the guest's kernel started.
+Create was called, those of `guest` since the guest's kernel started. `template` tells
+whether it is a clone: then what its guest did before "waiting" was done in the template.
 """
 
 import contextlib
@@ -18,11 +19,23 @@ LIMIT: Final = 256 << 10
 
 
 def append(
-    directory: Path, *, namespace: str, container_id: str, phases: Mapping[str, float], guest: Mapping[str, float]
+    directory: Path,
+    *,
+    namespace: str,
+    container_id: str,
+    phases: Mapping[str, float],
+    guest: Mapping[str, float],
+    template: bool,
 ) -> None:
     """Add one line. Raises OSError."""
     path = directory / FILE_NAME
-    record = {"namespace": namespace, "id": container_id, "phases": dict(phases), "guest": dict(guest)}
+    record = {
+        "namespace": namespace,
+        "id": container_id,
+        "template": template,
+        "phases": dict(phases),
+        "guest": dict(guest),
+    }
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         # One write: lines of shims that start at once do not mix (O_APPEND, open(2)).

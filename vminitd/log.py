@@ -43,6 +43,11 @@ def error(message: str, **facts: str | int) -> None:
     _write(LEVELS["error"], message, facts)
 
 
+def announce(message: str) -> None:
+    """What the host waits for on the console: shown whatever level is set here, as the kernel shows errors."""
+    _put(LEVELS["error"], message, {})
+
+
 def failure(message: str, failed: BaseException) -> None:
     """An exception that nobody expected, with the places that it came through, one a line."""
     error(message, error=f"{type(failed).__name__}: {failed}")
@@ -60,7 +65,10 @@ def line(message: str, facts: dict[str, str | int]) -> str:
 
 
 def _write(level: int, message: str, facts: dict[str, str | int]) -> None:
-    if level > _level:
-        return
+    if level <= _level:
+        _put(level, message, facts)
+
+
+def _put(level: int, message: str, facts: dict[str, str | int]) -> None:
     record = f"<{level}>vminitd: {line(message, facts)}".encode()[:_MAX_LINE]
     os.write(_sink, record + b"\n")

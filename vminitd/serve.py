@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 
+from api.template import READY
 from ttrpc import Server
 from vminitd import log, milestones, power
 from vminitd.boot import RUN_DIR
@@ -31,7 +32,11 @@ async def serve() -> None:
 
 
 async def _serve() -> None:
-    """Whoever plugs the vsock device is the host. If it cannot be reached then, it never can: that is an error."""
+    """A machine that has no vsock device when it is up is to become a template.
+
+    It warms up, says so, and waits, and each of its clones goes on from there. Whoever plugs the vsock device is the
+    host. If it cannot be reached then, it never can: that is an error.
+    """
     uevents = Uevents(kernel_socket())
     reaper = Reaper()
     machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), dial)
@@ -39,10 +44,18 @@ async def _serve() -> None:
     containers = Containers(machinery)
     machine = MachineService(uevents, containers)
     server = Server([machine, ContainersService(containers)], on_error=_report)
+    is_template = local_cid() is None
+    if is_template:
+        from vminitd.warm import warm  # not needed by a machine that has its host already
+
+        await warm(machinery.crun, reaper)
+        milestones.mark("warm")
     # What is there by now stays: not looked through at every collection, nor written to in a template's clones.
     gc.collect()
     gc.freeze()
     milestones.mark("waiting")
+    if is_template:
+        log.announce(READY)
     await uevents.until(local_cid, "a vsock device", None)
     milestones.mark("device")
     control = await dial(CONTROL_TOKEN)

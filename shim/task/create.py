@@ -28,6 +28,7 @@ from shim.sizing import Bounds, Size, size
 from shim.task.container import Container
 from shim.task.process import Process, StdioPaths
 from shim.task.stdio import ProcessStreams
+from shim.template.choice import choose as choose_template
 from shim.vm.timeline import Timeline
 
 
@@ -88,7 +89,11 @@ class Creator:
         """The one line that says where this start's time went."""
         timeline.mark("started")
         phases = timeline.milliseconds()
-        self._log.info("boot timeline", **{name.replace(" ", "_"): ms for name, ms in phases.items()})
+        self._log.info(
+            "boot timeline",
+            how="clone" if sandbox.is_clone else "boot",
+            **{name.replace(" ", "_"): ms for name, ms in phases.items()},
+        )
         try:
             timelines.append(
                 Path(self._config.runtime.state_dir),
@@ -96,6 +101,7 @@ class Creator:
                 container_id=self._identity.container_id,
                 phases=phases,
                 guest=sandbox.milestones,
+                template=sandbox.is_clone,
             )
         except OSError as error:  # a full tmpfs must not stop a container
             self._log.warning("boot timeline not kept", error=str(error))
@@ -123,6 +129,7 @@ class Creator:
         hypervisor = await choose(self._config, self._directory, self._bounds, self._journal, self._log)
         sandbox = await Sandbox.launch(
             hypervisor,
+            choose_template(self._config, hypervisor.machine, self._identity.namespace, self._log),
             key=self._identity.key,
             directory=self._directory,
             size=wanted,

@@ -40,6 +40,7 @@ class Console:
         self._size = 0
         self._write_error = ""
         self._reading = True
+        self._awaited: tuple[bytes, asyncio.Future[None]] | None = None
         self._open()
         self._loop.add_reader(self._ours, self._on_readable)
 
@@ -56,6 +57,16 @@ class Console:
         found = [plain for line in text.splitlines() if (plain := "".join(filter(str.isprintable, line)).strip())]
         panic = next((number for number, line in enumerate(found) if PANIC in line), len(found))
         return found[: panic + 1][-lines:]
+
+    def expect(self, words: str) -> "asyncio.Future[None]":
+        """Done when the guest prints `words`, or has them in its last lines already.
+
+        One at a time; cancel it to withdraw.
+        """
+        printed: asyncio.Future[None] = self._loop.create_future()
+        self._awaited = (words.encode(), printed)
+        self._tell()
+        return printed
 
     @property
     def write_error(self) -> str:
@@ -95,8 +106,15 @@ class Console:
             return False
         self._tail += data
         del self._tail[:-TAIL_LIMIT]
+        self._tell()
         self._store(data)
         return True
+
+    def _tell(self) -> None:
+        if self._awaited is not None and self._awaited[0] in self._tail:
+            (_, printed), self._awaited = self._awaited, None
+            if not printed.done():
+                printed.set_result(None)
 
     def _stop_reading(self) -> None:
         if self._reading:

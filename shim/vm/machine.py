@@ -24,7 +24,9 @@ SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecon
 
 # Where everything that is hot-plugged goes: the slots of one conventional PCI bridge, hot-pluggable by ACPI.
 # A pcie-root-port per slot works as well, and costs the guest 25 ms of its start each
-# (TCG: 16 ports 0.4 s, this bridge 0.05 s; 2026-11), used or not.
+# (TCG: 16 ports 0.4 s, this bridge 0.05 s; 2026-11), used or not. It must have a hot-plug controller (shpc, by
+# default on), though ACPI does the work: only for such a bridge does the firmware keep room in the address space
+# while nothing is plugged in, which is how a template boots.
 SLOT_BUS: Final = "slots"
 SLOTS: Final = 31
 # No virtio 0.9 interface: it would take I/O ports, and Linux uses the 1.x one anyway.
@@ -89,11 +91,12 @@ class Machine:
                 f"a machine of at most {self.max_memory_mib} MiB: less than its base of {self.base_memory_mib} MiB"
             )
 
-    def options(self, *, name: str, qmp_fd: int, console_fd: int) -> list[tuple[str, ...]]:
+    def options(self, *, name: str, qmp_fd: int, console_fd: int, restored: bool = False) -> list[tuple[str, ...]]:
         """QEMU's options, each with its value.
 
         `qmp_fd` and `console_fd` are connected stream sockets that QEMU inherits. The
-        machine starts paused, and ends instead of rebooting.
+        machine starts paused, and ends instead of rebooting. With `restored` it stands
+        empty until it is given the state of a template, which is of the same machine otherwise.
         """
         return [
             ("-name", f"guest={name}"),
@@ -116,18 +119,19 @@ class Machine:
                 f"virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,{MODERN},bus=pcie.0,addr=0x1",
             ),
             ("-device", f"virtio-rng-pci,id=rng,{MODERN},bus=pcie.0,addr=0x2"),
-            ("-device", f"pci-bridge,id={SLOT_BUS},chassis_nr=1,shpc=off,bus=pcie.0,addr=0x3"),
+            ("-device", f"pci-bridge,id={SLOT_BUS},chassis_nr=1,bus=pcie.0,addr=0x3"),
             ("-device", "vmgenid,guid=auto"),
             ("-device", "pvpanic"),
             ("-chardev", f"socket,id=console,fd={console_fd}"),
             ("-serial", "chardev:console"),
             ("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
             ("-mon", "chardev=qmp,mode=control"),
+            *([("-incoming", "defer")] if restored else []),
         ]
 
-    def args(self, *, name: str, qmp_fd: int, console_fd: int) -> list[str]:
+    def args(self, *, name: str, qmp_fd: int, console_fd: int, restored: bool = False) -> list[str]:
         """The whole argument list, QEMU's path first."""
-        options = self.options(name=name, qmp_fd=qmp_fd, console_fd=console_fd)
+        options = self.options(name=name, qmp_fd=qmp_fd, console_fd=console_fd, restored=restored)
         return [str(self.qemu), *(word for option in options for word in option)]
 
     def repeat_command(self) -> str:

@@ -77,8 +77,9 @@ class VirtualMachine:
         journal: Journal,
         timeline: Timeline,
         command_timeout_s: float,
+        restored: bool = False,
     ) -> "VirtualMachine":
-        """Start QEMU with the guest paused before its first instruction.
+        """Start QEMU with the guest paused before its first instruction; if `restored`, empty: `restore` comes next.
 
         `name` stands in QEMU's command line and nowhere else on the host (the journal's
         marker): "qemubox-<key>". `command_timeout_s` is the deadline of QEMU's greeting
@@ -93,7 +94,7 @@ class VirtualMachine:
         try:
             fds = (qmp_child.fileno(), console.child.fileno())
             process = spawn(
-                machine.args(name=name, qmp_fd=fds[0], console_fd=fds[1]),
+                machine.args(name=name, qmp_fd=fds[0], console_fd=fds[1], restored=restored),
                 name="QEMU",
                 marker=name,
                 credentials=credentials,
@@ -133,6 +134,37 @@ class VirtualMachine:
     def stderr(self) -> str:
         """The end of what QEMU wrote to standard error."""
         return self._process.stderr
+
+    async def restore(self, state_fd: int, timeout_s: float) -> None:
+        """Become the clone of a template: load the state in the open file `state_fd`. The machine stays paused.
+
+        Raises BootError when QEMU does not take it; the machine is of no use then.
+        """
+        from shim.vm import migration
+
+        await self._guarded("restoring the template", migration.load(self._connection(), state_fd, timeout_s))
+        self.timeline.mark("restored")
+
+    async def save(self, state_fd: int, timeout_s: float) -> str:
+        """Write the paused machine's state to the open file `state_fd`; answers QEMU's version."""
+        from shim.vm import migration
+
+        if self._state is not RunState.PAUSED:
+            raise StateError(f"the virtual machine is {self._state.value}: only a paused one can be saved")
+        return await self._guarded("saving a template", migration.save(self._connection(), state_fd, timeout_s))
+
+    async def printed(self, words: str, timeout_s: float) -> None:
+        """Wait until the guest prints `words` on its console. Raises BootError if it does not in time, or ends."""
+        awaited = self.console.expect(words)
+
+        async def wait() -> None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await awaited
+            except TimeoutError:
+                raise self._error("booting", f"it did not print {words!r} within {timeout_s:g} s") from None
+
+        await self._guarded("booting", wait())
 
     async def add_vsock(self, backend: VsockBackend, timeout_s: float) -> None:
         """Prepare a vsock backend and plug it in. The machine owns it from now on."""
@@ -227,6 +259,11 @@ class VirtualMachine:
         await self._guarded("starting QEMU", self._qmp.open(qmp_socket))
         self._hotplug = Hotplug(self._qmp, shared_memory=self.machine.shared_memory)
         self._state = transition(self._state, RunState.PAUSED)
+
+    def _connection(self) -> "Qmp":
+        if self._qmp is None or self._state is RunState.ENDED:
+            raise StateError(f"the virtual machine is {self._state.value}: it takes no commands")
+        return self._qmp
 
     def _devices(self) -> "Hotplug":
         if self._hotplug is None or self._state is RunState.ENDED:

@@ -8,19 +8,23 @@ so a test can change it for a while.
 
 import functools
 import json
+import os
 import shutil
+import subprocess
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from harness.flavours import CHECKOUT, output_of
+from harness.flavours import CHECKOUT, MissingPart, output_of
 
 RUNTIME: Final = "io.containerd.qemubox.v1"
 BINARY: Final = "containerd-shim-qemubox-v1"
+COMMAND: Final = "qemubox"
 _PACKAGES: Final = ("api", "shim", "ttrpc", "vminitd")
 _BUILD_DEADLINE_S: Final = 1800.0
+_COMMAND_DEADLINE_S: Final = 120.0
 
 Value = str | int | bool
 Sections = dict[str, dict[str, Value]]
@@ -58,25 +62,38 @@ class Qemubox:
         return {"QEMUBOX_CONFIG": str(self.config)}
 
     def install(self) -> None:
-        """Lay out the prefix and name the built parts in the configuration. Raises MissingPart."""
+        """Lay out the prefix, name the built parts in the configuration, make the template. Raises MissingPart."""
         if self._installed:
             return
         kernel, image, daemon = built_parts()
-        binary = self.bin / BINARY
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(CHECKOUT / "deploy" / "launcher", binary)
-        binary.chmod(0o755)
-        source = Path(sysconfig.get_paths()["purelib"])
-        packages = self.prefix / "lib/qemubox/venv/lib" / source.parent.name / "site-packages"
+        self.bin.mkdir(parents=True, exist_ok=True)
+        for source, name in (("launcher", BINARY), ("qemubox", COMMAND)):
+            shutil.copy(CHECKOUT / "deploy" / source, self.bin / name)
+            (self.bin / name).chmod(0o755)
+        installed = Path(sysconfig.get_paths()["purelib"])
+        packages = self.prefix / "lib/qemubox/venv/lib" / installed.parent.name / "site-packages"
         packages.mkdir(parents=True, exist_ok=True)
-        for target in [*(CHECKOUT / name for name in _PACKAGES), *source.iterdir()]:
+        for target in [*(CHECKOUT / name for name in _PACKAGES), *installed.iterdir()]:
             link = packages / target.name
             if not link.is_symlink():
                 link.symlink_to(target)
         self._sections["vm"] = {"kernel": kernel, "image": image}
         self._sections["vsock"] = {"daemon": daemon}
         self._write(self._sections)
+        if (built := self.command("template", "build")).returncode:
+            raise MissingPart(f"there is no template to start from: {built.stderr}")
         self._installed = True
+
+    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run the `qemubox` command with this configuration."""
+        return subprocess.run(
+            [self.bin / COMMAND, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_DEADLINE_S,
+            env={**os.environ, **self.environment},
+        )
 
     @contextmanager
     def changed(self, changes: Sections) -> Iterator[None]:

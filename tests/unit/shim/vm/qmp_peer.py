@@ -19,6 +19,8 @@ class QmpPeer:
         self.files: dict[object, bytes] = {}
         self.refused: dict[str, str] = {}
         self.silent: set[str] = set()
+        # What commands answer; nothing else than success where nothing stands here.
+        self.returns: dict[str, object] = {}
         self.before_answer: dict[str, Callable[[], None]] = {}
         self._fds: list[int] = []
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +98,7 @@ class QmpPeer:
         if name in self.refused:
             self._send({"id": message["id"], "error": {"class": "GenericError", "desc": self.refused[name]}})
         else:
-            reply: dict[str, object] = {"return": {}}
+            reply: dict[str, object] = {"return": self.returns.get(name, {})}
             self._send(reply | ({"id": message["id"]} if "id" in message else {}))
 
 

@@ -95,3 +95,24 @@ async def test_close_twice_and_the_end_by_the_peer(console: Console) -> None:
     console.close()
     console.close()
     assert console.tail(9) == []
+
+
+async def test_words_are_awaited_and_told_once_they_are_printed(console: Console) -> None:
+    printed = console.expect("all up")
+    writer = console.child.dup()
+    loop = asyncio.get_running_loop()
+    writer.setblocking(False)
+    await loop.sock_sendall(writer, b"starting, al")
+    await asyncio.sleep(0)
+    assert not printed.done()
+    await loop.sock_sendall(writer, b"l up\n")
+    writer.close()
+    async with asyncio.timeout(10):
+        await printed
+
+
+async def test_words_that_were_printed_before_count(console: Console) -> None:
+    await write(console, b"all up\n")
+    assert console.expect("all up").done()
+    withdrawn = console.expect("never")
+    withdrawn.cancel()

@@ -52,7 +52,7 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
             "-device virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,disable-legacy=on,"
             "bus=pcie.0,addr=0x1",
             "-device virtio-rng-pci,id=rng,disable-legacy=on,bus=pcie.0,addr=0x2",
-            "-device pci-bridge,id=slots,chassis_nr=1,shpc=off,bus=pcie.0,addr=0x3",
+            "-device pci-bridge,id=slots,chassis_nr=1,bus=pcie.0,addr=0x3",
             "-device vmgenid,guid=auto",
             "-device pvpanic",
             "-chardev socket,id=console,fd=8",
@@ -67,6 +67,11 @@ def test_args_are_the_options_one_after_the_other(machine: Machine) -> None:
     args = machine.args(name="n", qmp_fd=7, console_fd=8)
     assert args[0] == str(machine.qemu)
     assert args[1:] == [word for option in machine.options(name="n", qmp_fd=7, console_fd=8) for word in option]
+
+
+def test_a_clone_s_arguments_are_its_template_s_and_a_wait_for_its_state(machine: Machine) -> None:
+    template = machine.args(name="n", qmp_fd=7, console_fd=8)
+    assert machine.args(name="n", qmp_fd=7, console_fd=8, restored=True) == [*template, "-incoming", "defer"]
 
 
 def test_memory_is_private_unless_it_must_be_shared(machine: Machine) -> None:

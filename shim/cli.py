@@ -1,0 +1,162 @@
+"""`qemubox`, the administrator's command: templates for now.
+
+    qemubox template build [--namespace NS] [--again]
+    qemubox template list [--json]
+    qemubox template verify [NAME...]
+    qemubox template rm NAME... | --all
+
+It reads the shim's configuration (QEMUBOX_CONFIG, or /etc/qemubox/config.toml) and exits
+with 0, or with 1 after one line that says what is wrong and what to do.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+
+from shim.config import Config, load
+from shim.errors import ConfigError, NotFoundError, QemuboxError
+from shim.host import bounds
+from shim.hypervisor import choose
+from shim.journal import Journal
+from shim.log import Logger
+from shim.reclaim import reclaim
+from shim.template.build import build
+from shim.template.choice import open_store
+from shim.template.metadata import Metadata
+from shim.template.store import MIB
+from shim.version import VERSION
+
+_SHORT: Final = 12
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for; the answer is the exit status."""
+    arguments = _parser().parse_args(words)
+    action: Callable[[Config, argparse.Namespace], int] = arguments.action
+    try:
+        return action(load(), arguments)
+    except QemuboxError as error:
+        print(f"qemubox: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="qemubox", description="Looks after qemubox on this host.")
+    parser.add_argument("--version", action="version", version=VERSION)
+    groups = parser.add_subparsers(required=True, metavar="GROUP")
+    template = groups.add_parser("template", help="machines that others are cloned from")
+    actions = template.add_subparsers(required=True, metavar="ACTION")
+
+    def add(name: str, help_: str, action: Callable[[Config, argparse.Namespace], int]) -> argparse.ArgumentParser:
+        parser = actions.add_parser(name, help=help_, description=help_)
+        parser.set_defaults(action=action)
+        return parser
+
+    new = add("build", "boot a machine and keep it as the template, unless there is a good one", _build)
+    new.add_argument("--namespace", default="", help="containerd's namespace, for template.mode = per-namespace")
+    new.add_argument("--again", action="store_true", help="even if there is a good one")
+    listing = add("list", "show the templates that are there", _list)
+    listing.add_argument("--json", action="store_true", help="for programs")
+    add("verify", "read templates whole and compare with when they were made", _verify).add_argument("names", nargs="*")
+    remove = add("rm", "remove templates; running machines are not disturbed", _remove)
+    which = remove.add_mutually_exclusive_group(required=True)
+    which.add_argument("names", nargs="*", default=[])
+    which.add_argument("--all", action="store_true", help="every one")
+    return parser
+
+
+def _build(config: Config, arguments: argparse.Namespace) -> int:
+    if config.template.mode == "off":
+        raise ConfigError('template.mode = "off": a template would not be used', hint='set it to "auto"')
+    if (config.template.mode == "per-namespace") != bool(arguments.namespace):
+        raise ConfigError(
+            f'template.mode = "{config.template.mode}", and --namespace {arguments.namespace!r}: it would not be used',
+            hint="give --namespace with per-namespace, and only then",
+        )
+    metadata = asyncio.run(_build_template(config, arguments.namespace, again=arguments.again))
+    print(_line(metadata))
+    return 0
+
+
+async def _build_template(config: Config, namespace: str, *, again: bool) -> Metadata:
+    """Choose the machine as the shim does, in a directory of our own for what that takes."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    directory = Path(config.runtime.state_dir, f"template-{os.getpid()}")
+    directory.mkdir(mode=0o711, parents=True)
+    try:
+        log = cast("Logger", structlog.get_logger())
+        hypervisor = await choose(config, directory, bounds(config), Journal(directory), log)
+        return await build(
+            open_store(config),
+            hypervisor.machine,
+            namespace=namespace,
+            credentials=hypervisor.credentials,
+            boot_timeout_s=config.vm.boot_timeout_s,
+            again=again,
+        )
+    finally:
+        reclaim(directory)
+
+
+def _list(config: Config, arguments: argparse.Namespace) -> int:
+    entries = open_store(config).entries()
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=1))
+        return 0
+    for entry in entries:
+        print(_line(entry.metadata) if entry.metadata else f"{entry.name[:_SHORT]}  cannot be used: {entry.problem}")
+    return 0
+
+
+def _verify(config: Config, arguments: argparse.Namespace) -> int:
+    store = open_store(config)
+    bad = 0
+    for name in _named(config, arguments.names) if arguments.names else [entry.name for entry in store.entries()]:
+        try:
+            print(f"{_line(store.verify(name))}  good")
+        except QemuboxError as error:
+            bad += 1
+            print(f"{name[:_SHORT]}  bad: {error}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _remove(config: Config, arguments: argparse.Namespace) -> int:
+    store = open_store(config)
+    for name in [entry.name for entry in store.entries()] if arguments.all else _named(config, arguments.names):
+        store.remove(name)
+    return 0
+
+
+def _named(config: Config, beginnings: Sequence[str]) -> list[str]:
+    """The templates whose names begin so, one each. Raises NotFoundError for none or more."""
+    there = [entry.name for entry in open_store(config).entries()]
+    names = []
+    for beginning in beginnings:
+        found = [name for name in there if name == beginning] or [name for name in there if name.startswith(beginning)]
+        if len(found) != 1:
+            raise NotFoundError(
+                f"template {beginning}: {len(found)} have such a name", hint="see qemubox template list"
+            )
+        names += found
+    return names
+
+
+def _line(metadata: Metadata) -> str:
+    """One template as people see it."""
+    built = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(metadata.built_at))
+    owner = f"  namespace {metadata.namespace}" if metadata.namespace else ""
+    size = f"{metadata.size / MIB:.0f} MiB"
+    return f"{metadata.fingerprint[:_SHORT]}  {built}  {size}  QEMU {metadata.qemu_version}{owner}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
