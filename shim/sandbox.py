@@ -139,7 +139,7 @@ class Sandbox:
             guest = Guest(Client(await vm.control(boot_timeout_s)), vm.exited)
             sandbox = cls(vm, guest, log)
             sandbox.is_clone = state_fd is not None
-            await sandbox._configure(key, size, log_level, timeline)
+            await sandbox._configure(key, size, hypervisor.machine.base_memory_mib, log_level, timeline)
         except BaseException:
             await vm.kill(deadlines.QEMU_KILL_S)
             raise
@@ -178,14 +178,14 @@ class Sandbox:
         await self.guest.close()
         await self._vm.kill(deadlines.QEMU_KILL_S)
 
-    async def _configure(self, key: str, size: Size, log_level: str, timeline: Timeline) -> None:
+    async def _configure(self, key: str, size: Size, base_memory_mib: int, log_level: str, timeline: Timeline) -> None:
         request = guest_pb2.ConfigureRequest(
             hostname=f"qemubox-{key}",
             entropy=os.urandom(_ENTROPY_BYTES),
             wall_clock_ns=time.time_ns(),
             vcpus=size.cpus,
-            # What the container may use; the base covers the machine's own needs.
-            memory_mib=size.memory_mib,
+            # All of it: a container whose memory is not there yet would not have what its limit says.
+            memory_mib=base_memory_mib + _memory(size).requested_mib,
             log_level=log_level,
         )
         reply = await self.guest.call(self.guest.machine.Configure(request), deadline_s=deadlines.GUEST_CONFIGURE_S)
