@@ -52,7 +52,7 @@ if [ $# -eq 0 ] && [ ! -f "$cache/$key/vmlinux" ]; then
     mkdir -p "$cache" || die "cannot write to $cache (set QEMUBOX_BUILD_CACHE to a directory that can be written to)"
     work=$cache/work
     exec 9>"$cache/lock"
-    flock 9
+    flock -n 9 || { echo "kernel: waiting for another build of it" >&2; flock 9; }
     # Whoever held the lock before may have built just this; whoever was killed left its work behind.
     if [ ! -f "$cache/$key/vmlinux" ]; then
         trap 'rm -rf "$work"' EXIT
