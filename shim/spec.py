@@ -3,8 +3,8 @@
 The specification in the bundle is written for a container on the host. In a machine of
 its own some of it means nothing (cgroup paths, security labels of the host), some of it
 is done by the machine itself (the network namespace without a path), and some cannot be
-given at all (the host's own namespaces). Nothing is dropped silently that would make the
-container less confined or lack what was asked for: that is refused, by name.
+given at all (the host's own namespaces). Nothing is dropped that would make the container
+less confined: what would, or what it could not do without, is refused by name.
 
 Pure: reads no file but those that a small read-only bind mount names.
 https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
@@ -115,14 +115,6 @@ def for_guest(spec: Json, *, terminal: bool) -> GuestSpec:
     return GuestSpec(json=json.dumps(guest, separators=(",", ":")).encode(), files=tuple(files))
 
 
-def netns_path(spec: Json) -> str:
-    """The network namespace that the container is to join; empty where it gets one of its own."""
-    for namespace in objects(section(spec, "linux"), "namespaces"):
-        if namespace.get("type") == "network":
-            return str(namespace.get("path", ""))
-    return ""
-
-
 def section(holder: Json, key: str) -> Json:
     """The object at `key`, or an empty one. Raises SpecError where something else stands there."""
     value = holder.get(key)
@@ -178,6 +170,11 @@ def _guest_namespaces(linux: Json) -> list[Json]:
     for kind, item in asked.items():
         path = item.get("path")
         if kind == "network":
+            if path:
+                raise UnsupportedError(
+                    f"the container is to join the network namespace {path}: networks are not supported yet",
+                    hint="run it without --cni, or with another runtime",
+                )
             continue
         if path:
             raise SpecError(
@@ -204,7 +201,11 @@ def _guest_devices(linux: Json) -> list[Json]:
 
 
 def _guest_resources(resources: Json) -> Json:
-    """Limits that mean the same in the guest; what names the host's CPUs, nodes or disks is left to the host."""
+    """Limits that mean the same in the guest.
+
+    Those that name CPUs, memory nodes, disks, network classes or huge pages of the host mean
+    nothing there and are left out (docs/limitations.md); none of them keeps a container in.
+    """
     kept: Json = {}
     for key, value in resources.items():
         if key == "cpu" and isinstance(value, dict):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.errors import QemuboxError, SpecError, UnsupportedError
-from shim.spec import FILE_SOURCE_PREFIX, FILES_LIMIT, HostFile, Json, JsonValue, for_guest, load, netns_path
+from shim.spec import FILE_SOURCE_PREFIX, FILES_LIMIT, HostFile, Json, JsonValue, for_guest, load
 
 # What `ctr run` of containerd 2.3 writes for an ordinary image, in short.
 _SPEC: Json = {
@@ -209,15 +209,19 @@ def test_joining_a_namespace_of_the_host_is_refused(kind: str) -> None:
         for_guest(_with({"linux.namespaces": joined}), terminal=False)
 
 
-def test_the_network_namespace_is_for_the_host_to_join() -> None:
-    assert netns_path(_SPEC) == ""
-    assert netns_path({}) == ""
+def test_the_machine_is_the_network_namespace() -> None:
+    namespaces = cast("list[JsonValue]", cast("Json", _guest(_SPEC)["linux"])["namespaces"])
+    assert {"type": "network"} not in namespaces
+    assert {"type": "pid"} in namespaces
+
+
+def test_a_network_that_was_made_for_the_container_is_refused_by_name() -> None:
     namespaces = [
         item for item in cast("list[Json]", cast("Json", _SPEC["linux"])["namespaces"]) if item["type"] != "network"
     ]
     spec = _with({"linux.namespaces": [*namespaces, {"type": "network", "path": "/run/netns/x"}]})
-    assert netns_path(spec) == "/run/netns/x"
-    assert {"type": "network"} not in cast("list[JsonValue]", cast("Json", _guest(spec)["linux"])["namespaces"])
+    with pytest.raises(UnsupportedError, match="/run/netns/x"):
+        _guest(spec)
 
 
 @pytest.mark.parametrize(
