@@ -76,7 +76,7 @@ def test_a_user_that_is_not_there_is_named(vm: Box) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vm": {"colour": "red"}}, ("colour", r"\[vm\]")),
+        ({"vm": {"colour": "red"}}, (r"vm\.colour", "red", "accel")),
         ({"vm": {"default_cpus": 0}}, (r"vm\.default_cpus", "0", "64")),
         ({"vm": {"accel": "hvf"}}, (r"vm\.accel", "hvf", "tcg")),
         ({"extra": {"key": "value"}}, (r"\[extra\]",)),
