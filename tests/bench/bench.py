@@ -51,9 +51,10 @@ class Measured:
         }
 
     def median_marks(self, kind: str) -> Marks:
-        """The median instant of each mark of that kind, "phases" or "guest"."""
-        names = self.phases[0][kind] if self.phases else {}
-        return {name: round(statistics.median(run[kind][name] for run in self.phases), 1) for name in names}
+        """The median instant of each mark of that kind, "phases" or "guest", over the runs that have it."""
+        names = max((run[kind] for run in self.phases), key=len, default={})
+        found = {name: [run[kind][name] for run in self.phases if name in run[kind]] for name in names}
+        return {name: round(statistics.median(instants), 1) for name, instants in found.items()}
 
 
 def measure(boxes: Sequence[Box], runs: int) -> dict[str, Measured]:
@@ -110,6 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.runs < 10:
         parser.error(f"--runs {arguments.runs}: fewer than 10 say nothing")
+    load = round(os.getloadavg()[0], 2)
     directory = Path(tempfile.mkdtemp(prefix="qemubox-bench-", dir="/var/tmp"))
     directory.chmod(0o711)
     try:
@@ -126,8 +128,7 @@ def main() -> None:
         "containerd": arguments.containerd,
         "runs": arguments.runs,
         "cpus": os.cpu_count(),
-        "load_before": round(os.getloadavg()[2], 2),
-        "kvm": os.access("/dev/kvm", os.R_OK | os.W_OK),
+        "load": load,
         "host_kernel": os.uname().release,
     }
     document = report(measured, about)
