@@ -45,7 +45,7 @@ def claim(directory: str | os.PathLike[str], *, deadline_s: float) -> int:
             if not _lock(fd, deadline - time.monotonic()):
                 raise ClaimTimeout(_signed(fd))
             if _is(fd, path):
-                sign(fd, os.getpid())
+                _sign_if_there_is_room(fd)
                 return fd
         except BaseException:
             os.close(fd)
@@ -57,6 +57,14 @@ def sign(lock_fd: int, pid: int) -> None:
     """Write who holds the lock into it, for ClaimTimeout."""
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, str(pid).encode(), 0)
+
+
+def _sign_if_there_is_room(fd: int) -> None:
+    """A full file system must keep nobody from cleaning up; ClaimTimeout then cannot name us."""
+    try:
+        sign(fd, os.getpid())
+    except OSError:
+        return
 
 
 def _signed(fd: int) -> int:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def test_the_lock_is_signed_by_its_holder(tmp_path: Path) -> None:
     assert (tmp_path / LOCK_NAME).read_text() == "7"
     assert not os.get_inheritable(fd)
     os.close(fd)
+
+
+def test_a_full_file_system_locks_nobody_out(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "full", tmp_path], check=True)
+    try:
+        (tmp_path / "filler").write_bytes(bytes(4096))
+        os.close(claim(tmp_path, deadline_s=1))
+        assert (tmp_path / LOCK_NAME).read_bytes() == b""
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_directory_that_is_gone(tmp_path: Path) -> None:
