@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "journal"
 # The kinds of resources, and the fact that each is found by.
-KINDS = {"process": "marker", "path": "path", "mount": "path", "netns": "path"}
+KINDS = {"process": "marker", "path": "path", "mount": "path", "netns": "path", "draft": "path"}
 
 
 class Journal:
@@ -36,7 +36,8 @@ class Journal:
         """Write down one resource that is about to be made.
 
         Kinds and their facts: `process` marker (a text found in its command line),
-        `path` path (file or whole tree), `mount` path, `netns` path; paths are absolute.
+        `path` path (file or whole tree), `mount` path, `netns` path, `draft` path (a file in
+        the making by who has `path`.lock locked); paths are absolute.
         Raises OSError where it cannot be written, ValueError for what could not be undone.
         """
         import json

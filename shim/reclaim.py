@@ -12,7 +12,7 @@ import os
 import time
 
 from shim.claim import LOCK_NAME
-from shim.journal import Journal, check
+from shim.journal import KINDS, Journal, check
 
 # The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ def reclaim(directory: str | os.PathLike[str], *, keep_directory: bool = False) 
         except ValueError as error:
             problems.append(f"journal of {directory}: {error}")
         except OSError as error:
-            problems.append(f"{kind} {entry.get('path') or entry.get('marker')}: {error.strerror or error}")
+            problems.append(f"{kind} {entry.get(KINDS[kind])}: {error.strerror or error}")
     if not problems:
         try:
             _empty(os.fspath(directory), keep_directory=keep_directory)
@@ -190,9 +190,32 @@ def _remove_netns(entry: Facts) -> None:
     _remove(str(entry["path"]))
 
 
+def _remove_draft(entry: Facts) -> None:
+    """Remove what a killed maker left unfinished; one that somebody is at work on (flock(2)) is theirs."""
+    import fcntl
+
+    path = str(entry["path"])
+    lock = f"{path}.lock"
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The lock goes last: as long as it is there, the next maker waits for it.
+        for each in (path, lock):
+            if os.path.lexists(each):
+                os.unlink(each)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(fd)
+
+
 _UNDO: dict[str, Callable[[Facts], None]] = {
     "process": _kill_processes,
     "path": _remove_path,
     "mount": _unmount,
     "netns": _remove_netns,
+    "draft": _remove_draft,
 }

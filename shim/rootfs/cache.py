@@ -2,8 +2,8 @@
 
     DIR/index/IDENTITY        the image of one layer's directory: a symbolic link into blobs
     DIR/blobs/SHA256.erofs    the images, named by content (erofs.name): equal layers share one
-    DIR/making/IDENTITY.lock  locked by who makes the image of that layer
-    DIR/making/IDENTITY.erofs the image as far as it is made
+    DIR/making/IDENTITY.erofs.lock  locked by who makes the image of that layer
+    DIR/making/IDENTITY.erofs       the image as far as it is made
 
 A committed snapshot's directory never changes: containerd writes to it only before the
 commit, overlayfs leaves lower layers alone, and containerd gives no second snapshot the
@@ -11,10 +11,10 @@ same number. So path, device, inode number and change time of the directory are 
 identity. The change time cannot be set by anybody, and tells a directory from another
 one that was later given the same path and inode number.
 
-Nothing needs a journal. An image appears by rename after its data is on disk, and a link
-to an image that is not there counts as none. What a killed maker left in `making` is
-unlocked, and is overwritten by the next who wants it or removed by the next who makes
-anything. A machine's image is locked (shared) as long as the shim or QEMU has it open,
+An image appears by rename after its data is on disk, and a link to an image that is not
+there counts as none. What a killed maker left in `making` is unlocked: the maker's journal
+names it (as a draft), and without that it is overwritten by the next who wants it or
+removed by the next who makes anything. A machine's image is locked (shared) as long as the shim or QEMU has it open,
 and only what can be locked exclusively is ever removed.
 """
 
@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Final
 
 from shim.errors import HostError, ResourceError
+from shim.journal import Journal
 from shim.rootfs import erofs, flock
 
 # Only an image that is removed between its making and its opening needs a further try.
@@ -61,15 +62,25 @@ class LayerCache:
     """The cache in `directory`, kept below `limit_mib` as far as images in use allow.
 
     Any number of processes may use one directory at once. `mkfs_erofs` is a path, or a name
-    to look for in PATH; `deadline_s` bounds one layer's conversion.
+    to look for in PATH; `deadline_s` bounds one layer's conversion. What is begun is written
+    into `journal`, if there is one.
     """
 
-    def __init__(self, directory: Path, *, limit_mib: int, mkfs_erofs: str, deadline_s: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        limit_mib: int,
+        mkfs_erofs: str,
+        deadline_s: float,
+        journal: Journal | None = None,
+    ) -> None:
         self._index = directory / "index"
         self._blobs = directory / "blobs"
         self._making = directory / "making"
         self._limit_bytes = limit_mib << 20
         self._mkfs = erofs.tool(mkfs_erofs, deadline_s)
+        self._journal = journal
         self._converting = asyncio.Semaphore(os.cpu_count() or 1)
 
     @property
@@ -127,10 +138,13 @@ class LayerCache:
         """Convert, unless another process does: then wait for it."""
         identity = _identity(layer)
         image = self._making / f"{identity}.erofs"
+        lock_path = image.with_name(f"{image.name}.lock")
         try:
+            if self._journal is not None:
+                self._journal.record("draft", path=str(image))
             for directory in (self._index, self._blobs, self._making):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            async with flock.maker(self._making / f"{identity}.lock", self._mkfs.timeout_s) as lock:
+            async with flock.maker(lock_path, self._mkfs.timeout_s) as lock:
                 return self.lookup(layer) or await self._convert(layer, image, lock)
         except TimeoutError:
             raise HostError(
@@ -177,7 +191,7 @@ class LayerCache:
     def _clean(self) -> None:
         """Remove what killed makers left; then unused images, least recently used first, down to the limit."""
         for lock in self._making.glob("*.lock"):
-            _remove_unused(lock, lock.with_suffix(".erofs"))
+            _remove_unused(lock, lock.with_suffix(""))
         blobs = [(blob, status) for blob in self._blobs.iterdir() if (status := _status(blob)) is not None]
         used_bytes = sum(status.st_blocks * 512 for _, status in blobs)
         for blob, status in sorted(blobs, key=lambda item: item[1].st_mtime_ns):

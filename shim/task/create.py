@@ -113,6 +113,7 @@ class Creator:
             limit_mib=config.rootfs.cache_limit_mib,
             mkfs_erofs=config.rootfs.mkfs_erofs,
             deadline_s=config.rootfs.convert_timeout_s,
+            journal=self._journal,
         )
         rootfs = await prepare(
             list(request.rootfs),

@@ -32,7 +32,9 @@ def test_kill_of_the_shim_during_create(vm: Box, moment: int) -> None:
     vm.containerd.ctr("tasks", "delete", "-f", container)
     vm.containerd.ctr("containers", "delete", container)
     # containerd may still be running the `delete` of the dead shim, whose answer `tasks delete` does not wait for.
-    eventually(lambda: not vm.processes(container), f"nothing is left of one killed {delay_s:.3f} s after its start", 10)
+    eventually(
+        lambda: not vm.processes(container), f"nothing is left of one killed {delay_s:.3f} s after its start", 10
+    )
 
 
 def _shims(vm: Box, container: str) -> list[psutil.Process]:

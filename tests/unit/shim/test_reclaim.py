@@ -1,5 +1,6 @@
 """The journal played backwards, against real processes, mounts and files. Needs root."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -164,6 +165,19 @@ def test_undoing_is_in_reverse_order(directory: Path, tmp_path: Path, mount: Cal
     assert reclaim(directory) == []
     assert not tree.exists()
     assert (source / "precious").read_text() == "x"
+
+
+def test_a_draft_goes_with_its_maker_and_not_before(directory: Path, tmp_path: Path) -> None:
+    left, growing = tmp_path / "left.erofs", tmp_path / "growing.erofs"
+    for path in (left, growing):
+        path.write_bytes(b"half")
+        path.with_name(f"{path.name}.lock").touch()
+        Journal(directory).record("draft", path=str(path))
+    Journal(directory).record("draft", path=str(tmp_path / "never-begun.erofs"))
+    with growing.with_name("growing.erofs.lock").open("rb") as maker, same_fds():
+        fcntl.flock(maker, fcntl.LOCK_EX)
+        assert reclaim(directory) == []
+    assert sorted(os.listdir(tmp_path)) == ["growing.erofs", "growing.erofs.lock"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shim.errors import HostError, MissingPartError, ResourceError
+from shim.journal import Journal
 from shim.rootfs.cache import LayerCache
 
 
@@ -177,12 +178,22 @@ async def test_an_image_about_to_be_removed_is_not_handed_out(tmp_path: Path, di
 async def test_what_killed_makers_left_is_removed_but_not_what_is_being_made(tmp_path: Path, directory: Path) -> None:
     cache = _cache(directory)
     (await cache.ensure(_layer(tmp_path, 1))).close()
-    for name in ("left.lock", "left.erofs", "growing.lock", "growing.erofs"):
+    for name in ("left.erofs.lock", "left.erofs", "growing.erofs.lock", "growing.erofs"):
         (directory / "making" / name).write_bytes(bytes(1000))
-    with (directory / "making" / "growing.lock").open("rb") as maker:
+    with (directory / "making" / "growing.erofs.lock").open("rb") as maker:
         fcntl.flock(maker, fcntl.LOCK_EX)
         (await cache.ensure(_layer(tmp_path, 2))).close()
-        assert sorted(os.listdir(directory / "making")) == ["growing.erofs", "growing.lock"]
+        assert sorted(os.listdir(directory / "making")) == ["growing.erofs", "growing.erofs.lock"]
+
+
+async def test_what_is_begun_is_in_the_journal_first(tmp_path: Path, directory: Path) -> None:
+    journal = Journal(tmp_path)
+    cache = LayerCache(directory, limit_mib=64, mkfs_erofs="false", deadline_s=5, journal=journal)
+    with pytest.raises(HostError):
+        await cache.ensure(_layer(tmp_path, 1))
+    (draft,) = journal.entries()
+    assert draft["kind"] == "draft"
+    assert Path(str(draft["path"])).parent == directory / "making"
 
 
 async def test_a_half_written_image_of_the_same_layer_is_overwritten(tmp_path: Path, directory: Path) -> None:
@@ -191,7 +202,7 @@ async def test_a_half_written_image_of_the_same_layer_is_overwritten(tmp_path: P
     with await cache.ensure(layer) as image:
         (identity,) = os.listdir(directory / "index")
         image.path.unlink()
-    (directory / "making" / f"{identity}.lock").touch()
+    (directory / "making" / f"{identity}.erofs.lock").touch()
     (directory / "making" / f"{identity}.erofs").write_bytes(os.urandom(5_000_000))
     with await cache.ensure(layer) as again:
         assert again.digest == image.digest
@@ -230,11 +241,11 @@ async def test_a_maker_that_never_ends_is_waited_for_until_the_deadline(tmp_path
     (await _cache(directory).ensure(layer)).close()
     (identity,) = os.listdir(directory / "index")
     (directory / "index" / identity).unlink()
-    with (directory / "making" / f"{identity}.lock").open("wb") as maker:
+    with (directory / "making" / f"{identity}.erofs.lock").open("wb") as maker:
         fcntl.flock(maker, fcntl.LOCK_EX)
         with pytest.raises(HostError, match=r"another process did not finish this image within 0\.1 s"):
             await _cache(directory, deadline_s=0.1).ensure(layer)
-        assert os.listdir(directory / "making") == [f"{identity}.lock"]
+        assert os.listdir(directory / "making") == [f"{identity}.erofs.lock"]
 
 
 async def test_no_such_layer(tmp_path: Path, directory: Path) -> None:
