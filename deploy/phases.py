@@ -28,6 +28,18 @@ def find(path: Path, namespace: str, container: str) -> dict[str, dict[str, floa
     raise LookupError(f"{path} has no line for {namespace}/{container}")
 
 
+def own(host: Mapping[str, float], guest: Mapping[str, float]) -> dict[str, float]:
+    """The guest's marks that belong to this start.
+
+    A clone ("restored" is among the host's phases) brings those of its template along: then only what comes after
+    "waiting" counts, from there.
+    """
+    if "restored" not in host or "waiting" not in guest:
+        return dict(guest)
+    origin = guest["waiting"]
+    return {name: round(at - origin, 1) for name, at in guest.items() if at >= origin}
+
+
 def durations(marks: Mapping[str, float]) -> dict[str, float]:
     """How long it took from the mark before to each mark, given the instants since 0 in the order they were reached."""
     spans: dict[str, float] = {}
@@ -60,9 +72,10 @@ def main() -> None:
         sys.exit(str(error))
     print("host, from Create to the running process:")
     print(table(found["phases"]))
-    if len(found["guest"]) > 1:
-        print("guest, since its kernel started:")
-        print(table(found["guest"]))
+    guest = own(found["phases"], found["guest"])
+    if len(guest) > 1:
+        print(f"guest, since {'its kernel started' if guest == found['guest'] else 'its template was ready'}:")
+        print(table(guest))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ def test_a_first_mark_after_the_origin_counts_too() -> None:
     assert phases.durations({"python": 900.0, "booted": 1000.0}) == {"python": 900.0, "booted": 100.0}
 
 
+def test_a_clone_s_marks_begin_where_its_template_ended() -> None:
+    guest = {"python": 900.0, "waiting": 1000.0, "device": 1030.0, "configured": 1100.0}
+    assert phases.own({"restored": 9.0}, guest) == {"waiting": 0.0, "device": 30.0, "configured": 100.0}
+    assert phases.own({"run": 9.0}, guest) == guest
+
+
 def test_the_longest_phase_has_the_longest_bar() -> None:
     lines = phases.table(MARKS).splitlines()
     assert [line.count("#") for line in lines] == [0, 2, 40]
