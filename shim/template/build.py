@@ -5,6 +5,8 @@ through which it could tell, and that is the point: what is frozen has no connec
 CID, no name and no container's disk.
 """
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +36,9 @@ async def build(
     async def make(directory: Path, state_fd: int) -> str:
         vm = await VirtualMachine.launch(
             machine,
-            name=f"qemubox-template-{name}",
+            # Not the template's name: another installation on this host may be making the same one, and whoever
+            # plays a journal kills what it names.
+            name=f"qemubox-template-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:24]}",
             console_path=directory / "console",
             console_kib=_CONSOLE_KIB,
             credentials=credentials,

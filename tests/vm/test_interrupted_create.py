@@ -27,6 +27,8 @@ def test_kill_of_the_shim_during_create(vm: Box, moment: int) -> None:
         eventually(lambda: _shims(vm, container), f"{container} has a shim", 20)
         time.sleep(delay_s)  # the moment is what is tried, not something that is waited for
         eventually(lambda: _kill_all(_shims(vm, container)), f"{container} has a shim to kill", 20)
+        # `start` may have forked the daemon after it was looked for and before it was killed.
+        eventually(lambda: not _kill_all(_shims(vm, container)), f"{container} has no shim any more", 20)
         ctr.wait(40)
     vm.wait_stopped(container)
     vm.containerd.ctr("tasks", "delete", "-f", container)

@@ -160,4 +160,11 @@ def test_many_claim_at_once_and_all_get_it_in_turn(tmp_path: Path, spawn: Spawn)
 
 
 def _opened(pid: int, path: Path) -> bool:
-    return any(os.path.samefile(f"/proc/{pid}/fd/{fd}", path) for fd in os.listdir(f"/proc/{pid}/fd") if fd > "2")
+    return any(_is_file(f"/proc/{pid}/fd/{fd}", path) for fd in os.listdir(f"/proc/{pid}/fd") if fd > "2")
+
+
+def _is_file(descriptor: str, path: Path) -> bool:
+    try:
+        return os.path.samefile(descriptor, path)
+    except FileNotFoundError:  # closed while we looked
+        return False
