@@ -20,7 +20,9 @@ TEMPLATE_LOCK_S: Final = 300.0
 VSOCK_READY_S: Final = 10.0
 # vminitd brings CPUs and memory online and sets clock and randomness.
 GUEST_CONFIGURE_S: Final = 30.0
-# A call to vminitd that only looks something up or delivers a signal.
+# Delivering a signal. A machine that does not take SIGKILL in this time is ended itself.
+GUEST_KILL_S: Final = 8.0
+# A call to vminitd that only looks something up.
 GUEST_CALL_S: Final = 15.0
 # A call behind which crun makes, starts or removes a container; under TCG and load that is seconds.
 GUEST_CRUN_S: Final = 60.0

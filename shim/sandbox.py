@@ -167,6 +167,11 @@ class Sandbox:
                 if not dialled.cancel() and not dialled.cancelled() and dialled.exception() is None:
                     dialled.result().close()
 
+    async def kill(self, reason: str) -> None:
+        """End a machine that does not do what it must. What it was serving ends as if it had died by itself."""
+        self._log.warning("the virtual machine is ended", reason=reason)
+        await self._vm.kill(deadlines.QEMU_KILL_S)
+
     async def stop(self, *, flush: bool) -> None:
         """End the machine. With `flush`, file systems that outlive it are synced and unmounted first."""
         if flush and self.guest.alive:

@@ -1,16 +1,18 @@
 """One container in a machine: its processes, and what the host holds for it."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from api import events_pb2, types_pb2
 from shim.anchor import Anchor
-from shim.errors import NotFoundError, StateError
+from shim.errors import GuestError, NotFoundError, StateError
 from shim.events import Publisher
 from shim.sandbox import Sandbox
 from shim.task.process import Exit, Process
 from shim.task.state import State
+from ttrpc import Code
 
 
 class Container:
@@ -74,6 +76,20 @@ class Container:
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=process.pid))
         process.start_told()
         return process.pid
+
+    async def kill(self, exec_id: str, number: int, *, everyone: bool) -> None:
+        """Send a signal to a process.
+
+        SIGKILL to the first one always ends it, as it does on the host: a machine that does
+        not answer is ended itself. Raises NotFoundError after the end, GuestError.
+        """
+        process = self.process(exec_id)
+        try:
+            await process.kill(number, everyone=everyone)
+        except GuestError as error:
+            if process is not self.init or number != signal.SIGKILL or error.status is not Code.DEADLINE_EXCEEDED:
+                raise
+            await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")
 
     def publish_exit(self, end: Exit) -> None:
         """Tell that the first process has ended."""

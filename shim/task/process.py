@@ -112,7 +112,7 @@ class Process:
         request = guest_pb2.KillRequest(
             container_id=self.container_id, exec_id=self.exec_id, signal=signal, all=everyone
         )
-        await self._guest.call(self._guest.containers.Kill(request), deadline_s=deadlines.GUEST_CALL_S)
+        await self._guest.call(self._guest.containers.Kill(request), deadline_s=deadlines.GUEST_KILL_S)
 
     async def release(self) -> None:
         """Let go of the streams and of the watcher; whoever still waits for an end hears of this one."""

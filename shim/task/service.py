@@ -134,7 +134,7 @@ class TaskService(TaskBase):
 
     @_edge
     async def Kill(self, request: task_pb2.KillRequest, context: Context) -> Empty:
-        await self._container(request.id).process(request.exec_id).kill(request.signal, everyone=request.all)
+        await self._container(request.id).kill(request.exec_id, request.signal, everyone=request.all)
         return Empty()
 
     @_edge

@@ -59,11 +59,20 @@ def test_a_machine_that_stands_still_is_said_to(vm: Box) -> None:
     container = vm.start("sleep", "1000")
     qemu = vm.processes("qemu-system-x86_64")[0]
     qemu.suspend()
-    assert_one_clear_line(vm.kill(container), "guest|machine", "answer|within")
+    assert_one_clear_line(vm.kill(container, "TERM"), "guest|machine", "answer|within")
     qemu.resume()
-    vm.kill(container)  # the first signal may have reached it by now, or not
+    vm.kill(container).checked()
     vm.wait_stopped(container)
     vm.delete_task(container)
+    vm.remove(container).checked()
+
+
+def test_sigkill_ends_a_machine_that_stands_still(vm: Box) -> None:
+    container = vm.start("sleep", "1000")
+    vm.processes("qemu-system-x86_64")[0].suspend()
+    vm.kill(container).checked()
+    vm.wait_stopped(container)
+    assert "non-zero exit code 137" in vm.delete_task(container).error
     vm.remove(container).checked()
 
 
