@@ -12,7 +12,7 @@ and of a container, from the bottom:
     libc, uevent, spawn, reaper    system calls, the kernel's events, child processes and their ends
     disks, overlay, rootfs         virtio-blk disks by serial, put together to a root file system
     spec, crun, cgroup, terminal   the specification for crun, crun itself, the container's cgroup and terminals
-    frames, streams, stdio         a process's input and output, to and from the host
+    streams, stdio                 a process's input and output, to and from the host
     state, process, container      states and what each call does to them
 
 One event loop, one thread for everything that has state. Work that may wait for a disk (mounts, sync, removal of

@@ -12,7 +12,7 @@ import os
 import socket
 from contextlib import suppress
 
-from vminitd.frames import END, HEADER, FrameReader
+from api.frames import END, HEADER, FrameReader
 from vminitd.vsock import MOST_AT_ONCE
 
 PIPE = 256 << 10

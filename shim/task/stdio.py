@@ -10,8 +10,8 @@ import contextlib
 import socket
 from typing import Final
 
+from api.frames import END, FrameReader, header
 from shim.task.fifo import InputSource, OutputSink, open_input, open_output
-from shim.task.frames import END, FrameReader, header
 
 _PIECE: Final = 256 << 10
 

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from vminitd.frames import END, FrameReader
+from api.frames import END, FrameReader
 
 
 class DialledHost:

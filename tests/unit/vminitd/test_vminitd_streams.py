@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from vminitd.frames import END, FrameReader
+from api.frames import END, FrameReader
 from vminitd.streams import FRAME, Input, Output
 
 EIGHT_MIB = os.urandom(8 << 20)

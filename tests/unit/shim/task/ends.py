@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
 
-from shim.task.frames import FrameReader, header
+from api.frames import FrameReader, header
 
 _Result = TypeVar("_Result")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from api.frames import END, header
 from shim import deadlines
 from shim.errors import GuestError, MachineError, NotFoundError, StateError
 from shim.log import Logger, open_log
-from shim.task.frames import END, header
 from shim.task.process import Exit, Process
 from shim.task.state import State
 from shim.task.stdio import ProcessStreams

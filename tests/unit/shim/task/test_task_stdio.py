@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from api.frames import END, header
 from shim.task.fifo import OutputSink, open_input, open_output
-from shim.task.frames import END, header
 from shim.task.stdio import relay_input, relay_output
 from tests.unit.shim.observe import same_fds
 from tests.unit.shim.task.ends import Guest, read_all, read_end, soon, write_end

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from api.frames import END, header
 from shim.errors import HostError, UnsupportedError
-from shim.task.frames import END, header
 from shim.task.stdio import ProcessStreams
 from tests.unit.shim.observe import same_fds
 from tests.unit.shim.task.ends import Guest, read_all, read_end, soon

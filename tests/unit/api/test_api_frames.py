@@ -6,7 +6,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shim.task.frames import END, FrameReader, header
+from api.frames import END, FrameReader, header
 
 _PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 

@@ -1,18 +1,25 @@
-"""The frames of a stdio connection (api/guest.proto): u32 big-endian length, the bytes; length 0 ends the stream. Pure.
+"""The frames of a stdio connection: u32 big-endian length, then the bytes; length 0 ends the stream.
 
-The end is in the stream because what a peer closes right after its last write may be lost on the way (virtio-vsock),
-and because a closed connection could as well mean that the other side has died.
+Pure, and the same for the shim and vminitd. The end is in the stream because what a peer
+closes right after its last write may be lost on the way (virtio-vsock), and because a
+closed connection could as well mean that the other side has died (docs/decisions/0002).
 """
 
 import struct
 from collections.abc import Iterator
+from typing import Final
 
-HEADER = struct.Struct(">I")
-END = HEADER.pack(0)
+HEADER: Final = struct.Struct(">I")
+END: Final = HEADER.pack(0)
+
+
+def header(size: int) -> bytes:
+    """What stands before `size` bytes of data."""
+    return HEADER.pack(size)
 
 
 class FrameReader:
-    """Cuts what arrives into data, wherever it was cut on the way. Holds no data itself."""
+    """Cuts what arrives into data, however it was cut on the way. Holds no data itself."""
 
     def __init__(self) -> None:
         self._header = bytearray()
@@ -20,7 +27,7 @@ class FrameReader:
         self.ended = False
 
     def feed(self, received: memoryview) -> Iterator[memoryview]:
-        """The data in `received`, as views of it. Sets `ended` at the end frame; what follows it is ignored."""
+        """The data in `received`, as views of it. Sets `ended` at the end frame; what follows that is ignored."""
         while received and not self.ended:
             if self._left:
                 piece, received = received[: self._left], received[self._left :]
