@@ -114,6 +114,15 @@ class Process:
         )
         await self._guest.call(self._guest.containers.Kill(request), deadline_s=deadlines.GUEST_KILL_S)
 
+    async def resize(self, width: int, height: int) -> None:
+        """Give the terminal another size, in characters, at any time. Raises StateError where there is none."""
+        if not self.paths.terminal:
+            raise StateError(f"{self.name} has no terminal to resize")
+        request = guest_pb2.ResizePtyRequest(
+            container_id=self.container_id, exec_id=self.exec_id, width=width, height=height
+        )
+        await self._guest.call(self._guest.containers.ResizePty(request), deadline_s=deadlines.GUEST_CALL_S)
+
     async def release(self) -> None:
         """Let go of the streams and of the watcher; whoever still waits for an end hears of this one."""
         if self._watcher is not None:

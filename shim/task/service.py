@@ -138,6 +138,11 @@ class TaskService(TaskBase):
         return Empty()
 
     @_edge
+    async def ResizePty(self, request: task_pb2.ResizePtyRequest, context: Context) -> Empty:
+        await self._container(request.id).process(request.exec_id).resize(request.width, request.height)
+        return Empty()
+
+    @_edge
     async def CloseIO(self, request: task_pb2.CloseIORequest, context: Context) -> Empty:
         process = self._container(request.id).process(request.exec_id)
         if request.stdin and process.streams is not None:

@@ -111,12 +111,16 @@ class Containerd:
 
     @contextmanager
     def running(
-        self, arguments: Sequence[str], stdin: int = subprocess.DEVNULL, namespace: str = "default"
+        self,
+        arguments: Sequence[str],
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        namespace: str = "default",
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A `ctr` that goes on while the caller does something; ended at the end if it has not."""
         command = self.ctr_command(*arguments, namespace=namespace)
         with subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=self._ctr_environment()
+            command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, bufsize=0, env=self._ctr_environment()
         ) as process:
             try:
                 yield process

@@ -202,13 +202,19 @@ async def test_a_process_that_exec_never_made_is_not_found(shim: Shim) -> None:
     assert caught.value.code is Code.NOT_FOUND
 
 
+async def test_what_is_no_terminal_has_no_size(shim: Shim) -> None:
+    await shim.create()
+    with pytest.raises(StatusError, match="container c has no terminal") as caught:
+        await shim.task.ResizePty(task_pb2.ResizePtyRequest(id="c", width=80, height=25), timeout_s=20)
+    assert caught.value.code is Code.FAILED_PRECONDITION
+
+
 async def test_what_is_not_there_is_never_answered_with_success(shim: Shim) -> None:
     await shim.create()
     for call in (
         shim.task.Exec(task_pb2.ExecProcessRequest(id="c", exec_id="e")),
         shim.task.Pause(task_pb2.PauseRequest(id="c")),
         shim.task.Resume(task_pb2.ResumeRequest(id="c")),
-        shim.task.ResizePty(task_pb2.ResizePtyRequest(id="c")),
         shim.task.Checkpoint(task_pb2.CheckpointTaskRequest(id="c")),
         shim.task.Update(task_pb2.UpdateTaskRequest(id="c")),
         shim.task.Stats(task_pb2.StatsRequest(id="c")),
