@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from api import events_pb2, types_pb2
-from shim.anchor import Anchor
 from shim.errors import GuestError, NotFoundError, StateError
 from shim.events import Publisher
 from shim.sandbox import Sandbox
@@ -28,7 +27,6 @@ class Container:
         bundle: str,
         rootfs: list[types_pb2.Mount],
         init: Process,
-        anchor: Anchor,
         sandbox: Sandbox,
         resources: AsyncExitStack,
         events: Publisher,
@@ -38,7 +36,6 @@ class Container:
         self.bundle = bundle
         self.rootfs = rootfs
         self.init = init
-        self.anchor = anchor
         self.sandbox = sandbox
         # Held by every call that changes the state of one of the processes.
         self.lock = asyncio.Lock()

@@ -76,7 +76,6 @@ class Creator:
                 bundle=request.bundle,
                 rootfs=list(request.rootfs),
                 init=process,
-                anchor=anchor,
                 sandbox=sandbox,
                 resources=undo.pop_all(),
                 events=self._events,

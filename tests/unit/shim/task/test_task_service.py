@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 
 from api import events_pb2, task_pb2, task_types_pb2
 from api.task_ttrpc import TaskStub
-from shim.anchor import Anchor
 from shim.errors import HostError, MissingPartError, SpecError
 from shim.events import Publisher
 from shim.log import Logger, open_log
@@ -73,7 +72,6 @@ class Made(Creator):
                 bundle=request.bundle,
                 rootfs=list(request.rootfs),
                 init=world.process,
-                anchor=cast("Anchor", None),
                 sandbox=cast("Sandbox", None),
                 resources=undo.pop_all(),
                 events=self.told,
