@@ -28,14 +28,16 @@ class ConfigureRequest(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., entropy: _Optional[bytes] = ..., wall_clock_ns: _Optional[int] = ..., vcpus: _Optional[int] = ..., memory_mib: _Optional[int] = ..., log_level: _Optional[str] = ...) -> None: ...
 
 class ConfigureResponse(_message.Message):
-    __slots__ = ("kernel_release", "vminitd_version", "milestones")
+    __slots__ = ("kernel_release", "vminitd_version", "milestones", "nonce")
     KERNEL_RELEASE_FIELD_NUMBER: _ClassVar[int]
     VMINITD_VERSION_FIELD_NUMBER: _ClassVar[int]
     MILESTONES_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     kernel_release: str
     vminitd_version: str
     milestones: _containers.RepeatedCompositeFieldContainer[Milestone]
-    def __init__(self, kernel_release: _Optional[str] = ..., vminitd_version: _Optional[str] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ...) -> None: ...
+    nonce: int
+    def __init__(self, kernel_release: _Optional[str] = ..., vminitd_version: _Optional[str] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., nonce: _Optional[int] = ...) -> None: ...
 
 class Milestone(_message.Message):
     __slots__ = ("name", "boottime_ns")
@@ -52,16 +54,18 @@ class ShutdownRequest(_message.Message):
     def __init__(self, grace_ms: _Optional[int] = ...) -> None: ...
 
 class Layer(_message.Message):
-    __slots__ = ("serial", "partition", "fstype", "options")
+    __slots__ = ("serial", "partition", "fstype", "options", "disk_bytes")
     SERIAL_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     FSTYPE_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     serial: str
     partition: int
     fstype: str
     options: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, serial: _Optional[str] = ..., partition: _Optional[int] = ..., fstype: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ...) -> None: ...
+    disk_bytes: int
+    def __init__(self, serial: _Optional[str] = ..., partition: _Optional[int] = ..., fstype: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
 
 class Rootfs(_message.Message):
     __slots__ = ("lower", "writable", "whole")

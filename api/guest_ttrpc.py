@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 class MachineBase(Service):
     """The virtual machine as a whole."""
 
+    async def WarmUp(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
+        """Makes a template of a machine that has ports: does what its clones need not do again, and answers when it only
+        waits. Only as the very first call.
+        """
+        raise unimplemented("/qemubox.guest.v1.Machine/WarmUp")
+
     async def Configure(self, request: guest_pb2.ConfigureRequest, context: Context) -> guest_pb2.ConfigureResponse:
-        """Makes the machine itself: identity, time, randomness. The first call of all."""
+        """Makes the machine itself: identity, time, randomness. The first call of all but WarmUp."""
         raise unimplemented("/qemubox.guest.v1.Machine/Configure")
 
     async def Sync(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
@@ -33,6 +39,7 @@ class MachineBase(Service):
 
     def service_methods(self) -> Mapping[str, Method]:
         return {
+            "/qemubox.guest.v1.Machine/WarmUp": Unary(empty_pb2.Empty, self.WarmUp),
             "/qemubox.guest.v1.Machine/Configure": Unary(guest_pb2.ConfigureRequest, self.Configure),
             "/qemubox.guest.v1.Machine/Sync": Unary(empty_pb2.Empty, self.Sync),
             "/qemubox.guest.v1.Machine/Shutdown": Unary(guest_pb2.ShutdownRequest, self.Shutdown),
@@ -45,6 +52,24 @@ class MachineStub:
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    async def WarmUp(
+        self,
+        request: empty_pb2.Empty,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> empty_pb2.Empty:
+        """Makes a template of a machine that has ports: does what its clones need not do again, and answers when it only
+        waits. Only as the very first call.
+        """
+        return await self._client.call(
+            "/qemubox.guest.v1.Machine/WarmUp",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
+        )
+
     async def Configure(
         self,
         request: guest_pb2.ConfigureRequest,
@@ -52,7 +77,7 @@ class MachineStub:
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
     ) -> guest_pb2.ConfigureResponse:
-        """Makes the machine itself: identity, time, randomness. The first call of all."""
+        """Makes the machine itself: identity, time, randomness. The first call of all but WarmUp."""
         return await self._client.call(
             "/qemubox.guest.v1.Machine/Configure",
             request,

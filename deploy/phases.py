@@ -70,7 +70,7 @@ def main() -> None:
         found = find(Path(path), namespace, container)
     except LookupError as error:
         sys.exit(str(error))
-    print("host, from Create to the running process:")
+    print("host, from the shim's start to the running process:")
     print(table(found["phases"]))
     guest = own(found["phases"], found["guest"])
     if len(guest) > 1:

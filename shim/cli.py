@@ -1,9 +1,10 @@
-"""`qemubox`, the administrator's command: templates for now.
+"""`qemubox`, the administrator's command: templates, and what is known of running machines.
 
     qemubox template build [--namespace NS] [--again]
     qemubox template list [--json]
     qemubox template verify [NAME...]
     qemubox template rm NAME... | --all
+    qemubox inspect [--namespace NS] ID
 
 It reads the shim's configuration (QEMUBOX_CONFIG, or /etc/qemubox/config.toml) and exits
 with 0, or with 1 after one line that says what is wrong and what to do.
@@ -22,6 +23,7 @@ from typing import Final, cast
 
 import structlog
 
+from shim import inspection
 from shim.config import Config, load
 from shim.errors import ConfigError, NotFoundError, QemuboxError
 from shim.host import bounds
@@ -31,8 +33,8 @@ from shim.log import Logger
 from shim.reclaim import reclaim
 from shim.template.build import build
 from shim.template.choice import open_store
+from shim.template.memory import MIB
 from shim.template.metadata import Metadata
-from shim.template.store import MIB
 from shim.version import VERSION
 
 _SHORT: Final = 12
@@ -53,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="qemubox", description="Looks after qemubox on this host.")
     parser.add_argument("--version", action="version", version=VERSION)
     groups = parser.add_subparsers(required=True, metavar="GROUP")
+    inspect = groups.add_parser("inspect", help="what is known of a container's running machine, as JSON")
+    inspect.add_argument("--namespace", default="", help="containerd's; without it, all that have such a container")
+    inspect.add_argument("id", help="the container's")
+    inspect.set_defaults(action=_inspect)
     template = groups.add_parser("template", help="machines that others are cloned from")
     actions = template.add_subparsers(required=True, metavar="ACTION")
 
@@ -107,6 +113,12 @@ async def _build_template(config: Config, namespace: str, *, again: bool) -> Met
         reclaim(directory)
 
 
+def _inspect(config: Config, arguments: argparse.Namespace) -> int:
+    found = inspection.find(Path(config.runtime.state_dir), arguments.id, arguments.namespace)
+    print(json.dumps(list(found), indent=1))
+    return 0
+
+
 def _list(config: Config, arguments: argparse.Namespace) -> int:
     entries = open_store(config).entries()
     if arguments.json:
@@ -154,7 +166,7 @@ def _line(metadata: Metadata) -> str:
     """One template as people see it."""
     built = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(metadata.built_at))
     owner = f"  namespace {metadata.namespace}" if metadata.namespace else ""
-    size = f"{metadata.size / MIB:.0f} MiB"
+    size = f"{metadata.stored / MIB:.0f} MiB"
     return f"{metadata.fingerprint[:_SHORT]}  {built}  {size}  QEMU {metadata.qemu_version}{owner}"
 
 

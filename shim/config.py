@@ -103,8 +103,9 @@ class VmConfig(NamedTuple):
 class VsockConfig(NamedTuple):
     """How the shim and the guest talk."""
 
-    # kernel needs /dev/vhost-vsock; user runs the daemon below; auto takes the kernel's where it is.
-    mode: Literal["auto", "kernel", "user"] = "auto"
+    # kernel needs /dev/vhost-vsock; serial takes virtio-serial ports, which QEMU has itself; user runs the daemon
+    # below, and a machine's memory cannot be its template's then. auto: the kernel's where it is, else serial.
+    mode: Literal["auto", "kernel", "serial", "user"] = "auto"
     # vhost-device-vsock: a path, or a name to look for in PATH.
     daemon: _Program = "vhost-device-vsock"
 

@@ -55,6 +55,7 @@ async def _serve(config: Config, identity: Identity, directory: Path, listener: 
     stopped = asyncio.Event()
     events = Publisher(os.environ.get("TTRPC_ADDRESS", ""), identity.namespace, log)
     creator = Creator(config, identity, directory, bounds=bounds(config), events=events, log=log)
+    creator.prepare()
     accepting: asyncio.Task[None] | None = None
 
     async def stop() -> None:
@@ -88,6 +89,7 @@ async def _serve(config: Config, identity: Identity, directory: Path, listener: 
     if terminated.is_set():
         log.warning("the shim was told to end by a signal")
     await server.close(deadlines.SERVER_CLOSE_S)
+    await creator.close()
 
 
 def _unlisten(listener: socket.socket) -> None:

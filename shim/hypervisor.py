@@ -15,7 +15,7 @@ from shim.sizing import Bounds
 from shim.vm import accel
 from shim.vm.machine import Accel, Machine
 from shim.vm.process import Credentials
-from shim.vm.vsock import KERNEL_DEVICE, VsockBackend
+from shim.vm.vsock import LinkMode, VsockBackend, choose_mode
 from shim.vm.vsock_kernel import KernelVsock
 from shim.vm.vsock_user import UserVsock
 
@@ -33,8 +33,10 @@ class Hypervisor:
     """All that is needed to launch one machine."""
 
     machine: Machine
-    # Each call makes the way to one machine's guest.
-    new_vsock: Callable[[], VsockBackend]
+    # Each call makes the way to one machine's guest; None where the machine has ports for that.
+    new_vsock: Callable[[], VsockBackend] | None
+    # Which way that is: a value of vsock.mode, never auto.
+    link: LinkMode
     credentials: Credentials
 
 
@@ -45,7 +47,8 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
     """
     user = _user(config)
     qemu = program(config.vm.qemu, key="vm.qemu", package="qemu-system-x86")
-    new_vsock, shared_memory = _vsock(config, directory, user, journal)
+    link = choose_mode(config.vsock.mode)
+    new_vsock, shared_memory = _vsock(link, config, directory, user, journal)
     machine = Machine(
         qemu=qemu,
         kernel=Path(config.vm.kernel),
@@ -55,6 +58,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
         max_memory_mib=config.vm.base_memory_mib + blocks_mib(bounds.max_memory_mib),
         base_memory_mib=config.vm.base_memory_mib,
         shared_memory=shared_memory,
+        ports=new_vsock is None,
         kernel_args=config.vm.kernel_args,
     )
     chosen = await accel.choose(
@@ -71,7 +75,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
                 f"no KVM, and vm.allow_tcg is false: {chosen.reason}", hint="enable virtualization on the host"
             )
         log.warning("running under TCG, which is slow and no security boundary", reason=chosen.reason)
-    return Hypervisor(replace(machine, accel=chosen.accel), new_vsock, user)
+    return Hypervisor(replace(machine, accel=chosen.accel), new_vsock, link, user)
 
 
 def program(name: str, *, key: str, package: str) -> Path:
@@ -86,11 +90,13 @@ def program(name: str, *, key: str, package: str) -> Path:
 
 
 def _vsock(
-    config: Config, directory: Path, user: Credentials, journal: Journal
-) -> tuple[Callable[[], VsockBackend], bool]:
-    """The kernel's vsock where it is (vsock.mode = auto), else the daemon's; and whether that wants shared memory."""
-    if config.vsock.mode == "kernel" or (config.vsock.mode == "auto" and Path(KERNEL_DEVICE).exists()):
+    link: LinkMode, config: Config, directory: Path, user: Credentials, journal: Journal
+) -> tuple[Callable[[], VsockBackend] | None, bool]:
+    """What makes the way to the guest, and whether that wants shared memory."""
+    if link is LinkMode.KERNEL:
         return KernelVsock, KernelVsock.shared_memory
+    if link is LinkMode.SERIAL:
+        return None, False
     daemon = program(config.vsock.daemon, key="vsock.daemon", package="vhost-device-vsock")
 
     def new() -> VsockBackend:

@@ -1,149 +1,101 @@
 """One virtual machine of one shim, from QEMU's start to its end, with vminitd answering.
 
-Puts together what shim/vm/ offers: which machine, which vsock, which devices; then the
-first call to the guest, which makes the machine itself (name, time, randomness, size).
-Whether the machine boots or starts as the clone of a template is all the difference there is.
+The machine stands paused (prelaunch.py); here it gets its disks and memory, and the first
+call to its guest, which makes it itself (name, time, randomness, size). Whether it boots or
+starts as the clone of a template makes no difference.
 It is called a sandbox because a Kubernetes pod's containers share one.
 """
 
+import asyncio
 import contextlib
 import os
-import secrets
 import socket
 import time
 from asyncio import Future
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from api import guest_pb2
+from api.link import CALLS_BEFORE
 from shim import deadlines
 from shim.errors import GuestError, MachineError
 from shim.guest import Guest
-from shim.hypervisor import Hypervisor, blocks_mib
-from shim.journal import Journal
+from shim.inspection import Inspection
 from shim.log import Logger
+from shim.prelaunch import Launched
 from shim.rootfs.plan import Disk
 from shim.sizing import Size
 from shim.task.stdio import ProcessStreams
-from shim.template.store import Template
 from shim.vm import devices
-from shim.vm.timeline import Timeline
-from shim.vm.vm import VirtualMachine
+from shim.vm.hotplug import Seat
 from ttrpc import Client
 
 _ENTROPY_BYTES: Final = 64
-_TOKEN_BYTES: Final = 16
 
 
 class Sandbox:
     """A running machine whose vminitd has answered. Made by `launch`; ended by `stop`."""
 
-    def __init__(self, vm: VirtualMachine, guest: Guest, log: Logger) -> None:
+    def __init__(self, launched: Launched, guest: Guest, seats: Mapping[str, Seat], size: Size, log: Logger) -> None:
         self.guest = guest
         # What the guest reached and when, in milliseconds since its kernel started.
         self.milestones: dict[str, float] = {}
-        # Whether it is the clone of a template.
-        self.is_clone = False
-        self._vm = vm
+        self._launched = launched
+        self._vm = launched.vm
+        self._seats = seats
+        self._size = size
         self._log = log
+
+    @property
+    def is_clone(self) -> bool:
+        """Whether it is the clone of a template."""
+        return bool(self._launched.template)
 
     @classmethod
     async def launch(
         cls,
-        hypervisor: Hypervisor,
-        template: Template | None,
+        launched: Launched,
         *,
         key: str,
-        directory: Path,
         size: Size,
         disks: Sequence[Disk],
         boot_timeout_s: float,
-        console_kib: int,
         log_level: str,
-        journal: Journal,
-        timeline: Timeline,
+        along: Callable[["Sandbox"], Coroutine[object, object, None]],
         log: Logger,
     ) -> "Sandbox":
-        """Start the machine, from the template if there is one, and wait until vminitd has answered.
+        """Give a paused machine what the container needs, run it, and wait until vminitd has answered.
 
-        A clone that fails before it has answered is no reason to fail: the machine then
-        boots, once. The template is let go of in any case. Raises what shim/vm/ raises;
-        nothing of the machine is left then.
+        `along` is done as soon as the machine runs: what it asks the guest goes there together
+        with the first call, and is answered after it. Raises what shim/vm/ raises, and what
+        `along` does; the machine is ended then.
         """
-
-        async def start(state_fd: int | None) -> "Sandbox":
-            return await cls._start(
-                hypervisor,
-                state_fd,
-                key=key,
-                directory=directory,
-                size=size,
-                disks=disks,
-                boot_timeout_s=boot_timeout_s,
-                console_kib=console_kib,
-                log_level=log_level,
-                journal=journal,
-                timeline=timeline,
-                log=log,
-            )
-
-        if template is not None:
-            try:
-                return await start(template.fd)
-            except MachineError as error:
-                log.warning("cold boot: the template's clone failed", template=template.name, error=str(error))
-                timeline.mark("clone failed")
-            finally:
-                template.close()
-        return await start(None)
-
-    @classmethod
-    async def _start(
-        cls,
-        hypervisor: Hypervisor,
-        state_fd: int | None,
-        *,
-        key: str,
-        directory: Path,
-        size: Size,
-        disks: Sequence[Disk],
-        boot_timeout_s: float,
-        console_kib: int,
-        log_level: str,
-        journal: Journal,
-        timeline: Timeline,
-        log: Logger,
-    ) -> "Sandbox":
-        """Start the machine paused, plug in what the container needs, run it, and wait for vminitd."""
-        vm = await VirtualMachine.launch(
-            hypervisor.machine,
-            name=f"qemubox-{key}",
-            console_path=directory / "console",
-            console_kib=console_kib,
-            credentials=hypervisor.credentials,
-            journal=journal,
-            timeline=timeline,
-            command_timeout_s=deadlines.QEMU_COMMAND_S,
-            restored=state_fd is not None,
-        )
+        vm, timeline = launched.vm, launched.vm.timeline
         try:
-            if state_fd is not None:
-                await vm.restore(state_fd, deadlines.TEMPLATE_LOAD_S)
-            await vm.add_vsock(hypervisor.new_vsock(), deadlines.VSOCK_READY_S)
-            for disk in disks:
-                await vm.add_disk(_device(disk))
-            await vm.add_memory(_memory(size))
-            timeline.mark("devices")
+            timeline.mark("furnishing")
+            if launched.hypervisor.new_vsock is not None:
+                await vm.add_vsock(launched.hypervisor.new_vsock(), deadlines.VSOCK_READY_S)
+            seats = {disk.serial: await vm.add_disk(_device(disk)) for disk in disks}
+            await vm.resize_memory(_stepped(size.memory_mib))
+            timeline.mark("furnished")
             await vm.run()
-            guest = Guest(Client(await vm.control(boot_timeout_s)), vm.exited)
-            sandbox = cls(vm, guest, log)
-            sandbox.is_clone = state_fd is not None
-            await sandbox._configure(key, size, hypervisor.machine.base_memory_mib, log_level, timeline)
+            guest = Guest(Client(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
+            sandbox = cls(launched, guest, seats, size, log)
+            request = sandbox._request(key, log_level)
+            await _both(sandbox._configure(request, boot_timeout_s), along(sandbox))
         except BaseException:
             await vm.kill(deadlines.QEMU_KILL_S)
             raise
         return sandbox
+
+    def rootfs(self, planned: guest_pb2.Rootfs) -> guest_pb2.Rootfs:
+        """A root file system as this machine's guest finds it: the disks where they are seated."""
+        found = guest_pb2.Rootfs()
+        found.CopyFrom(planned)
+        for layer in (*found.lower, *((found.writable,) if found.HasField("writable") else ())):
+            layer.serial, layer.disk_bytes = self._seats[layer.serial]
+        return found
 
     @contextlib.asynccontextmanager
     async def streams(self, streams: ProcessStreams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
@@ -154,8 +106,7 @@ class Sandbox:
         expected: dict[str, Future[socket.socket]] = {}
         try:
             for name in streams.names:
-                token = secrets.token_bytes(_TOKEN_BYTES)
-                expected[name] = self._vm.expect(token)
+                token, expected[name] = await self._vm.new_stream()
                 setattr(request, name, token)
             yield
             for name in tuple(expected):
@@ -166,6 +117,26 @@ class Sandbox:
             for dialled in expected.values():
                 if not dialled.cancel() and not dialled.cancelled() and dialled.exception() is None:
                     dialled.result().close()
+
+    def inspect(self, namespace: str, container_id: str) -> Inspection:
+        """What there is to be shown of this machine (`qemubox inspect`)."""
+        launched, machine = self._launched, self._launched.hypervisor.machine
+        return Inspection(
+            namespace=namespace,
+            id=container_id,
+            shim_pid=os.getpid(),
+            qemu_pid=self._vm.pid,
+            template=launched.template,
+            memory=launched.memory,
+            memory_shared=machine.shared_memory,
+            link=launched.hypervisor.link,
+            accelerator=machine.accel,
+            vcpus=self._size.cpus,
+            base_memory_mib=machine.base_memory_mib,
+            memory_mib=_stepped(self._size.memory_mib),
+            disks={name: seat.serial for name, seat in self._seats.items()},
+            console=str(self._vm.console.path),
+        )
 
     async def kill(self, reason: str) -> None:
         """End a machine that does not do what it must. What it was serving ends as if it had died by itself."""
@@ -183,20 +154,41 @@ class Sandbox:
         await self.guest.close()
         await self._vm.kill(deadlines.QEMU_KILL_S)
 
-    async def _configure(self, key: str, size: Size, base_memory_mib: int, log_level: str, timeline: Timeline) -> None:
-        request = guest_pb2.ConfigureRequest(
+    def _request(self, key: str, log_level: str) -> guest_pb2.ConfigureRequest:
+        return guest_pb2.ConfigureRequest(
             hostname=f"qemubox-{key}",
             entropy=os.urandom(_ENTROPY_BYTES),
             wall_clock_ns=time.time_ns(),
-            vcpus=size.cpus,
+            vcpus=self._size.cpus,
             # All of it: a container whose memory is not there yet would not have what its limit says.
-            memory_mib=base_memory_mib + _memory(size).requested_mib,
+            memory_mib=self._launched.hypervisor.machine.base_memory_mib + _stepped(self._size.memory_mib),
             log_level=log_level,
         )
-        reply = await self.guest.call(self.guest.machine.Configure(request), deadline_s=deadlines.GUEST_CONFIGURE_S)
-        timeline.mark("configured")
+
+    async def _configure(self, request: guest_pb2.ConfigureRequest, boot_timeout_s: float) -> None:
+        """The first call, by which the machine is itself."""
+        call = self.guest.call(self.guest.machine.Configure(request), deadline_s=None)
+        reply = await self._vm.hear(call, boot_timeout_s)
         self.milestones = {item.name: round(item.boottime_ns / 1e6, 1) for item in reply.milestones}
-        self._log.debug("guest configured", kernel=reply.kernel_release, vminitd=reply.vminitd_version)
+        self._log.debug(
+            "guest configured", kernel=reply.kernel_release, vminitd=reply.vminitd_version, nonce=f"{reply.nonce:016x}"
+        )
+
+
+async def _both(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
+    """Do both at once. Where both fail, the first one's error says why; the other is not left behind."""
+    tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if not tasks[0].done():  # the second has failed: perhaps because of what the first is about to tell
+            await asyncio.wait(tasks[:1], timeout=deadlines.LAST_WORDS_S)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:
@@ -207,9 +199,6 @@ def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:
     return devices.JoinedDisk(disk.serial, paths)
 
 
-def _memory(size: Size) -> devices.Memory:
-    step = devices.MEMORY_STEP_MIB
-    return devices.Memory(
-        max_mib=blocks_mib(size.memory_mib),
-        requested_mib=-(-size.memory_mib // step) * step,
-    )
+def _stepped(memory_mib: int) -> int:
+    """As much memory, rounded up to what the memory device can give."""
+    return -(-memory_mib // devices.MEMORY_STEP_MIB) * devices.MEMORY_STEP_MIB

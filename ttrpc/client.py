@@ -66,16 +66,17 @@ class _Reply:
 class Client:
     """Calls the services at the other end of a connected stream socket, which it owns from now on.
 
-    To be made while the event loop runs. Any number of tasks may call at the same time.
+    To be made while the event loop runs. Any number of tasks may call at the same time. `calls_before` says how many
+    calls this connection has had already, by another client, whose numbers must not be used again.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, calls_before: int = 0) -> None:
         loop = asyncio.get_running_loop()
         self._sock = sock
         self._wire: Wire | None = None
         self._opened = asyncio.Event()
         self._receivers: dict[int, Receiver] = {}
-        self._next_id = 1
+        self._next_id = 1 + 2 * calls_before
         self._gone: ConnectionClosed | None = None
         self._closed: asyncio.Future[None] = loop.create_future()
         self._task = loop.create_task(self._run(), name="ttrpc client")

@@ -1,10 +1,11 @@
 """The machine's disks, found by their virtio-blk serial number and mounted.
 
 Letters follow the order in which the kernel probed the disks, which no one promises. A disk that was hot-added just
-before may not be there yet: the kernel tells when it is (`uevent`).
+before may not be there yet, and a drive that was empty may not have its disk yet: the kernel tells (`uevent`).
 """
 
 import asyncio
+import fcntl
 import os
 from typing import NamedTuple
 
@@ -14,38 +15,61 @@ from vminitd.layers import mount_options
 from vminitd.libc import mount
 from vminitd.uevent import Uevents
 
+_SECTOR = 512
+_BLKRRPART = 0x125F  # linux/fs.h
+
 
 class Layer(NamedTuple):
-    """A file system on a disk: `partition` counts from 1, 0 is the whole disk."""
+    """A file system on a disk: `partition` counts from 1, 0 is the whole disk.
+
+    `disk_bytes` is the size of a disk that is put into a drive, by which it is known to be there; 0 for any other.
+    """
 
     serial: str
     partition: int
     fstype: str
     options: tuple[str, ...]
+    disk_bytes: int = 0
 
     def __str__(self) -> str:
         part = f" partition {self.partition}" if self.partition else ""
         return f"{self.fstype} on disk {self.serial!r}{part}"
 
 
-def find(serial: str, partition: int, sys_block: str = "/sys/block") -> str | None:
-    """The kernel's name of the disk, or of its partition, with this serial; None if it is not there (yet)."""
+def find(serial: str, size: int = 0, sys_block: str = "/sys/block") -> str | None:
+    """The kernel's name of the disk with this serial, and of this size in bytes if one is given; None before that."""
     for disk in os.listdir(sys_block):
-        if not disk.startswith("vd") or _serial(f"{sys_block}/{disk}/serial") != serial:
-            continue
-        if not partition:
-            return disk
-        name = f"{disk}{partition}"
-        return name if os.path.isdir(f"{sys_block}/{disk}/{name}") else None
+        if disk.startswith("vd") and _read(f"{sys_block}/{disk}/serial") == serial:
+            return disk if not size or _read(f"{sys_block}/{disk}/size") == str(size // _SECTOR) else None
     return None
 
 
-def _serial(path: str) -> str:
+def find_partition(disk: str, partition: int, sys_block: str = "/sys/block") -> str | None:
+    """The kernel's name of the disk's partition, or of the disk itself for 0; None if it is not there (yet)."""
+    name = f"{disk}{partition}" if partition else disk
+    return name if not partition or os.path.isdir(f"{sys_block}/{disk}/{name}") else None
+
+
+def _read(path: str) -> str:
     try:
         with open(path, "rb") as file:
             return file.read().decode(errors="replace").strip("\0\n ")
     except OSError:  # unplugged while we looked
         return ""
+
+
+def read_partitions(disk: str) -> None:
+    """Has the kernel read the partition table anew: that of a disk which came into a drive was not there to be read.
+
+    Raises MountError.
+    """
+    fd = os.open(f"/dev/{disk}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _BLKRRPART)
+    except OSError as error:
+        raise MountError(f"cannot read the partition table of {disk}: {error.strerror}") from error
+    finally:
+        os.close(fd)
 
 
 async def mount_layer(uevents: Uevents, layer: Layer, target: str) -> None:
@@ -55,7 +79,10 @@ async def mount_layer(uevents: Uevents, layer: Layer, target: str) -> None:
     that make no sense.
     """
     flags, data = mount_options(layer.fstype, layer.options)
-    name = await uevents.until(lambda: find(layer.serial, layer.partition), str(layer), deadlines.DISK)
+    disk = await uevents.until(lambda: find(layer.serial, layer.disk_bytes), str(layer), deadlines.DISK)
+    if layer.partition == 1 and layer.disk_bytes:
+        await asyncio.to_thread(read_partitions, disk)
+    name = await uevents.until(lambda: find_partition(disk, layer.partition), str(layer), deadlines.DISK)
     try:
         await asyncio.to_thread(mount, f"/dev/{name}", target, layer.fstype, flags, data)
     except OSError as error:

@@ -4,14 +4,13 @@ import asyncio
 import gc
 import os
 
-from api.template import READY
 from ttrpc import Server
 from vminitd import log, milestones, power
 from vminitd.boot import RUN_DIR
 from vminitd.containers import Containers
 from vminitd.crun import Crun
-from vminitd.dial import CONTROL_TOKEN, dial, local_cid
 from vminitd.launch import Machinery
+from vminitd.link import find_link
 from vminitd.reaper import Reaper
 from vminitd.services.containers import ContainersService
 from vminitd.services.machine import MachineService
@@ -32,33 +31,24 @@ async def serve() -> None:
 
 
 async def _serve() -> None:
-    """A machine that has no vsock device when it is up is to become a template.
-
-    It warms up, says so, and waits, and each of its clones goes on from there. Whoever plugs the vsock device is the
-    host. If it cannot be reached then, it never can: that is an error.
-    """
     uevents = Uevents(kernel_socket())
     reaper = Reaper()
-    machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), dial)
+    link = find_link(uevents)
+    machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), link.dial)
     os.makedirs(machinery.directory, mode=0o700, exist_ok=True)
     containers = Containers(machinery)
-    machine = MachineService(uevents, containers)
-    server = Server([machine, ContainersService(containers)], on_error=_report)
-    is_template = local_cid() is None
-    if is_template:
+
+    async def become_template() -> None:
         from vminitd.warm import warm  # not needed by a machine that has its host already
 
         await warm(machinery.crun, reaper)
         milestones.mark("warm")
-    # What is there by now stays: not looked through at every collection, nor written to in a template's clones.
-    gc.collect()
-    gc.freeze()
-    milestones.mark("waiting")
-    if is_template:
-        log.announce(READY)
-    await uevents.until(local_cid, "a vsock device", None)
-    milestones.mark("device")
-    control = await dial(CONTROL_TOKEN)
+        _settle()
+
+    machine = MachineService(uevents, containers, become_template)
+    server = Server([machine, ContainersService(containers, machine)], on_error=_report)
+    _settle()
+    control = await link.attach(become_template)
     milestones.mark("connected")
     log.info("connected")
     serving = asyncio.create_task(server.serve(control))
@@ -68,6 +58,13 @@ async def _serve() -> None:
     await server.close(0)
     log.info("powering off", reason="asked to" if machine.ended.is_set() else "the host is gone")
     await containers.end(0)
+
+
+def _settle() -> None:
+    """What is there by now stays: not looked through at every collection, nor written to in a template's clones."""
+    gc.collect()
+    gc.freeze()
+    milestones.mark("waiting")
 
 
 def _report_from_loop(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

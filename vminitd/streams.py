@@ -140,9 +140,12 @@ class Input:
         self._sink = sink
         self._connection = connection
         self._terminal = terminal
+        self._running: asyncio.Task[None] | None = None
+        self._hung_up = False
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
+        self._running = asyncio.current_task()
         frames = FrameReader()
         buffer = bytearray(_PIECE)
         if not self._terminal:
@@ -162,6 +165,9 @@ class Input:
         except OSError as error:
             if error.errno not in _NOBODY_READS | _NOBODY_LISTENS:
                 raise
+        except asyncio.CancelledError:
+            if not self._hung_up:
+                raise
         finally:
             loop.remove_reader(self._sink)
             self.close()
@@ -174,9 +180,11 @@ class Input:
         self._connection.close()
 
     def _hang_up(self) -> None:
+        """Nobody reads any more: the wait for the host's next piece is over, too."""
         asyncio.get_running_loop().remove_reader(self._sink)
-        with suppress(OSError):  # the host was quicker
-            self._connection.shutdown(socket.SHUT_RDWR)
+        assert self._running is not None
+        self._hung_up = True
+        self._running.cancel()
 
 
 async def _write(sink: int, data: memoryview) -> None:

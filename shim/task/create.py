@@ -8,19 +8,20 @@ container's, for Delete to unwind.
 
 import asyncio
 import functools
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from api import guest_pb2, task_pb2
-from shim import deadlines, spec, timelines
+from shim import deadlines, inspection, spec, timelines
 from shim.anchor import Anchor, start_anchor
 from shim.config import Config
-from shim.errors import HostError, MissingPartError
+from shim.errors import HostError, MachineError, MissingPartError
 from shim.events import Publisher
-from shim.hypervisor import choose
 from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
+from shim.prelaunch import Launched, Prelaunch
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.prepare import PreparedRootfs, prepare
 from shim.sandbox import Sandbox
@@ -28,8 +29,9 @@ from shim.sizing import Bounds, Size, size
 from shim.task.container import Container
 from shim.task.process import Process, StdioPaths
 from shim.task.stdio import ProcessStreams
-from shim.template.choice import choose as choose_template
 from shim.vm.timeline import Timeline
+
+_Done = Coroutine[object, object, None]
 
 
 class Creator:
@@ -45,10 +47,19 @@ class Creator:
         self._events = events
         self._log = log
         self._journal = Journal(directory)
+        self._prelaunch = Prelaunch(config, identity, directory, bounds=bounds, journal=self._journal, log=log)
+
+    def prepare(self) -> None:
+        """Start a machine for the container that is to come."""
+        self._prelaunch.begin()
+
+    async def close(self) -> None:
+        """Let go of what was prepared for a container that never came."""
+        await self._prelaunch.close()
 
     async def create(self, request: task_pb2.CreateTaskRequest) -> Container:
         """Make the container of `request`, or raise with nothing left behind."""
-        timeline = Timeline()
+        timeline = self._prelaunch.timeline
         timeline.mark("create")
         bundle = Path(request.bundle)
         document = await asyncio.to_thread(spec.load, bundle)
@@ -62,14 +73,18 @@ class Creator:
             undo.push_async_callback(streams.close)
             rootfs = await self._prepare_rootfs(request, undo)
             timeline.mark("rootfs ready")
-            sandbox = await self._launch(wanted, rootfs, timeline, undo)
             anchor = await self._start_anchor(undo)
+
+            async def create_in_guest(sandbox: Sandbox) -> None:
+                await self._create_in_guest(request.id, guest_spec, rootfs, paths, streams, sandbox)
+
+            sandbox = await self._launch(wanted, rootfs, create_in_guest)
+            undo.push_async_callback(sandbox.stop, flush=rootfs.persistent)
             process = Process(
                 container_id=request.id, exec_id="", pid=anchor.pid, paths=paths, guest=sandbox.guest, log=self._log
             )
             process.streams = streams
             undo.push_async_callback(process.release)
-            await self._create_in_guest(request.id, guest_spec, rootfs, process, sandbox)
             timeline.mark("created")
             container = Container(
                 container_id=request.id,
@@ -94,6 +109,7 @@ class Creator:
             **{name.replace(" ", "_"): ms for name, ms in phases.items()},
         )
         try:
+            inspection.write(self._directory, sandbox.inspect(self._identity.namespace, self._identity.container_id))
             timelines.append(
                 Path(self._config.runtime.state_dir),
                 namespace=self._identity.namespace,
@@ -103,7 +119,7 @@ class Creator:
                 template=sandbox.is_clone,
             )
         except OSError as error:  # a full tmpfs must not stop a container
-            self._log.warning("boot timeline not kept", error=str(error))
+            self._log.warning("what is known of the start is not kept", error=str(error))
 
     async def _prepare_rootfs(self, request: task_pb2.CreateTaskRequest, undo: AsyncExitStack) -> PreparedRootfs:
         config = self._config
@@ -125,24 +141,31 @@ class Creator:
         undo.callback(rootfs.close)
         return rootfs
 
-    async def _launch(self, wanted: Size, rootfs: PreparedRootfs, timeline: Timeline, undo: AsyncExitStack) -> Sandbox:
-        hypervisor = await choose(self._config, self._directory, self._bounds, self._journal, self._log)
-        sandbox = await Sandbox.launch(
-            hypervisor,
-            choose_template(self._config, hypervisor.machine, self._identity.namespace, self._log),
+    async def _launch(self, wanted: Size, rootfs: PreparedRootfs, along: Callable[[Sandbox], _Done]) -> Sandbox:
+        """A machine with the container in it. A clone that fails before it answers is replaced by one that boots."""
+        launched = await self._prelaunch.take()
+        try:
+            return await self._furnish(launched, wanted, rootfs, along)
+        except MachineError as error:
+            if not launched.template or launched.vm.booted:
+                raise
+            self._log.warning("cold boot: the template's clone failed", template=launched.template, error=str(error))
+            self._prelaunch.timeline.mark("clone failed")
+        return await self._furnish(await self._prelaunch.take_cold(), wanted, rootfs, along)
+
+    async def _furnish(
+        self, launched: Launched, wanted: Size, rootfs: PreparedRootfs, along: Callable[[Sandbox], _Done]
+    ) -> Sandbox:
+        return await Sandbox.launch(
+            launched,
             key=self._identity.key,
-            directory=self._directory,
             size=wanted,
             disks=rootfs.disks,
             boot_timeout_s=self._config.vm.boot_timeout_s,
-            console_kib=self._config.vm.console_kib,
             log_level=self._config.log.level,
-            journal=self._journal,
-            timeline=timeline,
+            along=along,
             log=self._log,
         )
-        undo.push_async_callback(sandbox.stop, flush=rootfs.persistent)
-        return sandbox
 
     async def _start_anchor(self, undo: AsyncExitStack) -> Anchor:
         root = self._directory / "empty"
@@ -161,15 +184,18 @@ class Creator:
         container_id: str,
         guest_spec: spec.GuestSpec,
         rootfs: PreparedRootfs,
-        process: Process,
+        paths: StdioPaths,
+        streams: ProcessStreams,
         sandbox: Sandbox,
     ) -> None:
-        assert process.streams is not None
-        request = guest_pb2.CreateRequest(container_id=container_id, spec=guest_spec.json, rootfs=rootfs.message)
+        request = guest_pb2.CreateRequest(
+            container_id=container_id, spec=guest_spec.json, rootfs=sandbox.rootfs(rootfs.message)
+        )
         request.files.extend(await asyncio.to_thread(_read_files, guest_spec.files))
-        request.stdio.terminal = process.paths.terminal
-        async with sandbox.streams(process.streams, request.stdio):
-            await sandbox.guest.call(sandbox.guest.containers.Create(request), deadline_s=deadlines.GUEST_CRUN_S)
+        request.stdio.terminal = paths.terminal
+        async with sandbox.streams(streams, request.stdio):
+            deadline_s = self._config.vm.boot_timeout_s + deadlines.GUEST_CRUN_S
+            await sandbox.guest.call(sandbox.guest.containers.Create(request), deadline_s=deadline_s)
 
 
 def _read_files(files: tuple[spec.HostFile, ...]) -> list[guest_pb2.File]:

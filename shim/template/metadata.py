@@ -15,7 +15,7 @@ from typing import Final
 from shim.errors import TemplateError
 
 # Raised when what stands in the files, or what vminitd expects when it wakes up, changes its meaning.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,10 @@ class Metadata:
     fingerprint: str
     namespace: str
     qemu_version: str
+    # Of the state file: its length, how much of the disk it takes, and how much of its beginning is memory.
     size: int
+    stored: int
+    memory_size: int
     sha256: str
     inode: int
     mtime_ns: int

@@ -23,23 +23,35 @@ from typing import Final
 from shim.errors import HostError, NotFoundError, TemplateError
 from shim.reclaim import reclaim
 from shim.rootfs import flock
+from shim.template.memory import MIB
 from shim.template.metadata import FORMAT, Metadata, parse
 
 STATE: Final = "state"
 METADATA: Final = "template.json"
 WHOLE: Final = "whole"
 _METADATA_LIMIT: Final = 16384
-MIB: Final = 1 << 20
 # containerd's rule for namespaces (pkg/identifiers), so that none can name a path.
 _NAME: Final = re.compile(r"[0-9a-f]{64}(\.[A-Za-z0-9]+([-._][A-Za-z0-9]+)*)?")
 
-# Fills a directory and the open file with a machine's state; answers QEMU's version.
-Make = Callable[[Path, int], Awaitable[str]]
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is known of a state that was written: by which QEMU, and how many bytes of its beginning are memory."""
+
+    qemu_version: str
+    memory_size: int
+
+
+# Fills a directory and the open file with a machine's state.
+Make = Callable[[Path, int], Awaitable[Made]]
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template that may be used: its state is open for reading in `fd`, which belongs to whoever opened it."""
+    """A template that may be used: its state is open for reading in `fd`, which belongs to whoever opened it.
+
+    The state is its memory, `metadata.memory_size` bytes, and after that what QEMU knows of its devices.
+    """
 
     name: str
     metadata: Metadata
@@ -196,11 +208,11 @@ class Store:
         try:
             writable = os.open(whole / STATE, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                qemu_version = await make(draft, writable)
+                made = await make(draft, writable)
             finally:
                 os.close(writable)
             await asyncio.to_thread(os.fsync, fd)
-            metadata = _describe(fd, name, qemu_version, await asyncio.to_thread(_sha256, fd), begin_ns)
+            metadata = _describe(fd, name, made, await asyncio.to_thread(_sha256, fd), begin_ns)
         finally:
             os.close(fd)
         _write_synced(whole / METADATA, metadata.to_json())
@@ -219,7 +231,7 @@ class Store:
         left = self._limit_mib * MIB
         entries = self.entries()
         for entry in sorted(entries, key=lambda entry: entry.name != kept):
-            size = entry.metadata.size if entry.metadata else 0
+            size = entry.metadata.stored if entry.metadata else 0
             stale = entry.metadata is None or entry.metadata.fingerprint != kept.partition(".")[0]
             if entry.name != kept and (stale or size > left):
                 with contextlib.suppress(NotFoundError):  # somebody else was quicker
@@ -255,15 +267,17 @@ def _text(path: Path) -> str:
         return file.read(_METADATA_LIMIT)
 
 
-def _describe(fd: int, name: str, qemu_version: str, sha256: str, begin_ns: int) -> Metadata:
+def _describe(fd: int, name: str, made: Made, sha256: str, begin_ns: int) -> Metadata:
     fingerprint, _, namespace = name.partition(".")
     found = os.fstat(fd)
     return Metadata(
         format=FORMAT,
         fingerprint=fingerprint,
         namespace=namespace,
-        qemu_version=qemu_version,
+        qemu_version=made.qemu_version,
         size=found.st_size,
+        stored=found.st_blocks * 512,
+        memory_size=made.memory_size,
         sha256=sha256,
         inode=found.st_ino,
         mtime_ns=found.st_mtime_ns,

@@ -12,7 +12,12 @@ Read in this order:
     acceptor.py      connections that the guest opens, told apart by their first 16 bytes
     vsock.py         how these connections come about: the interface
     vsock_kernel.py, vsock_user.py   its two implementations
+    ports.py         virtio-serial ports, which take the place of all that where a machine has them
+    link.py          either of them: one machine's way to its guest
+    drives.py        the drives that a machine has from its start, for disks to be put into
     hotplug.py       devices.py carried out
+    migration.py     a paused machine's state, saved and loaded
+    qemu.py          QEMU's process with all that it inherits
     states.py        the states of a machine and why one ends
     timeline.py      when what was reached
     vm.py            VirtualMachine, which puts all of it together

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shim.errors import HostError
-from shim.vm.machine import SLOT_BUS
+from shim.vm.machine import MEMORY_DEVICE, SLOT_BUS, drive_properties, port_properties
 from shim.vm.vsock import KernelVsockDevice, VsockDevice
 
 Arguments = dict[str, object]
@@ -63,24 +63,13 @@ class Nic:
     vhost_fd: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Memory on top of the base, by virtio-mem: up to `max_mib`, of which the guest gets `requested_mib` now.
-
-    Both are multiples of MEMORY_STEP_MIB.
-    """
-
-    max_mib: int
-    requested_mib: int
-
-
 # virtio-mem's block size with 2 MiB pages on x86_64; what may be plugged is a multiple of it.
 MEMORY_STEP_MIB: Final = 2
-MEMORY_DEVICE: Final = "memory"
-MEMORY_BACKEND: Final = "hotplug-ram"
 VSOCK_DEVICE: Final = "vsock"
 VSOCK_CHARDEV: Final = "vsock-daemon"
 VSOCK_FD: Final = "vsock-fd"
+_PORT: Final = "port-"
+BLANK: Final = "blank"
 
 
 def check_serial(serial: str) -> None:
@@ -139,23 +128,35 @@ def joined_node(serial: str, descriptor_path: str) -> Arguments:
 
 
 def disk_device(serial: str, slot: int, *, read_only: bool) -> Arguments:
-    """`device_add` for a disk.
-
-    One queue: QEMU serves all disks from one thread, and a queue per vCPU costs an
-    interrupt vector each. Errors go to the guest: the default would stop the machine
-    when the host's disk is full.
-    """
-    device: Arguments = _place(slot) | {
+    """`device_add` for a disk in a slot."""
+    return _place(slot) | {
         "driver": "virtio-blk-pci",
         "id": serial,
         "drive": node_name(serial),
         "serial": serial,
-        "disable-legacy": "on",
-        "num-queues": 1,
-        "werror": "report",
-        "rerror": "report",
+        **drive_properties(read_only=read_only),
     }
-    return device if read_only else device | {"discard": True, "write-zeroes": True}
+
+
+def blank_node(fdset: int) -> Arguments:
+    """`blockdev-add` for the medium by which a drive's size is set (drives.py)."""
+    return {
+        "driver": "file",
+        "node-name": BLANK,
+        "filename": f"/dev/fdset/{fdset}",
+        "locking": "off",
+        "aio": "threads",
+    }
+
+
+def medium(drive: str, node: str) -> Arguments:
+    """`qom-set` that puts another medium into a drive."""
+    return {"path": f"/machine/peripheral/{drive}", "property": "drive", "value": node}
+
+
+def resize(node: str, size: int) -> Arguments:
+    """`block_resize`, in bytes."""
+    return {"node-name": node, "size": size}
 
 
 def netdev(nic: Nic) -> Arguments:
@@ -182,23 +183,12 @@ def nic_device(nic: Nic, slot: int) -> Arguments:
     }
 
 
-def memory_backend(memory: Memory, *, shared: bool) -> Arguments:
-    """`object-add` for the memory behind virtio-mem: reserved as address space, taken as the guest uses it."""
-    _check_memory(memory)
-    backend: Arguments = {"id": MEMORY_BACKEND, "size": memory.max_mib * MIB, "reserve": False}
-    if shared:
-        return {"qom-type": "memory-backend-memfd", "share": True} | backend
-    return {"qom-type": "memory-backend-ram"} | backend
-
-
-def memory_device(memory: Memory, slot: int) -> Arguments:
-    """`device_add` for virtio-mem."""
-    return _place(slot) | {
-        "driver": "virtio-mem-pci",
-        "id": MEMORY_DEVICE,
-        "memdev": MEMORY_BACKEND,
-        "requested-size": memory.requested_mib * MIB,
-    }
+def check_memory(requested_mib: int, room_mib: int) -> None:
+    """Raise HostError for a size that the memory device cannot have: of steps, and at most `room_mib`."""
+    if requested_mib % MEMORY_STEP_MIB:
+        raise HostError(f"{requested_mib} MiB of memory: must be a multiple of {MEMORY_STEP_MIB} MiB")
+    if not 0 <= requested_mib <= room_mib:
+        raise HostError(f"{requested_mib} MiB of memory: the virtual machine has room for {room_mib} MiB")
 
 
 def memory_request(requested_mib: int) -> Arguments:
@@ -208,8 +198,28 @@ def memory_request(requested_mib: int) -> Arguments:
 
 def vsock_chardev() -> Arguments:
     """`chardev-add` for a daemon's socket that QEMU knows as VSOCK_FD."""
-    address: Arguments = {"type": "fd", "data": {"str": VSOCK_FD}}
-    return {"id": VSOCK_CHARDEV, "backend": {"type": "socket", "data": {"addr": address, "server": False}}}
+    return _socket_chardev(VSOCK_CHARDEV, VSOCK_FD)
+
+
+def port_id(number: int) -> str:
+    """What QEMU knows a port and its socket by."""
+    return f"{_PORT}{number}"
+
+
+def port_number(device: str) -> int:
+    """The number of the port with this id; 0, control's, for any other device. Pure."""
+    number = device.removeprefix(_PORT)
+    return int(number) if device.startswith(_PORT) and number.isdecimal() else 0
+
+
+def port_chardev(number: int) -> Arguments:
+    """`chardev-add` for a port's socket that QEMU knows by the port's id."""
+    return _socket_chardev(port_id(number), port_id(number))
+
+
+def port_device(number: int) -> Arguments:
+    """`device_add` for a virtio-serial port."""
+    return {"driver": "virtserialport", **port_properties(number)}
 
 
 def vsock_device(vsock: VsockDevice, slot: int) -> Arguments:
@@ -228,9 +238,6 @@ def _place(slot: int) -> Arguments:
     return {"bus": SLOT_BUS, "addr": f"{slot:#x}"}
 
 
-def _check_memory(memory: Memory) -> None:
-    for size in (memory.max_mib, memory.requested_mib):
-        if size % MEMORY_STEP_MIB:
-            raise HostError(f"{size} MiB of hot-plugged memory: must be a multiple of {MEMORY_STEP_MIB} MiB")
-    if not 0 <= memory.requested_mib <= memory.max_mib or memory.max_mib == 0:
-        raise HostError(f"{memory.requested_mib} MiB of hot-plugged memory out of {memory.max_mib} MiB")
+def _socket_chardev(chardev: str, fd_name: str) -> Arguments:
+    address: Arguments = {"type": "fd", "data": {"str": fd_name}}
+    return {"id": chardev, "backend": {"type": "socket", "data": {"addr": address, "server": False}}}

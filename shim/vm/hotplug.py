@@ -1,4 +1,4 @@
-"""Plugs devices into a machine over QMP, and takes them out again.
+"""Puts disks into a machine's drives, plugs devices into it over QMP, and takes them out again.
 
 QEMU opens nothing itself: each file is opened here, as root, and handed over (`add-fd`
 for what a block node opens by name, `getfd` for what a command takes by name). What was
@@ -15,56 +15,95 @@ import stat
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from shim.errors import HostError, MachineError, NotFoundError
 from shim.vm import devices
-from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
-from shim.vm.machine import SLOTS
+from shim.vm.devices import Disk, JoinedDisk, Nic
+from shim.vm.drives import Drives
+from shim.vm.machine import SLOTS, empty_medium
 from shim.vm.qmp import Event, Qmp
 from shim.vm.slots import Slots
 from shim.vm.vmdk import Extent, descriptor
 from shim.vm.vsock import KernelVsockDevice, VsockDevice
 
 
+class Seat(NamedTuple):
+    """Where the guest finds a disk: by this serial number, and once it is of this size in bytes; 0: whatever it is."""
+
+    serial: str
+    size: int
+
+
 class Hotplug:
     """The devices of one machine beyond those it started with."""
 
-    def __init__(self, qmp: Qmp, *, shared_memory: bool) -> None:
+    def __init__(self, qmp: Qmp) -> None:
         self._qmp = qmp
         self._slots = Slots(SLOTS)
-        self._shared_memory = shared_memory
+        self._drives = Drives()
+        self._has_blank = False
         self._next_fdset = 1
         # By device id: what takes back its parts, once the device itself is out.
         self._parts: dict[str, AsyncExitStack] = {}
+        # By disk: the drive that it is in.
+        self._seated: dict[str, str] = {}
 
     @property
     def taken(self) -> dict[str, int]:
         """Which slot each device is in."""
         return self._slots.taken
 
-    async def add_disk(self, disk: Disk) -> None:
-        """Plug in one file as a disk. Raises HostError for the file, ResourceError for slots, MachineError for QEMU."""
+    async def add_disk(self, disk: Disk) -> Seat:
+        """Add one file as a disk. Raises HostError for the file, ResourceError for slots, MachineError for QEMU."""
         devices.check_serial(disk.serial)
         async with AsyncExitStack() as undo:
-            slot = self._take_slot(undo, disk.serial)
             with _opened(disk.path, read_only=disk.read_only) as fd:
+                size = os.lseek(fd, 0, os.SEEK_END)
                 block_device = stat.S_ISBLK(os.fstat(fd).st_mode)
                 fdset = await self._add_fd(undo, fd)
             node = devices.raw_node(disk.serial, fdset, read_only=disk.read_only, block_device=block_device)
             await self._add_node(undo, node)
-            await self._qmp.execute("device_add", devices.disk_device(disk.serial, slot, read_only=disk.read_only))
+            seat = await self._seat(undo, disk.serial, size, read_only=disk.read_only)
             self._parts[disk.serial] = undo.pop_all()
+        return seat
 
-    async def add_joined_disk(self, disk: JoinedDisk) -> None:
-        """Plug in several files as one disk. Raises as `add_disk`."""
+    async def add_joined_disk(self, disk: JoinedDisk) -> Seat:
+        """Add several files as one disk. Raises as `add_disk`."""
         devices.check_serial(disk.serial)
         async with AsyncExitStack() as undo:
-            slot = self._take_slot(undo, disk.serial)
             extents = [await self._add_extent(undo, source) for source in disk.extents]
             text = await self._add_extent(undo, descriptor(extents))
             await self._add_node(undo, devices.joined_node(disk.serial, text.path))
-            await self._qmp.execute("device_add", devices.disk_device(disk.serial, slot, read_only=True))
+            size = sum(extent.size_bytes for extent in extents)
+            seat = await self._seat(undo, disk.serial, size, read_only=True)
             self._parts[disk.serial] = undo.pop_all()
+        return seat
+
+    async def _seat(self, undo: AsyncExitStack, serial: str, size: int, *, read_only: bool) -> Seat:
+        """Put the disk whose node is there into a free drive, or plug in one of its own."""
+        drive = self._drives.take(read_only=read_only)
+        if drive is None:
+            slot = self._take_slot(undo, serial)
+            await self._qmp.execute("device_add", devices.disk_device(serial, slot, read_only=read_only))
+            return Seat(serial, 0)
+        undo.callback(self._drives.free, drive)
+        empty = devices.medium(drive, empty_medium(read_only=read_only))
+        undo.push_async_callback(self._take_back, "qom-set", empty)
+        await self._set_size(drive, size)
+        await self._qmp.execute("qom-set", devices.medium(drive, devices.node_name(serial)))
+        self._seated[serial] = drive
+        undo.callback(self._seated.pop, serial)
+        return Seat(drive, size)
+
+    async def _set_size(self, drive: str, size: int) -> None:
+        """Put the blank into a drive, of `size` bytes: the guest is told (drives.py)."""
+        if not self._has_blank:
+            with _blank() as fd:
+                await self._qmp.execute("blockdev-add", devices.blank_node(await self._add_fd(None, fd)))
+            self._has_blank = True
+        await self._qmp.execute("qom-set", devices.medium(drive, devices.BLANK))
+        await self._qmp.execute("block_resize", devices.resize(devices.BLANK, size))
 
     async def add_nic(self, nic: Nic) -> None:
         """Plug in a network interface on an open TAP."""
@@ -79,15 +118,6 @@ class Hotplug:
             undo.push_async_callback(self._take_back, "netdev_del", {"id": backend["id"]})
             await self._qmp.execute("device_add", devices.nic_device(nic, slot))
             self._parts[nic.name] = undo.pop_all()
-
-    async def add_memory(self, memory: Memory) -> None:
-        """Plug in the memory device; there is one in a machine."""
-        async with AsyncExitStack() as undo:
-            slot = self._take_slot(undo, devices.MEMORY_DEVICE)
-            await self._qmp.execute("object-add", devices.memory_backend(memory, shared=self._shared_memory))
-            undo.push_async_callback(self._take_back, "object-del", {"id": devices.MEMORY_BACKEND})
-            await self._qmp.execute("device_add", devices.memory_device(memory, slot))
-            self._parts[devices.MEMORY_DEVICE] = undo.pop_all()
 
     async def resize_memory(self, requested_mib: int) -> None:
         """Ask the guest to grow or shrink to `requested_mib`; MEMORY_DEVICE_SIZE_CHANGE tells what it did."""
@@ -106,14 +136,34 @@ class Hotplug:
             await self._qmp.execute("device_add", devices.vsock_device(vsock, slot))
             self._parts[devices.VSOCK_DEVICE] = undo.pop_all()
 
+    async def add_port(self, number: int, fd: int) -> None:
+        """Plug in a virtio-serial port on a connected socket, which stays the caller's."""
+        async with AsyncExitStack() as undo:
+            await self._qmp.get_fd(devices.port_id(number), fd)
+            await self._qmp.execute("chardev-add", devices.port_chardev(number))
+            undo.push_async_callback(self._take_back, "chardev-remove", {"id": devices.port_id(number)})
+            await self._qmp.execute("device_add", devices.port_device(number))
+            undo.pop_all()
+
+    async def remove_port(self, number: int) -> None:
+        """Take a port out; that needs no help of the guest's."""
+        await self._qmp.execute("device_del", {"id": devices.port_id(number)})
+        await self._qmp.execute("chardev-remove", {"id": devices.port_id(number)})
+
     async def remove(self, device: str, timeout_s: float) -> None:
         """Take a device out of a running guest and release what was behind it.
 
-        Raises NotFoundError for a device that is not plugged in, MachineError when the
-        guest does not let go of it within the deadline; it is still plugged in then.
+        A disk that is in a drive is taken out of that, for which the guest is not asked: it
+        must have unmounted it. Raises NotFoundError for a device that is not plugged in,
+        MachineError when the guest does not let go of it within the deadline; it is still
+        plugged in then.
         """
         if device not in self._parts:
             raise NotFoundError(f"device {device} is not plugged in")
+        if device in self._seated:
+            await self._set_size(self._seated[device], 0)
+            await self._parts.pop(device).aclose()
+            return
         deleted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def on_event(event: Event) -> None:
@@ -140,11 +190,12 @@ class Hotplug:
         undo.callback(self._slots.free, device)
         return slot
 
-    async def _add_fd(self, undo: AsyncExitStack, fd: int) -> int:
+    async def _add_fd(self, undo: AsyncExitStack | None, fd: int) -> int:
         fdset = self._next_fdset
         self._next_fdset += 1
         await self._qmp.add_fd(fdset, fd)
-        undo.push_async_callback(self._take_back, "remove-fd", {"fdset-id": fdset})
+        if undo is not None:
+            undo.push_async_callback(self._take_back, "remove-fd", {"fdset-id": fdset})
         return fdset
 
     async def _add_extent(self, undo: AsyncExitStack, source: Path | bytes) -> Extent:
@@ -184,6 +235,16 @@ def _open_file(path: Path, *, read_only: bool) -> int:
         os.close(fd)
         raise HostError(f"disk {path}: neither a regular file nor a block device")
     return fd
+
+
+@contextlib.contextmanager
+def _blank() -> Iterator[int]:
+    """A file without a name that may have any size."""
+    fd = os.memfd_create("qemubox-blank", os.MFD_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _open_memory(content: bytes) -> int:

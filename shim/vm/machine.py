@@ -1,8 +1,12 @@
 """What a virtual machine is: an immutable value, and QEMU's argument list made from it.
 
 Everything that two machines must share for one to be a clone of the other's template is
-in `Machine`, and nothing else. What belongs to one container (vsock, disks, interfaces,
-memory) is plugged in later, over QMP, while the machine is still paused.
+in `Machine`, and nothing else. What belongs to one container (vsock, disks, interfaces) is
+plugged in later, over QMP, while the machine is still paused. What every machine needs is
+there from the start, because a guest finds a device that is plugged into it by ACPI, in
+50 ms under TCG, and has what its template had for nothing: the ports, the memory device,
+which is told only how much of it the guest is to have, and some drives, which are empty
+until a disk is put into them.
 
 The machine is q35 with everything optional off: no firmware devices, no graphics, no
 default devices. The kernel is an uncompressed ELF file, entered by PVH; a bzImage costs
@@ -13,10 +17,12 @@ import enum
 import hashlib
 import os
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from api.link import CONTROL_PORT, port_name, port_token
 from shim.errors import ConfigError, HostError, MissingPartError
 
 # What QEMU is denied, see qemu(1): nothing of it is needed once it runs, and its files and sockets are handed to it.
@@ -29,6 +35,19 @@ SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecon
 # while nothing is plugged in, which is how a template boots.
 SLOT_BUS: Final = "slots"
 SLOTS: Final = 31
+# virtio-serial: how many ports a machine may have at once, the one for control included. Each has two queues, and each
+# queue takes 8 KiB of the guest's memory.
+MAX_PORTS: Final = 64
+# Those that are there from the start: standard input, output and error of the first container.
+STREAM_PORTS: Final = 3
+PORT_BUS: Final = "ports"
+# Drives that are there, empty, from the start: for as many layers as get a disk of their own (rootfs/plan.py), and for
+# one writable layer. They are read-only or not for ever; the guest tells them by their serial numbers, which are these.
+LAYER_DRIVES: Final = tuple(f"layer{number}" for number in range(4))
+WRITABLE_DRIVES: Final = ("writable0",)
+MEMORY_DEVICE: Final = "memory"
+# Where the drives begin on the root bus; the devices before them have their numbers below.
+_FIRST_DRIVE: Final = 8
 # No virtio 0.9 interface: it would take I/O ports, and Linux uses the 1.x one anyway.
 MODERN: Final = "disable-legacy=on"
 
@@ -63,13 +82,38 @@ class Accel(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What QEMU inherits: connected stream sockets, and the file that is its memory.
+
+    `ports` are the ends of control and of the first streams, for a machine with ports. Without `memory` (-1) it
+    makes its memory itself.
+    """
+
+    qmp: int
+    console: int
+    ports: tuple[int, ...] = ()
+    memory: int = -1
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every number."""
+        return (self.qmp, self.console, *self.ports, *((self.memory,) if self.memory >= 0 else ()))
+
+
+# For a fingerprint, or to look at: as if they were there.
+NO_DESCRIPTORS: Final = Descriptors(qmp=0, console=0, ports=(0,) * (1 + STREAM_PORTS))
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """Everything of QEMU's command line that a template and its clones share.
 
-    `max_memory_mib` is what base and hot-added memory may come to together. With
-    `shared_memory` the guest's memory is a memfd that a vhost-user device can map;
-    without, it is private to QEMU. `cpu_model` empty means the accelerator's best.
-    Raises ConfigError for values that no machine can have.
+    `max_memory_mib` is what base and further memory may come to together. With
+    `shared_memory` other processes can map the guest's memory, as a vhost-user device
+    must; without, it is QEMU's own, and a clone's is its template's until it is written
+    to. That is not to be seen from inside: one template serves both. `ports`: it has
+    virtio-serial ports to talk to the shim (ports.py). `cpu_model` empty means the
+    accelerator's best. Raises ConfigError for values that no machine can have.
     """
 
     qemu: Path
@@ -80,6 +124,7 @@ class Machine:
     max_memory_mib: int
     base_memory_mib: int = 128
     shared_memory: bool = False
+    ports: bool = False
     cpu_model: str = ""
     kernel_args: str = ""
 
@@ -91,11 +136,15 @@ class Machine:
                 f"a machine of at most {self.max_memory_mib} MiB: less than its base of {self.base_memory_mib} MiB"
             )
 
-    def options(self, *, name: str, qmp_fd: int, console_fd: int, restored: bool = False) -> list[tuple[str, ...]]:
+    @property
+    def room_mib(self) -> int:
+        """How much memory the guest may be given on top of its base."""
+        return self.max_memory_mib - self.base_memory_mib
+
+    def options(self, *, name: str, fds: Descriptors, restored: bool = False) -> list[tuple[str, ...]]:
         """QEMU's options, each with its value.
 
-        `qmp_fd` and `console_fd` are connected stream sockets that QEMU inherits. The
-        machine starts paused, and ends instead of rebooting. With `restored` it stands
+        The machine starts paused, and ends instead of rebooting. With `restored` it stands
         empty until it is given the state of a template, which is of the same machine otherwise.
         """
         return [
@@ -110,7 +159,7 @@ class Machine:
             ("-cpu", self.cpu_model or self.accel.default_cpu_model),
             ("-smp", f"cpus={self.max_vcpus},sockets=1,cores={self.max_vcpus},threads=1"),
             ("-m", self._memory()),
-            ("-object", self._memory_backend()),
+            ("-object", self._memory_backend(fds.memory)),
             ("-kernel", str(self.kernel)),
             ("-append", self.kernel_command_line),
             ("-blockdev", f"driver=file,node-name=system,filename={_escape(self.image)},read-only=on,locking=off"),
@@ -120,24 +169,27 @@ class Machine:
             ),
             ("-device", f"virtio-rng-pci,id=rng,{MODERN},bus=pcie.0,addr=0x2"),
             ("-device", f"pci-bridge,id={SLOT_BUS},chassis_nr=1,bus=pcie.0,addr=0x3"),
+            *_drives(),
+            *self._memory_device(),
+            *(self._port_options(fds.ports) if self.ports else ()),
             ("-device", "vmgenid,guid=auto"),
             ("-device", "pvpanic"),
-            ("-chardev", f"socket,id=console,fd={console_fd}"),
+            ("-chardev", f"socket,id=console,fd={fds.console}"),
             ("-serial", "chardev:console"),
-            ("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
+            ("-chardev", f"socket,id=qmp,fd={fds.qmp}"),
             ("-mon", "chardev=qmp,mode=control"),
             *([("-incoming", "defer")] if restored else []),
         ]
 
-    def args(self, *, name: str, qmp_fd: int, console_fd: int, restored: bool = False) -> list[str]:
+    def args(self, *, name: str, fds: Descriptors, restored: bool = False) -> list[str]:
         """The whole argument list, QEMU's path first."""
-        options = self.options(name=name, qmp_fd=qmp_fd, console_fd=console_fd, restored=restored)
+        options = self.options(name=name, fds=fds, restored=restored)
         return [str(self.qemu), *(word for option in options for word in option)]
 
     def repeat_command(self) -> str:
         """A shell command that starts the same machine by hand, running, with its console on the terminal."""
         words = [str(self.qemu)]
-        for option in self.options(name="by-hand", qmp_fd=0, console_fd=0):
+        for option in replace(self, ports=False).options(name="by-hand", fds=NO_DESCRIPTORS):
             if option == ("-S",) or option[0] in ("-chardev", "-mon"):
                 continue
             words += ("-serial", "stdio") if option[0] == "-serial" else option
@@ -158,7 +210,7 @@ class Machine:
         a file that is not there.
         """
         digest = hashlib.sha256()
-        for option in self.options(name="", qmp_fd=0, console_fd=0):
+        for option in replace(self, shared_memory=False).options(name="", fds=NO_DESCRIPTORS):
             digest.update("\0".join(option).encode() + b"\n")
         for part in (self.qemu, self.kernel, self.image):
             digest.update(repr(_file_identity(part)).encode())
@@ -187,10 +239,93 @@ class Machine:
             return f"size={self.base_memory_mib}M"
         return f"size={self.base_memory_mib}M,maxmem={self.max_memory_mib}M"
 
-    def _memory_backend(self) -> str:
-        if self.shared_memory:
-            return f"memory-backend-memfd,id=base,size={self.base_memory_mib}M,share=on"
-        return f"memory-backend-ram,id=base,size={self.base_memory_mib}M"
+    def _memory_backend(self, fd: int) -> str:
+        size = f"id=base,size={self.base_memory_mib}M"
+        if fd >= 0:
+            # Opened anew by its name, so it need not be open for more than QEMU may do with it.
+            return (
+                f"memory-backend-file,{size},mem-path=/proc/self/fd/{fd},share={'on' if self.shared_memory else 'off'}"
+            )
+        return f"memory-backend-memfd,{size},share=on" if self.shared_memory else f"memory-backend-ram,{size}"
+
+    def _memory_device(self) -> list[tuple[str, str]]:
+        """virtio-mem with all that the machine may ever have, and nothing of it yet; only address space is reserved."""
+        if not self.room_mib:
+            return []
+        size = f"id=more,size={self.room_mib}M,reserve=off"
+        return [
+            (
+                "-object",
+                f"memory-backend-memfd,{size},share=on" if self.shared_memory else f"memory-backend-ram,{size}",
+            ),
+            (
+                "-device",
+                f"virtio-mem-pci,id={MEMORY_DEVICE},memdev=more,requested-size=0,unplugged-inaccessible=on,bus=pcie.0,addr=0x4",
+            ),
+        ]
+
+    def _port_options(self, fds: Sequence[int]) -> list[tuple[str, str]]:
+        """The ports, each on its socket. Two interrupts for all of them: one a queue would take more than there are."""
+        device = f"virtio-serial-pci,id={PORT_BUS},max_ports={MAX_PORTS},vectors=2,{MODERN},bus=pcie.0,addr=0x5"
+        options = [("-device", device)]
+        for number, fd in enumerate(fds):
+            properties = port_properties(number)
+            options += [
+                ("-chardev", f"socket,id={properties['chardev']},fd={fd}"),
+                ("-device", _option("virtserialport", properties)),
+            ]
+        return options
+
+
+def empty_medium(*, read_only: bool) -> str:
+    """The block node of a drive without a disk: of no bytes at all."""
+    return "empty-read-only" if read_only else "empty"
+
+
+def drive_properties(*, read_only: bool) -> dict[str, str | int]:
+    """What all virtio-blk drives of containers have in common.
+
+    One queue: QEMU serves all disks from one thread, and a queue per vCPU costs an interrupt vector each. Errors go to
+    the guest: the default would stop the machine when the host's disk is full.
+    """
+    common: dict[str, str | int] = {"disable-legacy": "on", "num-queues": 1, "werror": "report", "rerror": "report"}
+    return common if read_only else common | {"discard": "on", "write-zeroes": "on"}
+
+
+def _drives() -> list[tuple[str, str]]:
+    options = []
+    for read_only in (True, False):
+        node = empty_medium(read_only=read_only)
+        options.append(
+            ("-blockdev", f"driver=null-co,node-name={node},size=0,read-only={'on' if read_only else 'off'}")
+        )
+    for slot, serial in enumerate((*LAYER_DRIVES, *WRITABLE_DRIVES), start=_FIRST_DRIVE):
+        read_only = serial in LAYER_DRIVES
+        properties = {
+            "id": serial,
+            "serial": serial,
+            "drive": empty_medium(read_only=read_only),
+            **drive_properties(read_only=read_only),
+            "bus": "pcie.0",
+            "addr": f"{slot:#x}",
+        }
+        options.append(("-device", _option("virtio-blk-pci", properties)))
+    return options
+
+
+def _option(driver: str, properties: Mapping[str, str | int]) -> str:
+    return ",".join((driver, *(f"{key}={value}" for key, value in properties.items())))
+
+
+def port_properties(number: int) -> dict[str, str | int]:
+    """What port `number` is: 0 is the one for control. The bus keeps its own number 0 for a console."""
+    return {
+        "id": f"port-{number}",
+        "bus": f"{PORT_BUS}.0",
+        "nr": number + 1,
+        "chardev": f"port-{number}",
+        "name": port_name(port_token(number)) if number else CONTROL_PORT,
+    }
 
 
 def _escape(path: Path) -> str:

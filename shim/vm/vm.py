@@ -1,11 +1,12 @@
 """One virtual machine from start to end.
 
     vm = await VirtualMachine.launch(machine, ...)    QEMU runs, the guest is paused
-    await vm.add_vsock(backend, ...)                  devices, in any order
-    await vm.add_disk(...); await vm.add_nic(...); await vm.add_memory(...)
-    await vm.run()                                    the guest's first instruction
-    control = await vm.control(...)                   vminitd has called
-    stream = await vm.expect(token)
+    await vm.restore(...)                             if it is a template's clone
+    await vm.add_vsock(backend, ...)                  devices, in any order; vsock unless the machine has ports
+    await vm.add_disk(...); await vm.add_nic(...); await vm.resize_memory(...)
+    await vm.run()                                    the guest's first instruction, or a clone's next
+    control = await vm.control(...)                   the way to vminitd
+    token, stream = await vm.new_stream()             and for each stream, once the guest was told of its token
     await vm.kill(...)                                or the guest powers off
 
 However it ends, `exited` says why, and everything that waits for the guest here waits
@@ -21,16 +22,18 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from shim.errors import BootError, MachineError, StateError
 from shim.journal import Journal
-from shim.vm.console import Console
-from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
+from shim.vm import devices
+from shim.vm.devices import Disk, JoinedDisk, Nic
+from shim.vm.link import Link
 from shim.vm.machine import Machine
-from shim.vm.process import Credentials, Process, spawn
+from shim.vm.process import Credentials
+from shim.vm.qemu import Qemu, start
 from shim.vm.states import Cause, Exit, RunState, classify, transition
 from shim.vm.timeline import Timeline
 from shim.vm.vsock import VsockBackend
 
 if TYPE_CHECKING:
-    from shim.vm.hotplug import Hotplug
+    from shim.vm.hotplug import Hotplug, Seat
     from shim.vm.qmp import Event, Qmp
 
 _T = TypeVar("_T")
@@ -45,17 +48,17 @@ STDERR_LINES: Final = 4
 class VirtualMachine:
     """A running QEMU. Made by `launch`; belongs to the loop that launched it."""
 
-    def __init__(self, machine: Machine, process: Process, console: Console, timeline: Timeline) -> None:
+    def __init__(self, machine: Machine, qemu: Qemu, timeline: Timeline) -> None:
         self.machine = machine
-        self.console = console
+        self.console = qemu.console
         self.timeline = timeline
         # Done when QEMU is gone and everything of the machine is released. Never fails.
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self._process = process
+        self._process = qemu.process
         self._state = RunState.STARTING
         self._qmp: Qmp | None = None
         self._hotplug: Hotplug | None = None
-        self._vsock: VsockBackend | None = None
+        self._link = Link(qemu.ports)
         self._killed: Cause | None = None
         self._kill_detail = ""
         self._panicked = False
@@ -77,41 +80,34 @@ class VirtualMachine:
         journal: Journal,
         timeline: Timeline,
         command_timeout_s: float,
+        memory_fd: int = -1,
         restored: bool = False,
     ) -> "VirtualMachine":
         """Start QEMU with the guest paused before its first instruction; if `restored`, empty: `restore` comes next.
 
+        `memory_fd` is a file that is to be the base of its memory, and stays the caller's.
         `name` stands in QEMU's command line and nowhere else on the host (the journal's
-        marker): "qemubox-<key>". `command_timeout_s` is the deadline of QEMU's greeting
-        and of each of its commands. Raises MissingPartError without QEMU, kernel or
-        image, BootError with QEMU's words when it ends or does not answer; nothing of
-        it is left then.
+        marker): "qemubox-<key>". `command_timeout_s` is the deadline of QEMU's greeting and
+        of each of its commands. Raises MissingPartError without QEMU, kernel or image,
+        BootError with QEMU's words when it ends or does not answer; nothing of it is left
+        then.
         """
         machine.check_parts()
         timeline.mark("launch")
-        qmp_socket, qmp_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        console = Console(console_path, console_kib)
-        try:
-            fds = (qmp_child.fileno(), console.child.fileno())
-            process = spawn(
-                machine.args(name=name, qmp_fd=fds[0], console_fd=fds[1], restored=restored),
-                name="QEMU",
-                marker=name,
-                credentials=credentials,
-                journal=journal,
-                pass_fds=fds,
-            )
-        except BaseException:
-            qmp_socket.close()
-            console.close()
-            raise
-        finally:
-            qmp_child.close()
-            console.release_child()
+        qemu = start(
+            machine,
+            name=name,
+            console_path=console_path,
+            console_kib=console_kib,
+            credentials=credentials,
+            journal=journal,
+            memory_fd=memory_fd,
+            restored=restored,
+        )
         timeline.mark("spawned")
-        vm = cls(machine, process, console, timeline)
+        vm = cls(machine, qemu, timeline)
         try:
-            await vm._connect(qmp_socket, command_timeout_s)
+            await vm._connect(qemu.qmp, command_timeout_s)
         except BaseException as error:
             await vm.kill(LAST_WORDS_S)
             if isinstance(error, MachineError) and not isinstance(error, BootError):
@@ -131,27 +127,37 @@ class VirtualMachine:
         return self._process.pid
 
     @property
+    def booted(self) -> bool:
+        """Whether vminitd has answered."""
+        return self._booted
+
+    @property
     def stderr(self) -> str:
         """The end of what QEMU wrote to standard error."""
         return self._process.stderr
 
-    async def restore(self, state_fd: int, timeout_s: float) -> None:
-        """Become the clone of a template: load the state in the open file `state_fd`. The machine stays paused.
+    async def restore(self, state_fd: int, offset: int, timeout_s: float) -> None:
+        """Become the clone of a template: load what is in the open file `state_fd` from `offset` on.
+
+        Its memory is the template's already (`memory_fd` of `launch`). The machine stays paused.
 
         Raises BootError when QEMU does not take it; the machine is of no use then.
         """
         from shim.vm import migration
 
-        await self._guarded("restoring the template", migration.load(self._connection(), state_fd, timeout_s))
+        await self._guarded("restoring the template", migration.load(self._connection(), state_fd, offset, timeout_s))
         self.timeline.mark("restored")
 
-    async def save(self, state_fd: int, timeout_s: float) -> str:
-        """Write the paused machine's state to the open file `state_fd`; answers QEMU's version."""
+    async def save(self, state_fd: int, offset: int, timeout_s: float) -> str:
+        """Write the paused machine's state, less its memory, to the open file `state_fd` from `offset` on.
+
+        Its memory must be a file that is shared (`memory_fd` of `launch`). Answers QEMU's version.
+        """
         from shim.vm import migration
 
         if self._state is not RunState.PAUSED:
             raise StateError(f"the virtual machine is {self._state.value}: only a paused one can be saved")
-        return await self._guarded("saving a template", migration.save(self._connection(), state_fd, timeout_s))
+        return await self._guarded("saving a template", migration.save(self._connection(), state_fd, offset, timeout_s))
 
     async def printed(self, words: str, timeout_s: float) -> None:
         """Wait until the guest prints `words` on its console. Raises BootError if it does not in time, or ends."""
@@ -168,35 +174,35 @@ class VirtualMachine:
 
     async def add_vsock(self, backend: VsockBackend, timeout_s: float) -> None:
         """Prepare a vsock backend and plug it in. The machine owns it from now on."""
-        if self._vsock is not None:
-            raise StateError("the virtual machine has vsock already")
+        if self._link.is_there:
+            raise StateError("the virtual machine has a way to its guest already")
         if backend.shared_memory and not self.machine.shared_memory:
             raise StateError("this way of vsock needs a machine with shared memory")
-        self._vsock = backend
+        adding = self._link.add_vsock(
+            backend,
+            self._devices(),
+            on_lost=lambda reason: self._kill(Cause.VSOCK, reason),
+            timeout_s=timeout_s,
+        )
+        await self._guarded("adding vsock", adding)
 
-        async def add() -> None:
-            device = await backend.prepare(timeout_s)
-            backend.on_lost(lambda reason: self._kill(Cause.VSOCK, reason))
-            await self._devices().add_vsock(device)
-            backend.device_added()
+    async def add_disk(self, disk: Disk | JoinedDisk) -> "Seat":
+        """Put a disk into one of the machine's drives, or plug one in; the answer is where the guest finds it.
 
-        await self._guarded("adding vsock", add())
-
-    async def add_disk(self, disk: Disk | JoinedDisk) -> None:
-        """Plug in a disk. Raises HostError for its files, ResourceError without a slot, MachineError for QEMU."""
+        Raises HostError for its files, ResourceError without a slot, MachineError for QEMU."""
         plugging = self._devices().add_disk(disk) if isinstance(disk, Disk) else self._devices().add_joined_disk(disk)
-        await self._guarded(f"adding disk {disk.serial}", plugging)
+        return await self._guarded(f"adding disk {disk.serial}", plugging)
 
     async def add_nic(self, nic: Nic) -> None:
         """Plug in a network interface."""
         await self._guarded(f"adding interface {nic.name}", self._devices().add_nic(nic))
 
-    async def add_memory(self, memory: Memory) -> None:
-        """Plug in memory on top of the base."""
-        await self._guarded("adding memory", self._devices().add_memory(memory))
-
     async def resize_memory(self, requested_mib: int) -> None:
-        """Ask the guest to have `requested_mib` of the memory that was plugged in."""
+        """Ask the guest to have this much memory on top of its base; `machine.room_mib` is the most.
+
+        MEMORY_DEVICE_SIZE_CHANGE tells what it did. Raises HostError for a size that no machine of this kind can have.
+        """
+        devices.check_memory(requested_mib, self.machine.room_mib)
         await self._guarded("resizing memory", self._devices().resize_memory(requested_mib))
 
     async def remove_device(self, device: str, timeout_s: float) -> None:
@@ -219,23 +225,45 @@ class VirtualMachine:
             self._pausing = False
 
     async def control(self, timeout_s: float) -> socket.socket:
-        """Wait for vminitd's call: a connected non-blocking socket, for the caller to own; once.
+        """The way to vminitd: a connected non-blocking socket, for the caller to own; once.
 
-        Raises BootError with the console's tail when the deadline passes or the machine ends.
+        With vsock that is vminitd's call. Raises BootError with the console's tail when
+        the deadline passes or the machine ends.
         """
         try:
-            connection = await self._guarded("booting", self._vsock_backend().control(timeout_s))
+            connection = await self._guarded("booting", self._link.control(timeout_s))
         except BootError:
             raise
         except MachineError as error:
             raise self._error("booting", error.message) from error
-        self._booted = True
         self.timeline.mark("control")
         return connection
 
-    def expect(self, token: bytes) -> "asyncio.Future[socket.socket]":
-        """Announce a stream by its 16-byte token: see acceptor.Acceptor.expect. Fails when the machine ends."""
-        return self._vsock_backend().expect(token)
+    async def hear(self, answer: Coroutine[object, object, _T], timeout_s: float) -> _T:
+        """Wait for vminitd's first answer, by which the machine has booted.
+
+        Raises BootError with the console's tail when the deadline passes or the machine ends.
+        """
+
+        async def wait() -> _T:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await answer
+            except TimeoutError:
+                raise self._error("booting", f"vminitd did not answer within {timeout_s:g} s") from None
+
+        heard = await self._guarded("booting", wait())
+        self._booted = True
+        self.timeline.mark("answered")
+        return heard
+
+    async def new_stream(self) -> "tuple[bytes, asyncio.Future[socket.socket]]":
+        """A way for one more stream of a process: the token to name to the guest, and our end once it has dialled.
+
+        Cancelling the future withdraws it. It fails when the machine ends. Raises
+        ResourceError when there are too many, MachineError.
+        """
+        return await self._guarded("adding a stream", self._link.new_stream(self._devices()))
 
     async def kill(self, timeout_s: float) -> Exit:
         """End the machine now and release everything of it. Does no harm to one that has ended.
@@ -257,7 +285,7 @@ class VirtualMachine:
         self._qmp = Qmp(command_timeout_s)
         self._qmp.on_event(self._on_event)
         await self._guarded("starting QEMU", self._qmp.open(qmp_socket))
-        self._hotplug = Hotplug(self._qmp, shared_memory=self.machine.shared_memory)
+        self._hotplug = Hotplug(self._qmp)
         self._state = transition(self._state, RunState.PAUSED)
 
     def _connection(self) -> "Qmp":
@@ -269,11 +297,6 @@ class VirtualMachine:
         if self._hotplug is None or self._state is RunState.ENDED:
             raise StateError(f"the virtual machine is {self._state.value}: it takes no devices")
         return self._hotplug
-
-    def _vsock_backend(self) -> VsockBackend:
-        if self._vsock is None:
-            raise StateError("the virtual machine has no vsock")
-        return self._vsock
 
     async def _move(self, wanted: RunState, command: str) -> None:
         transition(self._state, wanted)
@@ -308,8 +331,7 @@ class VirtualMachine:
         """Whether `task` failed and the connection to QEMU is not there (any more)."""
         if self.exited.done() or not task.done() or task.cancelled():
             return False
-        connected = self._qmp is not None and self._qmp.connected
-        return isinstance(task.exception(), MachineError) and not connected
+        return isinstance(task.exception(), MachineError) and not (self._qmp and self._qmp.connected)
 
     def _error(self, phase: str, reason: str) -> MachineError:
         """What is known of a machine that failed: phase, reason, console's tail, QEMU's words, as one line.
@@ -323,11 +345,8 @@ class VirtualMachine:
             parts.append("its words: " + " | ".join(self._process.stderr.splitlines()[-STDERR_LINES:]))
         if self._booted:
             return MachineError("; ".join(parts))
-        hint = (
-            "repeat with: " + self.machine.repeat_command()
-            if self._state is RunState.ENDED and self._hotplug is None
-            else ""
-        )
+        never_talked = self._state is RunState.ENDED and self._hotplug is None
+        hint = f"repeat with: {self.machine.repeat_command()}" if never_talked else ""
         return BootError("; ".join(parts), hint=hint)
 
     def _kill(self, cause: Cause, detail: str) -> None:
@@ -342,6 +361,8 @@ class VirtualMachine:
                 self._shutdown = str(event.data.get("reason", ""))
             case "GUEST_PANICKED":
                 self._panicked = True
+            case "VSERPORT_CHANGE" if self._hotplug is not None:
+                self._link.on_event(event, self._hotplug)
             case "STOP" if not self._pausing and self._judging is None:
                 self._judging = asyncio.create_task(self._judge_stop(), name="vm-judge-stop")
 
@@ -368,8 +389,7 @@ class VirtualMachine:
             if self._judging is not None:
                 self._judging.cancel()
             self.console.close()
-            if self._vsock is not None:
-                await self._vsock.close(LAST_WORDS_S)
+            await self._link.close(LAST_WORDS_S)
         except MachineError as error:  # a daemon that survives SIGKILL: the journal knows it
             detail = "; ".join(filter(None, (detail, error.message)))
         finally:

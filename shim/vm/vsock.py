@@ -1,7 +1,7 @@
 """How guest and shim come to talk: one interface, two ways behind it.
 
 `kernel`: /dev/vhost-vsock; the host's kernel carries the bytes. `user`: the daemon
-`vhost-device-vsock` carries them, one per machine, for hosts without that device.
+`vhost-device-vsock` carries them, one per machine. (`serial` is no vsock: see ports.py.)
 Either way the guest dials: host CID 2, port = the guest's own CID (api/guest.proto).
 """
 
@@ -24,18 +24,19 @@ TOKEN_TIMEOUT_S: Final = 5.0
 KERNEL_DEVICE: Final = "/dev/vhost-vsock"
 
 
-class VsockMode(enum.StrEnum):
-    """Which of the two carries the bytes."""
+class LinkMode(enum.StrEnum):
+    """What carries the bytes between shim and guest."""
 
     KERNEL = "kernel"
+    SERIAL = "serial"
     USER = "user"
 
 
-def choose_mode(wanted: Literal["auto", "kernel", "user"]) -> VsockMode:
-    """The mode to use: what is asked for, and for "auto" the kernel's where its device can be opened."""
+def choose_mode(wanted: Literal["auto", "kernel", "serial", "user"]) -> LinkMode:
+    """What is asked for; "auto" is the kernel's vsock where its device can be opened, else the machine's own ports."""
     if wanted != "auto":
-        return VsockMode(wanted)
-    return VsockMode.KERNEL if os.access(KERNEL_DEVICE, os.R_OK | os.W_OK) else VsockMode.USER
+        return LinkMode(wanted)
+    return LinkMode.KERNEL if os.access(KERNEL_DEVICE, os.R_OK | os.W_OK) else LinkMode.SERIAL
 
 
 def random_cid() -> int:

@@ -78,6 +78,17 @@ def layer_names(device: str, count: int) -> list[str]:
     return names
 
 
+def layer_names_of(device: str) -> str:
+    """Mount a disk as it is and unmount it; what its file `name` says, or why it cannot be read."""
+    os.makedirs("/run/whole", exist_ok=True)
+    failure = mount(f"/dev/{device}", "/run/whole", "erofs", 1)
+    if failure:
+        return failure
+    name = text("/run/whole/name")
+    _libc.umount2(b"/run/whole", 0)
+    return name
+
+
 def write(device: str, offset: int, count: int, byte: int) -> str:
     """Write `count` equal bytes and flush. Empty, or why it failed."""
     fd = os.open(f"/dev/{device}", os.O_WRONLY)
@@ -143,7 +154,7 @@ for fstype, target in (("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/run")):
 uevents = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)  # NETLINK_KOBJECT_UEVENT
 uevents.bind((0, 1))
 control = dial(bytes(16))
-COMMANDS = (see, layer_names, write, discard, send, receive, turned_away, panic, power_off, os._exit)
+COMMANDS = (see, layer_names, layer_names_of, write, discard, send, receive, turned_away, panic, power_off, os._exit)
 commands = {function.__name__: function for function in COMMANDS}
 for line in control.makefile("rb"):
     command, *arguments = json.loads(line)

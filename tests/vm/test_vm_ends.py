@@ -98,11 +98,10 @@ async def main(qemu, kernel, image, daemon, directory, uid, gid):
         name="qemubox-" + directory.name, console_path=directory / "console", console_kib=64, credentials=user,
         journal=journal, timeline=Timeline(), command_timeout_s=30,
     )
-    await vm.add_vsock(
-        UserVsock(daemon=pathlib.Path(daemon), directory=directory / "vsock", credentials=user, journal=journal), 30
-    )
+    backend = UserVsock(daemon=pathlib.Path(daemon), directory=directory / "vsock", credentials=user, journal=journal)
+    await vm.add_vsock(backend, 30)
     await vm.run()
-    print(vm.pid, vm._vsock._process.pid, flush=True)
+    print(vm.pid, backend._process.pid, flush=True)
     await vm.exited
 
 asyncio.run(main(*sys.argv[1:]))

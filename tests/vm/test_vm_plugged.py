@@ -14,7 +14,8 @@ import pytest
 from harness.machine import Start
 from shim.errors import MachineError
 from shim.rootfs import gpt
-from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
+from shim.vm.devices import Disk, JoinedDisk, Nic
+from shim.vm.machine import LAYER_DRIVES
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -61,21 +62,31 @@ async def test_everything_that_was_plugged_in_is_there(start: Start, layers: lis
     table = gpt.table([layer.stat().st_size for layer in layers])
     async with start() as guest:
         vm = guest.vm
-        await vm.add_disk(Disk("rw", sparse(work / "rw", 64), read_only=False))
-        await vm.add_disk(Disk("layer0", layers[0]))
-        await vm.add_disk(JoinedDisk("layers", (table.head, *layers, table.tail)))
-        await vm.add_memory(Memory(max_mib=1024, requested_mib=514))
+        seats = [
+            await vm.add_disk(disk)
+            for disk in (
+                Disk("rw", sparse(work / "rw", 64), read_only=False),
+                Disk("one", layers[0]),
+                JoinedDisk("layers", (table.head, *layers, table.tail)),
+                # There is one writable drive: this one is plugged in.
+                Disk("rw2", sparse(work / "rw2", 32), read_only=False),
+            )
+        ]
+        assert [seat.serial for seat in seats] == ["writable0", "layer1", "layer2", "rw2"]
+        await vm.resize_memory(514)
         with tap() as fd:
             await vm.add_nic(Nic("eth0", MAC, fd))
         await guest.boot()
-        assert await guest.disk("rw") | {"name": ""} == {
-            "name": "",
-            "read_only": False,
-            "bytes": 64 * MIB,
-            "partitions": 0,
-        }
-        assert (await guest.disk("layer0"))["read_only"] is True
-        joined = await guest.disk("layers")
+        for seat, mib in ((seats[0], 64), (seats[3], 32)):
+            assert await guest.disk(seat.serial) | {"name": ""} == {
+                "name": "",
+                "read_only": False,
+                "bytes": mib * MIB,
+                "partitions": 0,
+            }
+        one = await guest.disk(seats[1].serial)
+        assert (one["read_only"], one["bytes"]) == (True, layers[0].stat().st_size)
+        joined = await guest.disk(seats[2].serial)
         assert (joined["read_only"], joined["partitions"]) == (True, LAYERS)
         assert await guest.ask("layer_names", joined["name"], LAYERS) == [
             f"layer {number}" for number in range(1, LAYERS + 1)
@@ -88,29 +99,39 @@ async def test_everything_that_was_plugged_in_is_there(start: Start, layers: lis
 
 
 async def test_into_and_out_of_a_running_guest(start: Start, layers: list[Path]) -> None:
+    """Into a drive that is there, and plugged in once those are full."""
     async with start() as guest:
         await guest.boot()
 
-        async def there() -> bool:
+        async def size(serial: str) -> object:
             disks = await guest.sees("disks")
             assert isinstance(disks, dict)
-            return "layer0" in disks
+            return disks.get(serial, {"bytes": 0})["bytes"]
 
-        for _ in range(2):
-            await guest.vm.add_disk(Disk("layer0", layers[0]))
-            async with asyncio.timeout(30):  # each question is a round trip to the guest
-                while not await there():
-                    pass
-            await guest.vm.remove_device("layer0", 60)
-            assert not await there()
+        for number in range(len(LAYER_DRIVES) + 1):
+            for _ in range(2):
+                layer = layers[number]
+                seat = await guest.vm.add_disk(Disk(f"d{number}", layer))
+                async with asyncio.timeout(30):  # each question is a round trip to the guest
+                    while await size(seat.serial) != layer.stat().st_size:
+                        pass
+                assert (
+                    await guest.ask("layer_names_of", (await guest.disk(seat.serial))["name"]) == f"layer {number + 1}"
+                )
+                await guest.vm.remove_device(f"d{number}", 60)
+                async with asyncio.timeout(30):
+                    while await size(seat.serial):
+                        pass
+            await guest.vm.add_disk(Disk(f"d{number}", layers[number]))
+        assert seat.serial == f"d{len(LAYER_DRIVES)}"
 
 
 async def test_what_the_guest_writes_is_in_the_file_and_what_it_frees_is_not(start: Start, work: Path) -> None:
     image = sparse(work / "written", 16)
     async with start() as guest:
-        await guest.vm.add_disk(Disk("rw", image, read_only=False))
+        seat = await guest.vm.add_disk(Disk("rw", image, read_only=False))
         await guest.boot()
-        name = (await guest.disk("rw"))["name"]
+        name = (await guest.disk(seat.serial))["name"]
         assert await guest.ask("write", name, 4 * MIB, 2 * MIB, 7) == ""
         with image.open("rb") as file:
             assert file.read(4 * MIB) == bytes(4 * MIB)
@@ -124,7 +145,7 @@ async def test_a_writable_disk_is_one_machines(start: Start, work: Path) -> None
     image = sparse(work / "locked", 16)
     async with start() as first, start() as second:
         await first.vm.add_disk(Disk("rw", image, read_only=False))
-        with pytest.raises(MachineError, match=r'device_add rw.*"write" lock'):
+        with pytest.raises(MachineError, match=r'qom-set.*"write" lock'):
             await second.vm.add_disk(Disk("rw", image, read_only=False))
 
 
@@ -141,16 +162,15 @@ def small(work: Path) -> Iterator[Path]:
 async def test_a_full_host_is_an_error_in_the_guest_and_nothing_worse(start: Start, small: Path) -> None:
     """QEMU's default would stop the machine, and whoever waits for it."""
     async with start() as guest:
-        await guest.vm.add_disk(Disk("rw", sparse(small / "image", 16), read_only=False))
+        seat = await guest.vm.add_disk(Disk("rw", sparse(small / "image", 16), read_only=False))
         await guest.boot()
-        name = (await guest.disk("rw"))["name"]
+        name = (await guest.disk(seat.serial))["name"]
         assert await guest.ask("write", name, 0, 8 * MIB, 7) == "Input/output error"
-        assert (await guest.disk("rw"))["bytes"] == 16 * MIB
+        assert (await guest.disk(seat.serial))["bytes"] == 16 * MIB
 
 
 async def test_memory_grows_and_shrinks(start: Start) -> None:
     async with start() as guest:
-        await guest.vm.add_memory(Memory(max_mib=1024, requested_mib=0))
         await guest.boot()
 
         async def more_mib() -> float:

@@ -23,7 +23,7 @@ async def test_streams_of_many_megabytes_in_large_pieces(start: Start) -> None:
         await guest.boot()
         for _ in range(2):
             token = secrets.token_bytes(16)
-            expected = guest.vm.expect(token)
+            expected = guest.backend.expect(token)
             await guest.tell("send", token.hex(), count)
             async with asyncio.timeout(60):
                 stream = await expected
@@ -37,7 +37,7 @@ async def test_streams_of_many_megabytes_in_large_pieces(start: Start) -> None:
             assert await guest.answer() == digest.hexdigest()
 
             token, data = secrets.token_bytes(16), os.urandom(MIB) * (count // MIB)
-            expected = guest.vm.expect(token)
+            expected = guest.backend.expect(token)
             await guest.tell("receive", token.hex(), count)
             async with asyncio.timeout(60):
                 stream = await expected
@@ -51,7 +51,7 @@ async def test_who_is_not_expected_is_turned_away(start: Start) -> None:
         await guest.boot()
         assert await guest.ask("turned_away", bytes(16).hex()) is True
         assert await guest.ask("turned_away", secrets.token_hex(16)) is True
-        late = guest.vm.expect(secrets.token_bytes(16))
+        late = guest.backend.expect(secrets.token_bytes(16))
         await guest.vm.kill(10)
         with pytest.raises(MachineError, match="gone"):
             await late

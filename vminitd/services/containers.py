@@ -10,6 +10,7 @@ from vminitd.container import Order
 from vminitd.containers import Containers
 from vminitd.disks import Layer
 from vminitd.rootfs import Plan
+from vminitd.services.machine import MachineService
 from vminitd.spec import File
 from vminitd.stdio import Wish
 
@@ -19,10 +20,13 @@ _SECOND_NS = 1_000_000_000
 class ContainersService(ContainersBase):
     """Calls for one container may come at the same time; its states decide which of them make sense."""
 
-    def __init__(self, containers: Containers) -> None:
+    def __init__(self, containers: Containers, machine: MachineService) -> None:
         self._containers = containers
+        self._machine = machine
 
     async def Create(self, request: pb.CreateRequest, context: Context) -> pb.CreateResponse:
+        # It may have been sent along with Configure. Nothing of a container is made by a machine that is a twin.
+        await self._machine.identified.wait()
         container = await self._containers.create(order(request))
         return pb.CreateResponse(pid=container.init.pid)
 
@@ -94,7 +98,7 @@ def order(request: pb.CreateRequest) -> Order:
 
 def layer(message: pb.Layer) -> Layer:
     """A Layer as a value of vminitd's own."""
-    return Layer(message.serial, message.partition, message.fstype, tuple(message.options))
+    return Layer(message.serial, message.partition, message.fstype, tuple(message.options), message.disk_bytes)
 
 
 def wish(message: pb.Stdio) -> Wish:

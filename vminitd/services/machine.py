@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import random
+from collections.abc import Awaitable, Callable
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -16,12 +18,24 @@ from vminitd.uevent import Uevents
 
 
 class MachineService(MachineBase):
-    """`ended` is set when the machine is to power off: all is unmounted, and the answer is on its way."""
+    """The machine itself.
 
-    def __init__(self, uevents: Uevents, containers: Containers) -> None:
+    `identified` is set once it is nobody's twin: it has randomness, time and a name of its own. `ended` is set when it
+    is to power off: all is unmounted, and the answer is on its way.
+    """
+
+    def __init__(self, uevents: Uevents, containers: Containers, warm: Callable[[], Awaitable[None]]) -> None:
         self.ended = asyncio.Event()
+        self.identified = asyncio.Event()
         self._uevents = uevents
         self._containers = containers
+        self._warm = warm
+
+    async def WarmUp(self, request: Empty, context: Context) -> Empty:
+        if self.identified.is_set():
+            raise RequestError("the machine has a name of its own: it cannot become a template")
+        await self._warm()
+        return Empty()
 
     async def Configure(self, request: ConfigureRequest, context: Context) -> ConfigureResponse:
         identity.add_entropy(request.entropy)
@@ -31,9 +45,10 @@ class MachineService(MachineBase):
             if request.log_level not in log.LEVELS:
                 raise RequestError(f"the log level is {request.log_level!r}, not one of {', '.join(log.LEVELS)}")
             log.set_level(request.log_level)
+        self.identified.set()
         # Both take the kernel a while: side by side.
         waits = []
-        if request.vcpus:
+        if request.vcpus > 1:  # the one that it has booted with is there
             waits.append(bring_cpus_online(request.vcpus))
         if request.memory_mib:
             waits.append(wait_for_memory(self._uevents, request.memory_mib))
@@ -42,6 +57,7 @@ class MachineService(MachineBase):
         return ConfigureResponse(
             kernel_release=os.uname().release,
             vminitd_version=__version__,
+            nonce=random.getrandbits(64),
             milestones=[Milestone(name=name, boottime_ns=at_ns) for name, at_ns in milestones.marks()],
         )
 

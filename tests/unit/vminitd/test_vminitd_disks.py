@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vminitd.disks import Layer, find
+from vminitd.disks import Layer, find, find_partition
 from vminitd.errors import RequestError
 from vminitd.layers import mount_options
 from vminitd.libc import MS_NOATIME, MS_NODEV, MS_RDONLY
@@ -20,6 +20,7 @@ def sys_block(tmp_path: Path) -> str:
     ):
         (tmp_path / disk).mkdir()
         (tmp_path / disk / "serial").write_text(serial)
+        (tmp_path / disk / "size").write_text("8\n")
         for number in range(1, parts + 1):
             (tmp_path / disk / f"{disk}{number}").mkdir()
     (tmp_path / "vdz").mkdir()  # just being unplugged: no attributes any more
@@ -31,10 +32,16 @@ def test_a_disk_by_its_serial(sys_block: str) -> None:
     assert find("system", 0, sys_block) == "vda"
 
 
+def test_a_drive_whose_disk_is_not_there_yet(sys_block: str) -> None:
+    """It is known by its size."""
+    assert find("layer0", 4096, sys_block) == "vdc"
+    assert find("layer0", 8192, sys_block) is None
+
+
 def test_a_partition_of_a_disk(sys_block: str) -> None:
-    assert find("joined", 12, sys_block) == "vdb12"
-    assert find("joined", 13, sys_block) is None
-    assert find("layer0", 1, sys_block) is None
+    assert find_partition("vdb", 0, sys_block) == "vdb"
+    assert find_partition("vdb", 12, sys_block) == "vdb12"
+    assert find_partition("vdb", 13, sys_block) is None
 
 
 def test_a_disk_that_is_not_there(sys_block: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 from shim.errors import HostError, MachineError, NotFoundError, TemplateError
 from shim.journal import Journal
 from shim.rootfs import flock
-from shim.template.store import METADATA, MIB, STATE, Store, name_of
+from shim.template.memory import MIB
+from shim.template.store import METADATA, STATE, Made, Store, name_of
 from tests.unit.shim.observe import Spawn
 
 FINGERPRINT = "a" * 64
@@ -30,13 +31,13 @@ class Maker:
         self.go_on.set()
         self.started = asyncio.Event()
 
-    async def __call__(self, directory: Path, fd: int) -> str:
+    async def __call__(self, directory: Path, fd: int) -> Made:
         self.calls += 1
         (directory / "console").write_text("hello")
         os.write(fd, self.content)
         self.started.set()
         await self.go_on.wait()
-        return "7.2.0"
+        return Made("7.2.0", 4)
 
 
 @pytest.fixture
@@ -73,7 +74,8 @@ async def test_what_was_made_is_found_open_for_reading_only(store: Store, direct
         os.write(template.fd, b"x")
     template.close()
     assert (template.metadata.fingerprint, template.metadata.qemu_version) == (FINGERPRINT, "7.2.0")
-    assert template.metadata.size == len(CONTENT)
+    assert (template.metadata.size, template.metadata.memory_size) == (len(CONTENT), 4)
+    assert template.metadata.stored >= len(CONTENT)
     assert store.verify(NAME) == template.metadata
     assert names(directory) == [NAME]
     assert names(directory / NAME) == [STATE, METADATA]
@@ -148,8 +150,8 @@ def link(state: Path) -> None:
         (Path.unlink, "a part of it is missing"),
         (lambda state: (state.parent / METADATA).unlink(), "a part of it is missing"),
         (lambda state: (state.parent / METADATA).write_text("{"), "its metadata is no JSON"),
-        (lambda state: (state.parent / METADATA).write_text('{"format": 99}'), "its metadata is not of format 1"),
-        (lambda state: (state.parent / METADATA).write_text('{"format": 1}'), "other fields than it should"),
+        (lambda state: (state.parent / METADATA).write_text('{"format": 99}'), "its metadata is not of format 2"),
+        (lambda state: (state.parent / METADATA).write_text('{"format": 2}'), "other fields than it should"),
     ],
 )
 async def test_a_damaged_one_is_told_and_made_anew(
@@ -204,7 +206,7 @@ async def test_a_failure_leaves_nothing_and_what_was_there(
 ) -> None:
     """A full disk, a machine that dies: the template that was there stays."""
 
-    async def fail(_directory: Path, fd: int) -> str:
+    async def fail(_directory: Path, fd: int) -> Made:
         os.write(fd, b"half")
         raise failure
 

@@ -6,10 +6,8 @@ import pytest
 
 from shim.errors import HostError
 from shim.vm import devices
-from shim.vm.devices import Disk, Memory, Nic
+from shim.vm.devices import Disk, Nic
 from shim.vm.vsock import KernelVsockDevice, UserVsockDevice
-
-GIB = 1 << 30
 
 
 def test_a_read_only_disk() -> None:
@@ -43,7 +41,7 @@ def test_a_writable_disk_is_locked_and_gives_freed_blocks_back() -> None:
     assert (node["discard"], node["detect-zeroes"]) == ("unmap", "unmap")
     assert node["read-only"] is False
     device = devices.disk_device("rw", 31, read_only=False)
-    assert (device["discard"], device["write-zeroes"], device["addr"]) == (True, True, "0x1f")
+    assert (device["discard"], device["write-zeroes"], device["addr"]) == ("on", "on", "0x1f")
 
 
 def test_a_block_device_has_its_own_driver() -> None:
@@ -91,35 +89,57 @@ def test_an_interface_with_the_hosts_help() -> None:
 
 
 def test_memory() -> None:
-    memory = Memory(max_mib=2048, requested_mib=514)
-    assert devices.memory_backend(memory, shared=False) == {
-        "qom-type": "memory-backend-ram",
-        "id": "hotplug-ram",
-        "size": 2 * GIB,
-        "reserve": False,
+    assert devices.memory_request(512) == {
+        "path": "/machine/peripheral/memory",
+        "property": "requested-size",
+        "value": 512 << 20,
     }
-    assert devices.memory_backend(memory, shared=True) == {
-        "qom-type": "memory-backend-memfd",
-        "share": True,
-        "id": "hotplug-ram",
-        "size": 2 * GIB,
-        "reserve": False,
-    }
-    assert devices.memory_device(memory, 4) == {
-        "bus": "slots",
-        "addr": "0x4",
-        "driver": "virtio-mem-pci",
-        "id": "memory",
-        "memdev": "hotplug-ram",
-        "requested-size": 514 << 20,
-    }
-    assert devices.memory_request(512)["value"] == 512 << 20
+    devices.check_memory(0, 0)
+    devices.check_memory(512, 512)
 
 
-@pytest.mark.parametrize(("most", "now"), [(511, 2), (512, 3), (512, 514), (0, 0), (512, -2)])
-def test_impossible_memory(most: int, now: int) -> None:
-    with pytest.raises(HostError, match="hot-plugged memory"):
-        devices.memory_backend(Memory(most, now), shared=False)
+@pytest.mark.parametrize(("room", "wanted"), [(512, 3), (512, 514), (0, 2), (512, -2)])
+def test_impossible_memory(room: int, wanted: int) -> None:
+    with pytest.raises(HostError, match=f"^{wanted} MiB of memory"):
+        devices.check_memory(wanted, room)
+
+
+def test_a_drive_is_given_a_size_and_a_medium() -> None:
+    assert devices.blank_node(7) == {
+        "driver": "file",
+        "node-name": "blank",
+        "filename": "/dev/fdset/7",
+        "locking": "off",
+        "aio": "threads",
+    }
+    assert devices.resize("blank", 512) == {"node-name": "blank", "size": 512}
+    assert devices.medium("layer0", "node-x") == {
+        "path": "/machine/peripheral/layer0",
+        "property": "drive",
+        "value": "node-x",
+    }
+
+
+def test_a_port() -> None:
+    assert devices.port_chardev(5) == {
+        "id": "port-5",
+        "backend": {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": "port-5"}}, "server": False}},
+    }
+    assert devices.port_device(5) == {
+        "driver": "virtserialport",
+        "id": "port-5",
+        "bus": "ports.0",
+        "nr": 6,
+        "chardev": "port-5",
+        "name": "qemubox-port-005",
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "number"), [("port-5", 5), ("port-0", 0), ("port-", 0), ("port-x", 0), ("vsock", 0)]
+)
+def test_which_port_a_device_is(device: str, number: int) -> None:
+    assert devices.port_number(device) == number
 
 
 def test_vsock_by_the_kernel() -> None:

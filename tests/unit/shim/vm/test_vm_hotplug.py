@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from shim.errors import HostError, MachineError, NotFoundError, ResourceError
-from shim.vm.devices import Disk, JoinedDisk, Memory, Nic
-from shim.vm.hotplug import Hotplug
-from shim.vm.machine import SLOTS
+from shim.vm import devices
+from shim.vm.devices import Disk, JoinedDisk, Nic
+from shim.vm.hotplug import Hotplug, Seat
+from shim.vm.machine import LAYER_DRIVES, SLOTS, WRITABLE_DRIVES
 from shim.vm.qmp import Qmp
 from shim.vm.vsock import KernelVsockDevice, UserVsockDevice
 from tests.unit.shim.vm.qmp_peer import QmpPeer
@@ -22,7 +23,7 @@ async def hotplug(peer: QmpPeer) -> AsyncIterator[Hotplug]:
     peer.start()
     await qmp.open(peer.ours)
     before = set(os.listdir("/proc/self/fd"))
-    yield Hotplug(qmp, shared_memory=True)
+    yield Hotplug(qmp)
     assert set(os.listdir("/proc/self/fd")) == before
     await qmp.close(10)
 
@@ -34,28 +35,105 @@ def layer(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_disk_is_handed_over_then_opened_then_plugged(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
-    await hotplug.add_disk(Disk("layer0", layer))
+@pytest.fixture
+async def full(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> Hotplug:
+    """All drives have a disk: the next one is plugged in."""
+    for number in range(len(LAYER_DRIVES)):
+        await hotplug.add_disk(Disk(f"first{number}", layer))
+    for number in range(len(WRITABLE_DRIVES)):
+        await hotplug.add_disk(Disk(f"writable-{number}", layer, read_only=False))
+    peer.commands.clear()
+    peer.files.clear()
+    return hotplug
+
+
+def _media(peer: QmpPeer) -> list[tuple[object, object]]:
+    """What was put into which drive, in order."""
+    return [
+        (str(arguments["path"]).rpartition("/")[2], arguments["value"])
+        for name, arguments in peer.commands
+        if name == "qom-set"
+    ]
+
+
+async def test_a_disk_is_handed_over_then_opened_then_put_into_a_drive(
+    hotplug: Hotplug, peer: QmpPeer, layer: Path
+) -> None:
+    assert await hotplug.add_disk(Disk("x", layer)) == Seat("layer0", 512)
+    assert peer.names == ["add-fd", "blockdev-add", "add-fd", "blockdev-add", "qom-set", "block_resize", "qom-set"]
+    assert peer.files == {1: b"L" * 512, 2: b""}
+    assert peer.commands[2][1]["filename"] == "/dev/fdset/1"
+    assert _media(peer) == [("layer0", "blank"), ("layer0", "node-x")]
+    assert hotplug.taken == {}
+
+
+async def test_the_second_disk_needs_no_second_blank(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    await hotplug.add_disk(Disk("x", layer))
+    peer.commands.clear()
+    assert await hotplug.add_disk(Disk("y", layer, read_only=False)) == Seat("writable0", 512)
+    assert peer.names == ["add-fd", "blockdev-add", "qom-set", "block_resize", "qom-set"]
+    assert peer.commands[-2][1] == {"node-name": "blank", "size": 512}
+
+
+async def test_beyond_the_drives_disks_are_plugged_in(full: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    assert await full.add_disk(Disk("more", layer)) == Seat("more", 0)
     assert peer.names == ["add-fd", "blockdev-add", "device_add"]
-    assert peer.files == {1: b"L" * 512}
-    assert peer.commands[-2][1]["filename"] == "/dev/fdset/1"
-    assert hotplug.taken == {"layer0": 1}
+    assert full.taken == {"more": 1}
 
 
 async def test_a_joined_disk_hands_over_each_file_and_the_descriptor(
     hotplug: Hotplug, peer: QmpPeer, layer: Path
 ) -> None:
-    await hotplug.add_joined_disk(JoinedDisk("layers", (b"T" * 1024, layer, layer)))
-    assert peer.names == ["add-fd"] * 4 + ["blockdev-add", "device_add"]
+    seat = await hotplug.add_joined_disk(JoinedDisk("layers", (b"T" * 1024, layer, layer)))
+    assert seat == Seat("layer0", 2048)
+    assert peer.names[:5] == ["add-fd"] * 4 + ["blockdev-add"]
     assert [peer.files[n] for n in (1, 2, 3)] == [b"T" * 1024, b"L" * 512, b"L" * 512]
     descriptor = peer.files[4].decode()
     assert 'RW 2 FLAT "/dev/fdset/1" 0\nRW 1 FLAT "/dev/fdset/2" 0\nRW 1 FLAT "/dev/fdset/3" 0\n' in descriptor
-    assert peer.commands[-2][1]["file"] == {
+    (node,) = [arguments for name, arguments in peer.commands if arguments.get("node-name") == "node-layers"]
+    assert node["file"] == {
         "driver": "file",
         "filename": "/dev/fdset/4",
         "read-only": True,
         "locking": "off",
     }
+
+
+async def test_a_drive_is_emptied_before_its_disk_is_let_go_of(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    """The guest is told that it is of no size, so that the next disk of the same size is news."""
+    await hotplug.add_disk(Disk("x", layer))
+    peer.commands.clear()
+    await hotplug.remove("x", 10)
+    assert peer.names == ["qom-set", "block_resize", "qom-set", "blockdev-del", "remove-fd"]
+    assert peer.commands[1][1]["size"] == 0
+    assert _media(peer) == [("layer0", "blank"), ("layer0", "empty-read-only")]
+    assert await hotplug.add_disk(Disk("y", layer)) == Seat("layer0", 512)
+
+
+@pytest.mark.parametrize("failing", ["qom-set", "block_resize"])
+async def test_a_disk_that_does_not_get_into_its_drive_is_taken_back(
+    hotplug: Hotplug, peer: QmpPeer, layer: Path, failing: str
+) -> None:
+    peer.refused[failing] = "no"
+    with pytest.raises(MachineError, match=f"QEMU refused {failing}"):
+        await hotplug.add_disk(Disk("x", layer))
+    assert peer.names[-3:] == ["qom-set", "blockdev-del", "remove-fd"]
+    peer.refused.clear()
+    assert await hotplug.add_disk(Disk("x", layer)) == Seat("layer0", 512)
+
+
+async def test_a_port_is_handed_over_and_comes_out_again(hotplug: Hotplug, peer: QmpPeer) -> None:
+    fd = os.memfd_create("port")
+    await hotplug.add_port(5, fd)
+    assert peer.names == ["getfd", "chardev-add", "device_add"]
+    peer.commands.clear()
+    await hotplug.remove_port(5)
+    assert peer.commands == [("device_del", {"id": "port-5"}), ("chardev-remove", {"id": "port-5"})]
+    peer.refused["device_add"] = "no"
+    with pytest.raises(MachineError, match="QEMU refused device_add port-5"):
+        await hotplug.add_port(5, fd)
+    assert peer.names[-1] == "chardev-remove"
+    os.close(fd)
 
 
 async def test_an_interface(hotplug: Hotplug, peer: QmpPeer) -> None:
@@ -70,13 +148,8 @@ async def test_an_interface(hotplug: Hotplug, peer: QmpPeer) -> None:
 
 
 async def test_memory(hotplug: Hotplug, peer: QmpPeer) -> None:
-    await hotplug.add_memory(Memory(1024, 512))
-    assert peer.names == ["object-add", "device_add"]
-    assert peer.commands[-2][1]["share"] is True
     await hotplug.resize_memory(1024)
-    assert peer.commands[-1][1]["value"] == 1024 << 20
-    with pytest.raises(ResourceError, match="plugged in already"):
-        await hotplug.add_memory(Memory(1024, 512))
+    assert peer.commands[-1] == ("qom-set", devices.memory_request(1024))
 
 
 async def test_vsock_both_ways(hotplug: Hotplug, peer: QmpPeer) -> None:
@@ -97,33 +170,32 @@ async def test_vsock_by_the_daemon(hotplug: Hotplug, peer: QmpPeer) -> None:
 
 
 @pytest.mark.parametrize("failing", ["add-fd", "blockdev-add", "device_add"])
-async def test_a_failure_takes_the_disk_back(hotplug: Hotplug, peer: QmpPeer, layer: Path, failing: str) -> None:
+async def test_a_failure_takes_the_disk_back(full: Hotplug, peer: QmpPeer, layer: Path, failing: str) -> None:
     peer.refused[failing] = "no"
     with pytest.raises(MachineError, match=f"QEMU refused {failing}"):
-        await hotplug.add_disk(Disk("layer0", layer))
+        await full.add_disk(Disk("layer0", layer))
     steps = ["add-fd", "blockdev-add", "device_add"]
     undone = {"add-fd": [], "blockdev-add": ["remove-fd"], "device_add": ["blockdev-del", "remove-fd"]}
     assert peer.names == steps[: steps.index(failing) + 1] + undone[failing]
-    assert hotplug.taken == {}
+    assert full.taken == {}
     peer.refused.clear()
-    await hotplug.add_disk(Disk("layer0", layer))
-    assert hotplug.taken == {"layer0": 1}
+    await full.add_disk(Disk("layer0", layer))
+    assert full.taken == {"layer0": 1}
 
 
-async def test_a_failure_takes_the_joined_disk_back(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+async def test_a_failure_takes_the_joined_disk_back(full: Hotplug, peer: QmpPeer, layer: Path) -> None:
     peer.refused["device_add"] = "no"
     with pytest.raises(MachineError):
-        await hotplug.add_joined_disk(JoinedDisk("layers", (layer, layer)))
+        await full.add_joined_disk(JoinedDisk("layers", (layer, layer)))
     assert peer.names[-4:] == ["blockdev-del", "remove-fd", "remove-fd", "remove-fd"]
-    assert hotplug.taken == {}
+    assert full.taken == {}
 
 
-async def test_a_failure_takes_interface_memory_and_vsock_back(hotplug: Hotplug, peer: QmpPeer) -> None:
+async def test_a_failure_takes_interface_and_vsock_back(hotplug: Hotplug, peer: QmpPeer) -> None:
     peer.refused["device_add"] = "no"
     fd = os.memfd_create("x")
     for plugging, undone in (
         (hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", fd)), "netdev_del"),
-        (hotplug.add_memory(Memory(1024, 512)), "object-del"),
         (hotplug.add_vsock(UserVsockDevice(70000, fd)), "chardev-remove"),
     ):
         with pytest.raises(MachineError, match="QEMU refused device_add"):
@@ -133,25 +205,25 @@ async def test_a_failure_takes_interface_memory_and_vsock_back(hotplug: Hotplug,
     os.close(fd)
 
 
-async def test_a_failing_undo_does_not_hide_the_failure(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+async def test_a_failing_undo_does_not_hide_the_failure(full: Hotplug, peer: QmpPeer, layer: Path) -> None:
     peer.refused |= {"device_add": "the reason", "blockdev-del": "busy", "remove-fd": "busy"}
     with pytest.raises(MachineError, match="the reason"):
-        await hotplug.add_disk(Disk("layer0", layer))
-    assert hotplug.taken == {}
+        await full.add_disk(Disk("layer0", layer))
+    assert full.taken == {}
 
 
-async def test_a_cancelled_disk_is_taken_back(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
+async def test_a_cancelled_disk_is_taken_back(full: Hotplug, peer: QmpPeer, layer: Path) -> None:
     peer.silent.add("device_add")
     reached = asyncio.Event()
     peer.before_answer["device_add"] = reached.set
-    task = asyncio.create_task(hotplug.add_disk(Disk("layer0", layer)))
+    task = asyncio.create_task(full.add_disk(Disk("layer0", layer)))
     async with asyncio.timeout(10):
         await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert peer.names[-2:] == ["blockdev-del", "remove-fd"]
-    assert hotplug.taken == {}
+    assert full.taken == {}
 
 
 @pytest.mark.parametrize(
@@ -171,17 +243,15 @@ async def test_a_fifo_does_not_block(hotplug: Hotplug, tmp_path: Path) -> None:
         await hotplug.add_disk(Disk("layer0", tmp_path / "fifo"))
 
 
-async def test_slots_run_out(hotplug: Hotplug, layer: Path) -> None:
+async def test_slots_run_out(full: Hotplug, layer: Path) -> None:
     for number in range(SLOTS):
-        await hotplug.add_disk(Disk(f"layer{number}", layer))
+        await full.add_disk(Disk(f"more{number}", layer))
     with pytest.raises(ResourceError, match=f"all {SLOTS} slots"):
-        await hotplug.add_disk(Disk("more", layer))
+        await full.add_disk(Disk("more", layer))
 
 
-async def test_remove_waits_for_the_guest_then_releases_everything(
-    hotplug: Hotplug, peer: QmpPeer, layer: Path
-) -> None:
-    await hotplug.add_disk(Disk("layer0", layer))
+async def test_remove_waits_for_the_guest_then_releases_everything(full: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    await full.add_disk(Disk("layer0", layer))
     peer.commands.clear()
 
     def deleted() -> None:
@@ -190,24 +260,24 @@ async def test_remove_waits_for_the_guest_then_releases_everything(
         peer.event("DEVICE_DELETED", device="layer0", path="/machine/peripheral/layer0")
 
     peer.before_answer["device_del"] = deleted
-    await hotplug.remove("layer0", 10)
+    await full.remove("layer0", 10)
     assert peer.names == ["device_del", "blockdev-del", "remove-fd"]
-    assert hotplug.taken == {}
+    assert full.taken == {}
 
 
-async def test_a_guest_that_does_not_let_go(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
-    await hotplug.add_disk(Disk("layer0", layer))
+async def test_a_guest_that_does_not_let_go(full: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    await full.add_disk(Disk("layer0", layer))
     with pytest.raises(MachineError, match=r"did not let go of device layer0 within 0\.05 s"):
-        await hotplug.remove("layer0", 0.05)
-    assert hotplug.taken == {"layer0": 1}
+        await full.remove("layer0", 0.05)
+    assert full.taken == {"layer0": 1}
 
 
-async def test_a_guest_that_refuses(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
-    await hotplug.add_disk(Disk("layer0", layer))
+async def test_a_guest_that_refuses(full: Hotplug, peer: QmpPeer, layer: Path) -> None:
+    await full.add_disk(Disk("layer0", layer))
     peer.before_answer["device_del"] = lambda: peer.event("DEVICE_UNPLUG_GUEST_ERROR", device="layer0", path="x")
     with pytest.raises(MachineError, match="refuses to let go of device layer0"):
-        await hotplug.remove("layer0", 10)
-    assert hotplug.taken == {"layer0": 1}
+        await full.remove("layer0", 10)
+    assert full.taken == {"layer0": 1}
 
 
 async def test_what_is_not_plugged_in_cannot_be_removed(hotplug: Hotplug, peer: QmpPeer) -> None:

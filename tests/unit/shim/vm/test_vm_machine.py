@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from shim.errors import ConfigError, MissingPartError
-from shim.vm.machine import Accel, Machine
+from shim.vm.machine import Accel, Descriptors, Machine
+
+FDS = Descriptors(qmp=7, console=8)
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
-    options = machine.options(name="qemubox-cafe", qmp_fd=7, console_fd=8)
+    options = machine.options(name="qemubox-cafe", fds=FDS)
     assert "\n".join(" ".join(option) for option in options).replace(str(tmp_path), "DIR") == "\n".join(
         (
             "-name guest=qemubox-cafe",
@@ -53,6 +55,18 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
             "bus=pcie.0,addr=0x1",
             "-device virtio-rng-pci,id=rng,disable-legacy=on,bus=pcie.0,addr=0x2",
             "-device pci-bridge,id=slots,chassis_nr=1,bus=pcie.0,addr=0x3",
+            "-blockdev driver=null-co,node-name=empty-read-only,size=0,read-only=on",
+            "-blockdev driver=null-co,node-name=empty,size=0,read-only=off",
+            *(
+                f"-device virtio-blk-pci,id=layer{number},serial=layer{number},drive=empty-read-only,disable-legacy=on,"
+                f"num-queues=1,werror=report,rerror=report,bus=pcie.0,addr={8 + number:#x}"
+                for number in range(4)
+            ),
+            "-device virtio-blk-pci,id=writable0,serial=writable0,drive=empty,disable-legacy=on,num-queues=1,"
+            "werror=report,rerror=report,discard=on,write-zeroes=on,bus=pcie.0,addr=0xc",
+            "-object memory-backend-memfd,id=more,size=2048M,reserve=off,share=on",
+            "-device virtio-mem-pci,id=memory,memdev=more,requested-size=0,unplugged-inaccessible=on,"
+            "bus=pcie.0,addr=0x4",
             "-device vmgenid,guid=auto",
             "-device pvpanic",
             "-chardev socket,id=console,fd=8",
@@ -64,24 +78,50 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
 
 
 def test_args_are_the_options_one_after_the_other(machine: Machine) -> None:
-    args = machine.args(name="n", qmp_fd=7, console_fd=8)
+    args = machine.args(name="n", fds=FDS)
     assert args[0] == str(machine.qemu)
-    assert args[1:] == [word for option in machine.options(name="n", qmp_fd=7, console_fd=8) for word in option]
+    assert args[1:] == [word for option in machine.options(name="n", fds=FDS) for word in option]
 
 
 def test_a_clone_s_arguments_are_its_template_s_and_a_wait_for_its_state(machine: Machine) -> None:
-    template = machine.args(name="n", qmp_fd=7, console_fd=8)
-    assert machine.args(name="n", qmp_fd=7, console_fd=8, restored=True) == [*template, "-incoming", "defer"]
+    template = machine.args(name="n", fds=FDS)
+    assert machine.args(name="n", fds=FDS, restored=True) == [*template, "-incoming", "defer"]
 
 
 def test_memory_is_private_unless_it_must_be_shared(machine: Machine) -> None:
-    words = replace(machine, shared_memory=False).args(name="n", qmp_fd=7, console_fd=8)
+    words = replace(machine, shared_memory=False).args(name="n", fds=FDS)
     assert "memory-backend-ram,id=base,size=128M" in words
+    assert "memory-backend-ram,id=more,size=2048M,reserve=off" in words
+
+
+@pytest.mark.parametrize(("shared", "share"), [(True, "on"), (False, "off")])
+def test_a_clone_s_memory_is_a_file_s(machine: Machine, shared: bool, share: str) -> None:
+    """Not shared means that QEMU writes to pages of its own (mmap(2), MAP_PRIVATE)."""
+    words = replace(machine, shared_memory=shared).args(name="n", fds=replace(FDS, memory=9))
+    assert f"memory-backend-file,id=base,size=128M,mem-path=/proc/self/fd/9,share={share}" in words
+
+
+def test_ports_are_there_from_the_start_each_on_its_socket(machine: Machine) -> None:
+    fds = replace(FDS, ports=(10, 11, 12, 13))
+    words = replace(machine, ports=True).args(name="n", fds=fds)
+    first = words.index("virtio-serial-pci,id=ports,max_ports=64,vectors=2,disable-legacy=on,bus=pcie.0,addr=0x5")
+    assert words[first + 1 : first + 9] == [
+        "-chardev",
+        "socket,id=port-0,fd=10",
+        "-device",
+        "virtserialport,id=port-0,bus=ports.0,nr=1,chardev=port-0,name=qemubox.control",
+        "-chardev",
+        "socket,id=port-1,fd=11",
+        "-device",
+        "virtserialport,id=port-1,bus=ports.0,nr=2,chardev=port-1,name=qemubox-port-001",
+    ]
+    assert fds.all == (7, 8, 10, 11, 12, 13)
+    assert replace(fds, memory=9).all == (7, 8, 10, 11, 12, 13, 9)
 
 
 def test_without_room_for_more_memory_there_is_no_maxmem(machine: Machine) -> None:
     """QEMU refuses a maxmem that equals the size."""
-    assert "size=128M" in replace(machine, max_memory_mib=128).args(name="n", qmp_fd=7, console_fd=8)
+    assert "size=128M" in replace(machine, max_memory_mib=128).args(name="n", fds=FDS)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +129,7 @@ def test_without_room_for_more_memory_there_is_no_maxmem(machine: Machine) -> No
     [(Accel.KVM, "", "host,migratable=on"), (Accel.TCG, "", "max"), (Accel.KVM, "EPYC-v4", "EPYC-v4")],
 )
 def test_the_cpu_model_follows_the_accelerator(machine: Machine, accel: Accel, model: str, expected: str) -> None:
-    args = replace(machine, accel=accel, cpu_model=model).args(name="n", qmp_fd=7, console_fd=8)
+    args = replace(machine, accel=accel, cpu_model=model).args(name="n", fds=FDS)
     assert args[args.index("-cpu") + 1] == expected
     assert args[args.index("-machine") + 1].startswith(f"q35,accel={accel},")
 
@@ -101,7 +141,7 @@ def test_the_administrators_kernel_words_come_last(machine: Machine) -> None:
 
 
 def test_a_comma_in_the_images_path_is_doubled(machine: Machine, tmp_path: Path) -> None:
-    args = replace(machine, image=tmp_path / "a,b").args(name="n", qmp_fd=7, console_fd=8)
+    args = replace(machine, image=tmp_path / "a,b").args(name="n", fds=FDS)
     assert any(f"filename={tmp_path}/a,,b,read-only=on" in word for word in args)
 
 
@@ -124,10 +164,22 @@ def test_the_fingerprint_stays_the_same(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_vcpus": 8}, {"accel": Accel.KVM}, {"shared_memory": False}, {"kernel_args": "x"}, {"base_memory_mib": 256}],
+    [
+        {"max_vcpus": 8},
+        {"accel": Accel.KVM},
+        {"ports": True},
+        {"kernel_args": "x"},
+        {"base_memory_mib": 256},
+        {"max_memory_mib": 2304},
+    ],
 )
 def test_the_fingerprint_changes_with_each_value(machine: Machine, changes: dict[str, int]) -> None:
     assert replace(machine, **changes).fingerprint() != machine.fingerprint()  # type: ignore[arg-type]
+
+
+def test_the_fingerprint_does_not_tell_whose_memory_it_is(machine: Machine) -> None:
+    """The guest cannot see it: one template serves both kinds."""
+    assert replace(machine, shared_memory=False).fingerprint() == machine.fingerprint()
 
 
 @pytest.mark.parametrize("part", ["qemu", "kernel", "image"])

@@ -42,24 +42,26 @@ def say(peer: QmpPeer, command: str, *statuses: str) -> None:
 
 async def test_save_is_over_when_qemu_says_so(qmp: Qmp, peer: QmpPeer, fd: int) -> None:
     say(peer, "migrate", "setup", "active", "completed")
-    assert await migration.save(qmp, fd, 10) == "7.2.22"
+    assert await migration.save(qmp, fd, 2, 10) == "7.2.22"
     assert peer.names[-3:] == ["migrate-set-parameters", "getfd", "migrate"]
     assert ("migrate", {"uri": "fd:template"}) in peer.commands
     assert peer.files == {"template": b"state"}
+    assert os.lseek(fd, 0, os.SEEK_CUR) == 2
     os.close(fd)
 
 
 async def test_load_waits_for_the_end(qmp: Qmp, peer: QmpPeer, fd: int) -> None:
     asked = asyncio.Event()
     peer.before_answer["migrate-incoming"] = asked.set
-    loading = asyncio.create_task(migration.load(qmp, fd, 10))
+    loading = asyncio.create_task(migration.load(qmp, fd, 2, 10))
     await asked.wait()
     peer.event("MIGRATION", status="active")
     assert not loading.done()
     peer.event("MIGRATION", status="completed")
     await loading
     assert "migrate-set-parameters" not in peer.names
-    assert ("migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]}) in peer.commands
+    capabilities = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
+    assert ("migrate-set-capabilities", {"capabilities": capabilities}) in peer.commands
     os.close(fd)
 
 
@@ -67,33 +69,35 @@ async def test_a_failure_tells_qemu_s_reason(qmp: Qmp, peer: QmpPeer, fd: int) -
     say(peer, "migrate", "setup", "failed")
     peer.returns["query-migrate"] = {"status": "failed", "error-desc": "No space left on device"}
     with pytest.raises(MachineError, match="QEMU's migrate failed: No space left on device"):
-        await migration.save(qmp, fd, 10)
+        await migration.save(qmp, fd, 2, 10)
     os.close(fd)
 
 
 async def test_a_deadline_ends_the_wait(qmp: Qmp, peer: QmpPeer, fd: int) -> None:
     say(peer, "migrate-incoming", "setup", "active")
     with pytest.raises(MachineError, match=r"migrate-incoming was not over within 0\.1 s"):
-        await migration.load(qmp, fd, 0.1)
+        await migration.load(qmp, fd, 2, 0.1)
     os.close(fd)
 
 
 async def test_a_newer_qemu_is_told_of_a_file(qmp: Qmp, peer: QmpPeer, fd: int) -> None:
     peer.returns["query-version"] = {"qemu": {"major": 10, "minor": 0, "micro": 2}}
     say(peer, "migrate-incoming", "completed")
-    await migration.load(qmp, fd, 10)
+    await migration.load(qmp, fd, 2, 10)
     assert peer.names[-2:] == ["add-fd", "migrate-incoming"]
-    assert ("migrate-incoming", {"uri": "file:/dev/fdset/1000"}) in peer.commands
+    assert ("migrate-incoming", {"uri": "file:/dev/fdset/1000,offset=0x2"}) in peer.commands
     os.close(fd)
 
 
-@pytest.mark.parametrize(("version", "uri"), [((9, 0, 4), "fd:template"), ((9, 1, 0), "file:/dev/fdset/1000")])
+@pytest.mark.parametrize(
+    ("version", "uri"), [((9, 0, 4), "fd:template"), ((9, 1, 0), "file:/dev/fdset/1000,offset=0x2")]
+)
 def test_which_qemu_is_told_how(version: tuple[int, int, int], uri: str) -> None:
-    assert migration.uri(version) == uri
+    assert migration.uri(version, 2) == uri
 
 
 async def test_a_qemu_without_a_version_is_not_trusted(qmp: Qmp, peer: QmpPeer, fd: int) -> None:
     peer.returns["query-version"] = {}
     with pytest.raises(MachineError, match="does not tell its version"):
-        await migration.load(qmp, fd, 10)
+        await migration.load(qmp, fd, 2, 10)
     os.close(fd)

@@ -14,7 +14,7 @@ import pytest
 
 from shim.errors import BootError, HostError, MachineError, MissingPartError, StateError
 from shim.journal import Journal
-from shim.vm.devices import Disk, JoinedDisk, Memory
+from shim.vm.devices import Disk, JoinedDisk
 from shim.vm.machine import Accel, Machine
 from shim.vm.process import Credentials
 from shim.vm.states import Cause, Exit, RunState
@@ -159,7 +159,7 @@ async def test_it_starts_paused_and_runs_when_told(launch: Launch, journal: Jour
         with pytest.raises(StateError, match="is ended: it cannot become running"):
             await vm.run()
         with pytest.raises(StateError, match="it takes no devices"):
-            await vm.add_memory(Memory(2, 2))
+            await vm.add_disk(Disk("layer0", Path("/nonexistent")))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ async def test_without_vsock_nobody_calls(launch: Launch) -> None:
         with pytest.raises(StateError, match="has no vsock"):
             await vm.control(1)
         with pytest.raises(StateError, match="has no vsock"):
-            vm.expect(bytes(range(16)))
+            await vm.new_stream()
 
 
 async def test_waiting_for_the_guest_ends_with_the_machine(launch: Launch) -> None:
@@ -316,8 +316,9 @@ async def test_devices_of_both_kinds_and_their_errors(launch: Launch, tmp_path: 
     async with launch([]) as vm:
         await vm.add_disk(Disk("layer0", layer))
         await vm.add_disk(JoinedDisk("layers", (bytes(512), layer)))
-        await vm.add_memory(Memory(1024, 2))
-        await vm.resize_memory(4)
+        await vm.resize_memory(0)
+        with pytest.raises(HostError, match="has room for 0 MiB"):
+            await vm.resize_memory(2)
         with pytest.raises(HostError, match="No such file"):
             await vm.add_disk(Disk("layer1", tmp_path / "missing"))
         with pytest.raises(StateError, match="only a running guest"):

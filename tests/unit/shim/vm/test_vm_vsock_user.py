@@ -13,7 +13,7 @@ import pytest
 from shim.errors import HostError, MachineError, MissingPartError
 from shim.journal import Journal
 from shim.vm.process import Credentials
-from shim.vm.vsock import CID_END, CID_FIRST, VsockMode, choose_mode, random_cid
+from shim.vm.vsock import CID_END, CID_FIRST, LinkMode, choose_mode, random_cid
 from shim.vm.vsock_user import UserVsock
 
 # Takes the arguments of vhost-device-vsock, listens where that listens, and on a byte dials as a guest would.
@@ -154,7 +154,7 @@ def test_cids_stay_in_their_range() -> None:
 
 
 def test_the_mode() -> None:
-    assert choose_mode("user") is VsockMode.USER
-    assert choose_mode("kernel") is VsockMode.KERNEL
+    for mode in ("user", "kernel", "serial"):
+        assert choose_mode(mode) == mode
     there = os.access("/dev/vhost-vsock", os.R_OK | os.W_OK)
-    assert choose_mode("auto") is (VsockMode.KERNEL if there else VsockMode.USER)
+    assert choose_mode("auto") is (LinkMode.KERNEL if there else LinkMode.SERIAL)

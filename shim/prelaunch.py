@@ -1,0 +1,158 @@
+"""QEMU under way before its container is known.
+
+Which machine a container gets, and which template that is a clone of, depends on the
+configuration alone. So the daemon starts QEMU and restores the template as soon as it
+runs, while containerd still finds its socket and calls Create; the paused machine then
+only has to be given what is the container's own. A Create that never comes costs a
+process that does nothing, until the shim ends.
+"""
+
+import asyncio
+import enum
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shim import deadlines
+from shim.config import Config
+from shim.errors import MachineError, TemplateError
+from shim.hypervisor import Hypervisor, choose
+from shim.identity import Identity
+from shim.journal import Journal
+from shim.log import Logger
+from shim.sizing import Bounds
+from shim.template import memory
+from shim.template.choice import choose as choose_template
+from shim.template.store import Template
+from shim.vm.timeline import Timeline
+from shim.vm.vm import VirtualMachine
+
+_NO_MEMORY: Final = -1
+
+
+class Memory(enum.StrEnum):
+    """Where a machine's memory has come from."""
+
+    # The template's own, until it is written to.
+    PRIVATE = "private"
+    # A copy of the template's.
+    COPIED = "copied"
+    # It was empty.
+    BOOTED = "booted"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A machine that stands paused, with nothing of a container yet. `template` is its template's name, if any."""
+
+    vm: VirtualMachine
+    hypervisor: Hypervisor
+    template: str
+    memory: Memory
+
+
+class Prelaunch:
+    """Starts the machines of one shim. `directory` is the shim's own under the runtime directory."""
+
+    def __init__(
+        self, config: Config, identity: Identity, directory: Path, *, bounds: Bounds, journal: Journal, log: Logger
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._directory = directory
+        self._bounds = bounds
+        self._journal = journal
+        self._log = log
+        self._launching: asyncio.Task[Launched] | None = None
+        # Of the machine that `take` answers next.
+        self.timeline = Timeline()
+
+    def begin(self) -> None:
+        """Start the first machine now."""
+        self._launching = asyncio.create_task(self._launch(self.timeline, template=True), name="prelaunch")
+        self._launching.add_done_callback(_forget)
+
+    async def take(self) -> Launched:
+        """A machine for a container, which must be ended by the caller. Raises what is wrong with it.
+
+        That may be anything: of the configuration, of the host's parts, of QEMU.
+        """
+        launching, self._launching = self._launching, None
+        if launching is None:
+            return await self._launch(self.timeline, template=True)
+        try:
+            return await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            self._launching = launching  # for `close`
+            raise
+
+    async def take_cold(self) -> Launched:
+        """A machine that boots, whatever templates there are."""
+        return await self._launch(self.timeline, template=False)
+
+    async def close(self) -> None:
+        """End a machine that nobody has taken."""
+        launching, self._launching = self._launching, None
+        if launching is None:
+            return
+        launching.cancel()
+        await asyncio.wait([launching])
+        if not launching.cancelled() and launching.exception() is None:
+            await launching.result().vm.kill(deadlines.QEMU_KILL_S)
+
+    async def _launch(self, timeline: Timeline, *, template: bool) -> Launched:
+        hypervisor = await choose(self._config, self._directory, self._bounds, self._journal, self._log)
+        timeline.mark("chosen")
+        found = (
+            choose_template(self._config, hypervisor.machine, self._identity.namespace, self._log) if template else None
+        )
+        if found is not None:
+            try:
+                return await self._clone(hypervisor, found, timeline)
+            except (MachineError, TemplateError) as error:
+                self._log.warning("cold boot: the template's clone failed", template=found.name, error=str(error))
+                timeline.mark("clone failed")
+            finally:
+                found.close()
+        vm = await self._start(hypervisor, timeline, _NO_MEMORY, restored=False)
+        return Launched(vm, hypervisor, "", Memory.BOOTED)
+
+    async def _clone(self, hypervisor: Hypervisor, template: Template, timeline: Timeline) -> Launched:
+        """A machine that has become what the template was. The template stays the caller's."""
+        size = template.metadata.memory_size
+        memory_fd = await asyncio.to_thread(memory.copy, template.fd, size)
+        try:
+            vm = await self._start(hypervisor, timeline, memory_fd, restored=True)
+        finally:
+            os.close(memory_fd)
+        try:
+            await vm.restore(template.fd, size, deadlines.TEMPLATE_LOAD_S)
+            # Once more, now that all of it was read: nobody has written to it meanwhile.
+            template.metadata.check_state(os.fstat(template.fd))
+        except BaseException:
+            await vm.kill(deadlines.QEMU_KILL_S)
+            raise
+        return Launched(vm, hypervisor, template.name, Memory.COPIED)
+
+    async def _start(
+        self, hypervisor: Hypervisor, timeline: Timeline, memory_fd: int, *, restored: bool
+    ) -> VirtualMachine:
+        return await VirtualMachine.launch(
+            hypervisor.machine,
+            name=f"qemubox-{self._identity.key}",
+            console_path=self._directory / "console",
+            console_kib=self._config.vm.console_kib,
+            credentials=hypervisor.credentials,
+            journal=self._journal,
+            timeline=timeline,
+            command_timeout_s=deadlines.QEMU_COMMAND_S,
+            memory_fd=memory_fd,
+            restored=restored,
+        )
+
+
+def _forget(launching: "asyncio.Task[Launched]") -> None:
+    """An error is told by Create; where there is none, by nobody."""
+    if not launching.cancelled():
+        launching.exception()

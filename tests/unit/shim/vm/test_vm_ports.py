@@ -1,0 +1,135 @@
+"""The ports of a machine, and the way to its guest that they make."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from api.link import port_name, port_token
+from shim.errors import MachineError, ResourceError, StateError
+from shim.vm.acceptor import TOKEN_BYTES
+from shim.vm.hotplug import Hotplug
+from shim.vm.link import Link
+from shim.vm.machine import MAX_PORTS, STREAM_PORTS
+from shim.vm.ports import Ports
+from shim.vm.qmp import Event, Qmp
+from tests.unit.shim.vm.qmp_peer import QmpPeer
+
+
+@pytest.fixture
+async def hotplug(peer: QmpPeer) -> AsyncIterator[Hotplug]:
+    before = set(os.listdir("/proc/self/fd"))
+    qmp = Qmp(command_timeout_s=10)
+    peer.start()
+    await qmp.open(peer.ours)
+    yield Hotplug(qmp)
+    await qmp.close(10)
+    await peer.stop()
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.fixture
+async def ports() -> AsyncIterator[Ports]:
+    made = Ports()
+    yield made
+    made.close()
+
+
+def says(number: int, *, opened: bool) -> Event:
+    return Event("VSERPORT_CHANGE", {"id": f"port-{number}", "open": opened})
+
+
+def test_a_token_is_a_port_s_name_and_of_a_token_s_size() -> None:
+    for number in (1, 9, MAX_PORTS):
+        assert len(port_token(number)) == TOKEN_BYTES
+        assert port_name(port_token(number)) == f"qemubox-port-{number:03}"
+
+
+async def test_control_is_there_and_given_out_once(ports: Ports) -> None:
+    link = Link(ports)
+    control = await link.control(1)
+    ports.children[0].sendall(b"hello")
+    assert control.recv(5) == b"hello"
+    control.close()
+    with pytest.raises(StateError, match="given out already"):
+        await link.control(1)
+
+
+async def test_the_first_streams_need_nothing_plugged_in(ports: Ports, hotplug: Hotplug, peer: QmpPeer) -> None:
+    link = Link(ports)
+    for number in range(1, STREAM_PORTS + 1):
+        token, opened = await link.new_stream(hotplug)
+        assert token == port_token(number)
+        ours = await opened
+        ports.children[number].sendall(b"x")
+        assert ours.recv(1) == b"x"
+        ours.close()
+    assert peer.names == []
+
+
+async def test_a_further_stream_is_plugged_in_and_comes_out_when_the_guest_closes_it(
+    ports: Ports, hotplug: Hotplug, peer: QmpPeer
+) -> None:
+    link = Link(ports)
+    opened = [await link.new_stream(hotplug) for _ in range(STREAM_PORTS + 1)]
+    number = STREAM_PORTS + 1
+    assert opened[-1][0] == port_token(number)
+    assert peer.names == ["getfd", "chardev-add", "device_add"]
+    removed = asyncio.Event()
+    peer.before_answer["chardev-remove"] = removed.set
+    # A clone hears that it is closed before anybody has opened it.
+    link.on_event(says(number, opened=False), hotplug)
+    link.on_event(says(number, opened=True), hotplug)
+    link.on_event(says(number, opened=False), hotplug)
+    async with asyncio.timeout(10):
+        await removed.wait()
+        while (again := (await link.new_stream(hotplug)))[0] != port_token(number):  # the number is free again
+            (await again[1]).close()
+    assert ("device_del", {"id": f"port-{number}"}) in peer.commands
+    for _, future in (*opened, again):
+        (await future).close()
+
+
+async def test_there_are_only_so_many(ports: Ports) -> None:
+    taken = [ports.take() for _ in range(MAX_PORTS - 2)]
+    assert taken == list(range(1, MAX_PORTS - 1))
+    with pytest.raises(ResourceError, match=f"the {MAX_PORTS - 2} streams"):
+        ports.take()
+    ports.free(7)
+    assert ports.take() == 7
+
+
+async def test_a_port_that_qemu_refuses_leaves_its_number(ports: Ports, hotplug: Hotplug, peer: QmpPeer) -> None:
+    link = Link(ports)
+    for _ in range(STREAM_PORTS):
+        (await (await link.new_stream(hotplug))[1]).close()
+    peer.refused["device_add"] = "no"
+    for _ in range(2):
+        with pytest.raises(MachineError, match=f"QEMU refused device_add port-{STREAM_PORTS + 1}"):
+            await link.new_stream(hotplug)
+
+
+async def test_what_is_not_given_out_is_closed(hotplug: Hotplug) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    link = Link(Ports())
+    (await link.control(1)).close()
+    await link.close(1)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_without_ports_and_vsock_there_is_no_way(hotplug: Hotplug) -> None:
+    link = Link(None)
+    assert not link.is_there
+    with pytest.raises(StateError, match="has no vsock"):
+        await link.new_stream(hotplug)
+
+
+async def test_qemus_exit_is_the_end_of_every_stream(ports: Ports) -> None:
+    control = ports.control()
+    control.setblocking(True)
+    ports.release_children()
+    assert control.recv(1) == b""
+    assert isinstance(control, socket.socket)
+    control.close()

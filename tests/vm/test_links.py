@@ -1,0 +1,68 @@
+"""The ways between shim and guest, end to end, and whose memory a clone has in each.
+
+Every other test runs with what `vsock.mode = "auto"` means on this machine.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from harness.box import Box
+
+_MODES = ("serial", "user")
+_MIB = 1 << 20
+
+
+@pytest.fixture(params=_MODES)
+def mode(request: pytest.FixtureRequest, vm: Box) -> Iterator[str]:
+    """A way, with templates of its own."""
+    directory = vm.qemubox.cache.with_name(f"cache-{request.param}")
+    with vm.qemubox.changed({"vsock": {"mode": request.param}, "runtime": {"cache_dir": str(directory)}}):
+        built = vm.qemubox.command("template", "build")
+        assert built.returncode == 0, built.stderr
+        yield request.param
+        assert vm.qemubox.command("template", "rm", "--all").returncode == 0
+
+
+def _inspect(box: Box, container: str) -> dict[str, object]:
+    """`qemubox inspect`, run in the cell, where the machine's files are."""
+    command = box.containerd.cell.inside([str(box.qemubox.bin / "qemubox"), "inspect", container])
+    done = subprocess.run(
+        command, check=True, capture_output=True, env=os.environ | box.qemubox.environment, timeout=30
+    )
+    (document,) = json.loads(done.stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.mark.on("2")
+def test_output_and_input_are_whole(vm: Box, mode: str) -> None:
+    data = bytes(range(256)) * (4 * _MIB // 256)
+    assert vm.run("sha256sum", stdin=data).checked().text.split()[0] == hashlib.sha256(data).hexdigest()
+    found = vm.run("sh", "-c", "head -c 4194304 /dev/zero; head -c 1048576 /dev/zero >&2").checked()
+    assert (len(found.stdout), len(found.stderr)) == (4 * _MIB, _MIB)
+
+
+@pytest.mark.on("2")
+def test_a_clone_has_its_template_s_memory_where_nobody_else_maps_it(vm: Box, mode: str) -> None:
+    container = vm.start_trapping(0)
+    try:
+        found = _inspect(vm, container)
+        assert (found["link"], found["memory_shared"]) == (mode, mode == "user")
+        assert found["template"]
+        assert found["memory"] in (("copied",) if mode == "user" else ("private", "copied"))
+        qemu = found["qemu"]
+        assert isinstance(qemu, list)
+        (backend,) = [word for word in qemu if "id=base" in word]
+        assert backend.endswith("share=on" if mode == "user" else "share=off")
+        # The vsock daemon is there for one of them only.
+        assert bool(vm.processes("vhost-device-vsock", "--vm")) == (mode == "user")
+    finally:
+        vm.kill(container, "KILL").checked()
+        vm.wait_stopped(container)
+        vm.delete_task(container)
+        vm.remove(container).checked()
