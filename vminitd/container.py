@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 from vminitd import deadlines, log
 from vminitd.cgroup import PARENT, Cgroup
+from vminitd.crun import ChildStreams
+from vminitd.devices import SHARED, has_usual_rules, without_rules
 from vminitd.directory import ContainerDirectory, remove_if_there, write_private
 from vminitd.errors import CrunError, KernelError, MountError, RequestError, StateError, TakenError, UnknownError
 from vminitd.freeze import freeze_filesystem, thaw_filesystem
 from vminitd.launch import Machinery, launch
+from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
 from vminitd.rootfs import Plan, Rootfs
 from vminitd.spec import File, Json, for_crun, parse, process_for_crun, safe_name, wants_terminal, write_files
@@ -42,6 +45,8 @@ class Container:
         self._rootfs = Rootfs(self._directory.path)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
         self._frozen = False
+        self._parked: ParkedCreate | None = None
+        self._crun_name = self.name
 
     async def create(self, order: Order) -> None:
         """Mounts its root file system, connects its streams and lets crun make it. After an error nothing is left."""
@@ -51,8 +56,9 @@ class Container:
             # Disks may still be on their way into the machine: the host is called meanwhile.
             mounting = asyncio.create_task(self._rootfs.mount(self._machinery.uevents, order.rootfs))
             try:
-                self._write_spec(order)
-                stdio = await Stdio.open(order.stdio, self._machinery.dial)
+                config = self._configuration(order)
+                self._parked = take(self._machinery.prepared.parked, order.stdio, config)
+                stdio = await self._open_stdio(order.stdio)
             finally:
                 # Never cancelled: a mount that a thread is about to make could not be found again.
                 await asyncio.wait([mounting])
@@ -60,9 +66,11 @@ class Container:
             if failure is not None:
                 raise failure
             log.debug("mounted and connected", container=self.id)
-            crun, bundle = self._machinery.crun, self._directory.bundle
             started = await launch(
-                self._machinery, stdio, lambda streams, console: crun.create(self.name, bundle, streams, console)
+                self._machinery,
+                stdio,
+                lambda streams, console: self._crun_create(config, streams, console),
+                self._parked.console if self._parked else "",
             )
         except BaseException:
             if stdio is not None:
@@ -71,15 +79,32 @@ class Container:
             raise
         self.init.adopt(started.pid, stdio, started.ended, self._init_ended)
         stdio.begin(started.master)
-        log.debug("created", container=self.id, pid=started.pid)
+        log.debug("created", container=self.id, pid=started.pid, crun=self._crun_name)
 
-    def _write_spec(self, order: Order) -> None:
+    def _configuration(self, order: Order) -> bytes:
         spec = parse(order.spec, "the specification")
         if wants_terminal(spec.get("process")) != order.stdio.terminal:
             raise RequestError("process.terminal of the specification and the streams' terminal are not the same")
+        if self._machinery.prepared.device_rules and has_usual_rules(spec):
+            spec = without_rules(spec)
+            self._cgroup = Cgroup(f"{SHARED}/{self.name}")
         files = write_files(self._directory.files, order.files)
-        adapted = for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files)
-        write_private(f"{self._directory.bundle}/config.json", adapted)
+        return for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files)
+
+    async def _open_stdio(self, wish: Wish) -> Stdio:
+        if self._parked is None:
+            return await Stdio.open(wish, self._machinery.dial)
+        stdio = await Stdio.open(wish, self._machinery.dial, self._parked.pipes)
+        self._parked.pipes = None
+        return stdio
+
+    async def _crun_create(self, config: bytes, streams: ChildStreams | None, console: str) -> int:
+        crun, bundle = self._machinery.crun, self._directory.bundle
+        if self._parked is not None and self._parked.waits:
+            self._crun_name = self._parked.name
+            return await self._parked.go(config)
+        write_private(f"{bundle}/config.json", config)
+        return await crun.create(self.name, bundle, streams, console)
 
     async def _undo_create(self) -> None:
         try:
@@ -123,7 +148,7 @@ class Container:
 
     async def _start_init(self) -> None:
         try:
-            await self._machinery.crun.start(self.name)
+            await self._machinery.crun.start(self._crun_name)
         except BaseException:
             # It is neither created nor running now; nothing but its end makes sense.
             with suppress(UnknownError):
@@ -139,7 +164,7 @@ class Container:
             stdio = await Stdio.open(process.wish, self._machinery.dial)
             crun = self._machinery.crun
             started = await launch(
-                self._machinery, stdio, lambda streams, console: crun.exec(self.name, path, streams, console)
+                self._machinery, stdio, lambda streams, console: crun.exec(self._crun_name, path, streams, console)
             )
         except BaseException:
             if stdio is not None:
@@ -219,7 +244,7 @@ class Container:
         path = self._directory.new_file()
         write_private(path, resources)
         try:
-            await self._machinery.crun.update(self.name, path)
+            await self._machinery.crun.update(self._crun_name, path)
         finally:
             remove_if_there(path)
 
@@ -262,8 +287,13 @@ class Container:
         """Takes it all down. Every step is tried; the first error is raised at the end."""
         errors: list[Exception] = []
         try:
-            await self._machinery.crun.delete(self.name)
+            await self._machinery.crun.delete(self._crun_name)
         except CrunError as error:
+            errors.append(error)
+        try:
+            if self._parked is not None:
+                await self._parked.close()
+        except OSError as error:
             errors.append(error)
         try:
             await asyncio.to_thread(self._rootfs.unmount)

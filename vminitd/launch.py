@@ -11,6 +11,7 @@ from typing import NamedTuple
 from vminitd.boot import RUN_DIR
 from vminitd.crun import ChildStreams, Crun
 from vminitd.dial import Dial
+from vminitd.parked import Prepared
 from vminitd.reaper import Reaper
 from vminitd.stdio import Stdio
 from vminitd.terminal import console_socket
@@ -20,12 +21,13 @@ _numbers = itertools.count(1)
 
 
 class Machinery(NamedTuple):
-    """What containers need of the machine. `directory` is where each has its own."""
+    """What containers need of the machine. `directory` is where each has its own; `prepared` is a template's."""
 
     uevents: Uevents
     reaper: Reaper
     crun: Crun
     dial: Dial
+    prepared: Prepared
     directory: str = f"{RUN_DIR}/containers"
 
 
@@ -41,14 +43,17 @@ Run = Callable[[ChildStreams | None, str], Awaitable[int]]
 """A call of crun with streams or the path of a console socket; gives the process's pid."""
 
 
-async def launch(machinery: Machinery, stdio: Stdio, run: Run) -> Started:
-    """Calls `run` with what `stdio` needs. Raises CrunError; then there is no process, or it is killed."""
+async def launch(machinery: Machinery, stdio: Stdio, run: Run, console_path: str = "") -> Started:
+    """Calls `run` with what `stdio` needs; a console socket is at `console_path`, if that is not empty.
+
+    Raises CrunError; then there is no process, or it is killed.
+    """
     with machinery.reaper.adopting():
         if not stdio.terminal:
             pid = await run(stdio.child, "")
             return Started(pid, machinery.reaper.expect(pid), -1)
         # unix(7) allows paths of 107 bytes, which a container's directory may exceed.
-        with console_socket(f"{RUN_DIR}/tty.{next(_numbers)}") as console:
+        with console_socket(console_path or f"{RUN_DIR}/tty.{next(_numbers)}") as console:
             receiving = asyncio.create_task(console.receive())
             try:
                 pid = await run(None, console.path)

@@ -32,6 +32,25 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_FDCWD = -100
 _MOST_TEXT = 4096
 
+# include/uapi/linux/bpf.h; the number of the system call is that of x86_64.
+_SYS_BPF = 321
+_BPF_PROG_QUERY = 16
+_BPF_CGROUP_DEVICE = 6
+
+
+class _BpfQuery(ctypes.Structure):
+    """What BPF_PROG_QUERY takes of union bpf_attr."""
+
+    _fields_ = (
+        ("target_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("query_flags", ctypes.c_uint32),
+        ("attach_flags", ctypes.c_uint32),
+        ("prog_ids", ctypes.c_uint64),
+        ("prog_cnt", ctypes.c_uint32),
+    )
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -57,6 +76,14 @@ def umount(target: str, flags: int = 0) -> None:
 def reboot(command: int) -> None:
     """reboot(2): with RB_AUTOBOOT or RB_POWER_OFF it does not return. Does not write dirty data back."""
     _check(_libc.reboot(ctypes.c_int(command)), "reboot")
+
+
+def attached_device_programs(cgroup: int) -> int:
+    """How many programs for devices are attached to the open cgroup itself: bpf(2), BPF_PROG_QUERY."""
+    query = _BpfQuery(target_fd=cgroup, attach_type=_BPF_CGROUP_DEVICE)
+    arguments = (ctypes.c_long(_SYS_BPF), ctypes.c_int(_BPF_PROG_QUERY), ctypes.byref(query), ctypes.sizeof(query))
+    _check(_libc.syscall(*arguments), "bpf")
+    return int(query.prog_cnt)
 
 
 def set_socket_option(descriptor: int, level: int, option: int, value: bytes) -> None:

@@ -11,6 +11,7 @@ from vminitd.containers import Containers
 from vminitd.crun import Crun
 from vminitd.launch import Machinery
 from vminitd.link import find_link
+from vminitd.parked import Prepared
 from vminitd.reaper import Reaper
 from vminitd.services.containers import ContainersService
 from vminitd.services.machine import MachineService
@@ -34,14 +35,14 @@ async def _serve() -> None:
     uevents = Uevents(kernel_socket())
     reaper = Reaper()
     link = find_link(uevents)
-    machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), link.dial)
+    machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), link.dial, Prepared())
     os.makedirs(machinery.directory, mode=0o700, exist_ok=True)
     containers = Containers(machinery)
 
     async def become_template() -> None:
         from vminitd.warm import warm  # not needed by a machine that has its host already
 
-        await warm(machinery.crun, reaper)
+        await warm(machinery)
         milestones.mark("warm")
         _settle()
 

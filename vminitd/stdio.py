@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import socket
+from collections.abc import Collection
 from typing import NamedTuple
 
 from vminitd import deadlines, log
@@ -38,6 +39,39 @@ class Wish(NamedTuple):
             raise RequestError("a terminal has no standard error of its own")
 
 
+class Pipes(NamedTuple):
+    """The process's ends of its streams, and ours by the streams' names."""
+
+    child: ChildStreams
+    ours: dict[str, int]
+
+    def close(self) -> None:
+        """Closes both sides."""
+        for descriptor in {*self.child, *self.ours.values()}:
+            os.close(descriptor)
+
+
+def make_pipes(names: Collection[str]) -> Pipes:
+    """A pipe for each of `names`, /dev/null for the other standard streams. Raises OSError."""
+    child: list[int] = []
+    ours: dict[str, int] = {}
+    try:
+        for name in ("stdin", "stdout", "stderr"):
+            if name not in names:
+                child.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+                continue
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            ours[name], theirs = (writing, reading) if name == "stdin" else (reading, writing)
+            child.append(theirs)
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
+            os.set_blocking(ours[name], False)
+    except BaseException:
+        for descriptor in (*child, *ours.values()):
+            os.close(descriptor)
+        raise
+    return Pipes(ChildStreams(*child), ours)
+
+
 class Stdio:
     """The streams of one process. Holds descriptors from `open` to `close` or the end of `finish`."""
 
@@ -54,8 +88,11 @@ class Stdio:
         """What crun gets as 0, 1 and 2; none if the process gets a terminal."""
 
     @classmethod
-    async def open(cls, wish: Wish, dial: Dial) -> "Stdio":
-        """Connects each stream that is wished for. Raises RequestError, or KernelError if the host does not answer."""
+    async def open(cls, wish: Wish, dial: Dial, pipes: Pipes | None = None) -> "Stdio":
+        """Connects each stream that is wished for; `pipes` for just these, if they are there already, become its own.
+
+        Raises RequestError, or KernelError if the host does not answer; `pipes` are not its own then.
+        """
         wish.check()
         tokens = {"stdin": wish.stdin, "stdout": wish.stdout, "stderr": wish.stderr}
         names = [name for name, token in tokens.items() if token]
@@ -67,25 +104,16 @@ class Stdio:
                 if isinstance(failure, BaseException):
                     raise failure
             if not wish.terminal:
-                stdio.child = stdio._make_pipes()
+                stdio._take(pipes or make_pipes(names))
         except BaseException:
             stdio.close()
             raise
         return stdio
 
-    def _make_pipes(self) -> ChildStreams:
-        return ChildStreams(*(self._pipe(name) for name in ("stdin", "stdout", "stderr")))
-
-    def _pipe(self, name: str) -> int:
-        """The process's end of a stream; ours, if any, is kept."""
-        if name not in self._connections:
-            return self._hold(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-        reading, writing = (self._hold(fd) for fd in os.pipe2(os.O_CLOEXEC))
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
-        ours, theirs = (writing, reading) if name == "stdin" else (reading, writing)
-        os.set_blocking(ours, False)
-        self._ours[name] = ours
-        return theirs
+    def _take(self, pipes: Pipes) -> None:
+        self.child = pipes.child
+        self._ours = dict(pipes.ours)
+        self._descriptors += [*pipes.child, *pipes.ours.values()]
 
     def _hold(self, descriptor: int) -> int:
         self._descriptors.append(descriptor)

@@ -2,11 +2,14 @@
 
 import ctypes
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from tests.unit.vminitd.dialled_host import DialledHost
+from tests.unit.vminitd.fake_crun import World
 from vminitd.reaper import Reaper
+from vminitd.uevent import Uevents
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -28,3 +31,10 @@ async def host() -> AsyncIterator[DialledHost]:
     yield made
     for connection in made.connections.values():
         connection.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, reaper: Reaper, host: DialledHost, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr("vminitd.launch.RUN_DIR", str(tmp_path))
+    # Only waited on by disks, which there are none of here.
+    return World(tmp_path, reaper, host, Uevents.__new__(Uevents))
