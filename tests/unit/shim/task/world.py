@@ -27,12 +27,13 @@ def ending(status: int) -> guest_pb2.WaitResponse:
 
 
 class GuestExec:
-    """A further process, as the stand-in has it. `calls` is what was asked of it, in order."""
+    """A further process, as the stand-in has it."""
 
     def __init__(self, request: guest_pb2.ExecRequest) -> None:
         self.request = request
         self.ended: asyncio.Future[guest_pb2.WaitResponse] = asyncio.get_running_loop().create_future()
-        self.calls: list[str] = ["exec"]
+        # What was asked of it, in order.
+        self.calls = ["exec"]
         # The guest's ends of its streams, by name, once it is started.
         self.streams: dict[str, socket.socket] = {}
 
