@@ -38,8 +38,8 @@ def measure(place: Place, variant: Variant, points: Sequence[int]) -> Density:
                     started.append(box.start("sleep", "1000000"))
                     density.starts_ms.append(round((time.perf_counter() - begin) * 1000, 1))
                 density.points.append(memory.take(_all_of(place), count))
-        density.running = sum(box.status(container) == "RUNNING" for container in started)
         density.answered = _how_many_answer(box, started)
+        density.running = sum(box.status(container) == "RUNNING" for container in started)
     finally:
         progress("")
         _end(box, started)
