@@ -89,7 +89,7 @@ def _phases(results: Results) -> Figure:
             axes.barh(row, took, left=left, color=colour, label=label, hatch=hatch)
             left += took
     _name_rows(axes, [*results.host_marks_ms])
-    axes.legend(fontsize=8, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=6)
     return figure
 
 
