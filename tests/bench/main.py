@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,16 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def main() -> None:
-    """Set up a containerd, measure, print, and write it all down."""
+    """Do what the command line asks for; an interrupted benchmark says nothing but that."""
     arguments = _parser().parse_args()
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        sys.exit("bench: interrupted; what it had started is ended, nothing was written")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Set up a containerd, measure, print, and write it all down."""
     runs = _QUICK_RUNS if arguments.quick else arguments.runs
     points = [count for count in density.POINTS if count <= (10 if arguments.quick else arguments.containers)]
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -120,8 +129,9 @@ def _ends_what_it_starts() -> Iterator[None]:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
-    # As ^C: by an exception, so that everything is taken down.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # By an exception, so that everything is taken down; ^C too where it was ignored, as by `&` in a script.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:

@@ -68,7 +68,7 @@ def place(containerd_name: str) -> Iterator[Place]:
     directory.chmod(0o711)
     try:
         with Cell(directory) as cell:
-            qemubox = Qemubox(directory)
+            qemubox = Qemubox(directory, cell)
             qemubox.install()
             containerd = Containerd(flavour(containerd_name), cell, qemubox, directory)
             containerd.start()
