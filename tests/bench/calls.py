@@ -40,10 +40,9 @@ def measure(place: Place, variants: list[Variant], runs: int, results: Results) 
     """The calls of `runs` lives of each variant, in turn."""
     by_name = {variant.name: variant for variant in variants}
 
-    def run(name: str, number: int) -> dict[str, float]:
+    def run(name: str, _number: int) -> dict[str, float]:
         variant = by_name[name]
-        container_id = f"calls-{variants.index(variant)}-{number}"
-        with place.configured(variant), bundle(place, container_id, _ARGS) as made:
+        with place.configured(variant), bundle(place, place.box(variant).new_id(), _ARGS) as made:
             return _life(place, variant, made)
 
     for name, found in turns.measure([*by_name], runs, "calls of a shim", run).items():

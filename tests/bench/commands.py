@@ -21,8 +21,8 @@ COMMANDS: Final = ("-info", "start", "delete")
 def measure(place: Place, variant: Variant, runs: int, results: Results) -> None:
     """Each `runs` times in turn; `delete` is that after a shim has gone in good order, as it mostly is."""
 
-    def run(_name: str, number: int) -> dict[str, float]:
-        with place.configured(variant), bundle(place, f"commands-{number}", ["true"]) as made:
+    def run(_name: str, _number: int) -> dict[str, float]:
+        with place.configured(variant), bundle(place, place.box(variant).new_id(), ["true"]) as made:
             return _all(place, ShimBinary(place, variant, made), made)
 
     found = turns.measure([variant.name], runs, "commands of the shim", run)[variant.name]

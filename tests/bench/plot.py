@@ -78,7 +78,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _phases(results: Results) -> Figure:
-    figure, axes = _axes("Where a start's time goes, from Create to the running process", "milliseconds", "")
+    figure, axes = _axes("Where a start's time goes, from the shim's start to the running process", "milliseconds", "")
     names = list(dict.fromkeys(name for marks in results.host_marks_ms.values() for name in phases.durations(marks)))
     for row, marks in enumerate(results.host_marks_ms.values()):
         left = 0.0

@@ -79,15 +79,16 @@ def _boot(results: Results) -> str:
     for name, runs in results.boot_ms.items():
         _, _, memory = name.partition(", ")
         cold = results.boot_ms.get(f"cold, {memory}", [])
-        rows.append([name, number(median(runs)), number(nearest_rank(runs, 95)), number(ratio(cold, runs))])
+        with_wait = number(median(results.boot_and_wait_ms[name]))
+        rows.append([name, number(median(runs)), number(nearest_rank(runs, 95)), number(ratio(cold, runs)), with_wait])
     title = "### From QEMU's exec until vminitd has answered, with its disks there, ms\n\n"
-    return title + table(["", "median", "p95", "cold ÷ this"], rows)
+    return title + table(["", "median", "p95", "cold ÷ this", "and waiting for Create"], rows)
 
 
 def _phases(results: Results) -> str:
     parts = []
     for name, marks in results.host_marks_ms.items():
-        parts.append(f"#### {name}: from Create to the running process\n\n```\n{phases.table(marks)}\n```")
+        parts.append(f"#### {name}: from the shim's start to the running process\n\n```\n{phases.table(marks)}\n```")
         guest = results.guest_marks_ms.get(name, {})
         if len(guest) > 1:
             parts.append(f"In the guest:\n\n```\n{phases.table(guest)}\n```")

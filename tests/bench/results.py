@@ -37,9 +37,11 @@ class Results:
     about: dict[str, str | int | float]
     absent: dict[str, str]
     end_to_end_ms: dict[str, Runs] = field(default_factory=dict)
-    # From QEMU's exec until vminitd has answered and has its disks.
+    # From QEMU's exec until vminitd has answered and has its disks; without and with the time in which the machine
+    # stood paused because Create did not know its disks yet.
     boot_ms: dict[str, Runs] = field(default_factory=dict)
-    # Medians of the marks since Create, and in the guest.
+    boot_and_wait_ms: dict[str, Runs] = field(default_factory=dict)
+    # Medians of the marks since the shim's start, and in the guest.
     host_marks_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     guest_marks_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     # One life on a shim's socket, by call: see calls.py.

@@ -31,6 +31,12 @@ def results() -> Results:
             "clone, private": [200, 190, 210],
             "clone, shared": [500, 490, 510],
         },
+        boot_and_wait_ms={
+            "cold, private": [3010],
+            "cold, shared": [3210],
+            "clone, private": [290],
+            "clone, shared": [590],
+        },
         host_marks_ms={"clone, private": marks},
         guest_marks_ms={"clone, private": {"waiting": 0.0, "called": 5.0}},
         calls_ms={
