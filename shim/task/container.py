@@ -1,15 +1,21 @@
 """One container in a machine: its processes, and what the host holds for it."""
 
 import asyncio
+import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from api import events_pb2, types_pb2
-from shim.errors import GuestError, NotFoundError, StateError
+from api import events_pb2, task_pb2, types_pb2
+from shim import deadlines
+from shim.anchor import Anchor
+from shim.errors import AlreadyExistsError, GuestError, NotFoundError, SpecError, StateError
 from shim.events import Publisher
+from shim.log import Logger
+from shim.process_spec import process_for_guest
 from shim.sandbox import Sandbox
-from shim.task.process import Exit, Process
+from shim.task.exec import ExecProcess
+from shim.task.process import Exit, Process, StdioPaths
 from shim.task.state import State
 from ttrpc import Code
 
@@ -17,7 +23,8 @@ from ttrpc import Code
 class Container:
     """A container that Create has made. `resources` undoes, in reverse, all that Create did on the host.
 
-    `on_started` is called once the first process runs.
+    `on_started` is called once the first process runs; `new_anchor` starts an anchor for a
+    further one, or raises HostError.
     """
 
     def __init__(
@@ -31,23 +38,41 @@ class Container:
         resources: AsyncExitStack,
         events: Publisher,
         on_started: Callable[[], None],
+        new_anchor: Callable[[], Awaitable[Anchor]],
+        log: Logger,
     ) -> None:
         self.container_id = container_id
         self.bundle = bundle
         self.rootfs = rootfs
         self.init = init
         self.sandbox = sandbox
-        # Held by every call that changes the state of one of the processes.
+        # Held by every call that changes the state of the first process, or frees one.
         self.lock = asyncio.Lock()
+        self._execs: dict[str, ExecProcess] = {}
         self._resources = resources
         self._events = events
         self._on_started = on_started
+        self._new_anchor = new_anchor
+        self._log = log
+
+    def watch(self) -> None:
+        """Begin to wait for the end of the first process: it is told after the ends of all others, which it causes."""
+        self.init.watch(functools.partial(self._publish_exit, self.init), first=self._execs_settled)
 
     def process(self, exec_id: str) -> Process:
         """The process that a call names. Raises NotFoundError."""
-        if exec_id:
-            raise NotFoundError(f"no process {exec_id} in container {self.container_id}")
-        return self.init
+        return self._exec(exec_id) if exec_id else self.init
+
+    @property
+    def processes(self) -> list[Process]:
+        """The first process, and the others that have a pid."""
+        return [self.init, *(each for each in self._execs.values() if each.state is State.RUNNING)]
+
+    def _exec(self, exec_id: str) -> ExecProcess:
+        try:
+            return self._execs[exec_id]
+        except KeyError:
+            raise NotFoundError(f"no process {exec_id} in container {self.container_id}") from None
 
     def publish_create(self) -> None:
         """Tell that the container is there."""
@@ -64,13 +89,47 @@ class Container:
             )
         )
 
+    def add(self, request: task_pb2.ExecProcessRequest) -> None:
+        """Exec: register a further process.
+
+        Raises AlreadyExistsError for its id, StateError where the container does not run,
+        SpecError for what it asks for, HostError or UnsupportedError for its streams.
+        """
+        if not request.exec_id:
+            raise SpecError("the process to exec has no id")
+        if request.exec_id in self._execs:
+            raise AlreadyExistsError(f"container {self.container_id} has a process {request.exec_id} already")
+        self.init.require(State.RUNNING, to=f"exec {request.exec_id} in")
+        self._execs[request.exec_id] = ExecProcess(
+            container_id=self.container_id,
+            exec_id=request.exec_id,
+            document=process_for_guest(request.spec.value, terminal=request.terminal),
+            paths=StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr),
+            sandbox=self.sandbox,
+            new_anchor=self._new_anchor,
+            log=self._log,
+        )
+        self._events.publish(events_pb2.TaskExecAdded(container_id=self.container_id, exec_id=request.exec_id))
+
     async def start(self, exec_id: str) -> int:
         """Run a process that was created; the answer is its pid."""
-        process = self.process(exec_id)
+        if exec_id:
+            return await self._start_exec(self._exec(exec_id))
         async with self.lock:
-            await process.start()
+            await self.init.start()
             self._on_started()
-        self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=process.pid))
+        self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=self.init.pid))
+        self.init.start_told()
+        return self.init.pid
+
+    async def _start_exec(self, process: ExecProcess) -> int:
+        """Any number of them may start at once."""
+        self.init.require(State.RUNNING, to=f"start {process.exec_id} in")
+        await process.start()
+        process.watch(functools.partial(self._publish_exit, process), first=process.stop_anchor)
+        self._events.publish(
+            events_pb2.TaskExecStarted(container_id=self.container_id, exec_id=process.exec_id, pid=process.pid)
+        )
         process.start_told()
         return process.pid
 
@@ -88,22 +147,45 @@ class Container:
                 raise
             await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")
 
-    def publish_exit(self, end: Exit) -> None:
-        """Tell that the first process has ended."""
+    def _publish_exit(self, process: Process, end: Exit) -> None:
+        """Tell that a process has ended."""
         event = events_pb2.TaskExit(
-            container_id=self.container_id, id=self.container_id, pid=self.init.pid, exit_status=end.status
+            container_id=self.container_id,
+            id=process.exec_id or self.container_id,
+            pid=process.pid,
+            exit_status=end.status,
         )
         event.exited_at.FromNanoseconds(end.at_ns)
         self._events.publish(event)
 
-    async def delete(self) -> Exit:
-        """Remove the container from the machine and the host. Raises StateError while it runs."""
+    async def _execs_settled(self) -> None:
+        """Return when no exec runs any more: they all end with the first process, whose namespace theirs is."""
+        try:
+            async with asyncio.timeout(deadlines.DRAIN_S):
+                for process in tuple(self._execs.values()):
+                    await process.settled()
+        except TimeoutError:
+            self._log.warning("execs outlast their container", container=self.container_id, waited_s=deadlines.DRAIN_S)
+
+    async def delete(self, exec_id: str) -> Exit:
+        """Free a process, and with the first one the container. Raises StateError while it runs."""
         async with self.lock:
-            if self.init.state in (State.RUNNING, State.PAUSED):
-                raise StateError(f"cannot delete {self.init.name}: it is {self.init.state.name.lower()}")
-            self.init.move(State.DELETED)
-            end = self.init.exit or Exit(0, 0)
-            await self._resources.aclose()
+            if not exec_id:
+                return await self._delete_container()
+            process = self._exec(exec_id)
+            end = await process.delete()
+            del self._execs[exec_id]
+            return end
+
+    async def _delete_container(self) -> Exit:
+        """Remove it from the machine and the host."""
+        if self.init.state in (State.RUNNING, State.PAUSED):
+            raise StateError(f"cannot delete {self.init.name}: it is {self.init.state.name.lower()}")
+        self.init.move(State.DELETED)
+        end = self.init.exit or Exit(0, 0)
+        for process in self._execs.values():
+            await process.release()
+        await self._resources.aclose()
         event = events_pb2.TaskDelete(
             container_id=self.container_id, id=self.container_id, pid=self.init.pid, exit_status=end.status
         )

@@ -73,7 +73,11 @@ class Creator:
             undo.push_async_callback(streams.close)
             rootfs = await self._prepare_rootfs(request, undo)
             timeline.mark("rootfs ready")
-            anchor = await self._start_anchor(undo)
+            marker = f"qemubox-anchor-{self._identity.key}"
+            self._journal.record("process", marker=marker)
+            new_anchor = functools.partial(self._new_anchor, marker)
+            anchor = await new_anchor()
+            undo.push_async_callback(anchor.stop)
 
             async def create_in_guest(sandbox: Sandbox) -> None:
                 await self._create_in_guest(request.id, guest_spec, rootfs, paths, streams, sandbox)
@@ -95,8 +99,10 @@ class Creator:
                 resources=undo.pop_all(),
                 events=self._events,
                 on_started=functools.partial(self._record, timeline, sandbox),
+                new_anchor=new_anchor,
+                log=self._log,
             )
-        process.watch(container.publish_exit)
+        container.watch()
         return container
 
     def _record(self, timeline: Timeline, sandbox: Sandbox) -> None:
@@ -167,17 +173,14 @@ class Creator:
             log=self._log,
         )
 
-    async def _start_anchor(self, undo: AsyncExitStack) -> Anchor:
+    async def _new_anchor(self, marker: str) -> Anchor:
+        """Start an anchor whose marker is in the journal, and may be that of others of this container."""
         root = self._directory / "empty"
         root.mkdir(mode=0o555, exist_ok=True)
-        marker = f"qemubox-anchor-{self._identity.key}"
-        self._journal.record("process", marker=marker)
         try:
-            anchor = await start_anchor(marker, root, deadline_s=deadlines.ANCHOR_S)
+            return await start_anchor(marker, root, deadline_s=deadlines.ANCHOR_S)
         except (OSError, TimeoutError) as error:
             raise HostError(f"cannot start the anchor process: {error}") from error
-        undo.push_async_callback(anchor.stop)
-        return anchor
 
     async def _create_in_guest(
         self,

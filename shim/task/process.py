@@ -8,7 +8,7 @@ nobody deletes what is still being read (traps 2 and 3).
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,7 +43,7 @@ class Exit:
 
 
 class Process:
-    """A process in the guest, created. `pid` is what clients are told."""
+    """A process in the guest, created. `pid` is what clients are told. One that exec adds: shim/task/exec.py."""
 
     def __init__(
         self, *, container_id: str, exec_id: str, pid: int, paths: StdioPaths, guest: Guest, log: Logger
@@ -78,17 +78,24 @@ class Process:
         if self.state not in states:
             raise StateError(f"cannot {to} {self.name}: it is {self.state.name.lower()}")
 
-    def watch(self, on_exit: Callable[[Exit], None]) -> None:
-        """Begin to wait for the end; `on_exit` is called once, before any Wait is answered."""
-        self._watcher = asyncio.create_task(self._watch(on_exit), name=f"watch {self.name}")
+    def require_terminal(self) -> None:
+        """Raise StateError where there is none."""
+        if not self.paths.terminal:
+            raise StateError(f"{self.name} has no terminal to resize")
+
+    def watch(self, on_exit: Callable[[Exit], None], *, first: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Begin to wait for the end; `on_exit` is called once, before any Wait is answered.
+
+        `first` is what must be over before anybody hears of the end.
+        """
+        self._watcher = asyncio.create_task(self._watch(on_exit, first), name=f"watch {self.name}")
 
     async def start(self) -> None:
         """Run what was created. Raises StateError, GuestError or MachineError."""
         self.require(State.CREATED, to="start")
-        request = guest_pb2.ProcessRequest(container_id=self.container_id, exec_id=self.exec_id)
         self.move(State.RUNNING)
         try:
-            await self._guest.call(self._guest.containers.Start(request), deadline_s=deadlines.GUEST_CRUN_S)
+            await self._guest.call(self._guest.containers.Start(self._in_guest()), deadline_s=deadlines.GUEST_CRUN_S)
         except BaseException:
             # No start event follows, also where containerd went away during the call. But the process ends: the
             # watcher hears of it from the guest, or of the machine's end, and must not wait for that event.
@@ -116,8 +123,7 @@ class Process:
 
     async def resize(self, width: int, height: int) -> None:
         """Give the terminal another size, in characters, at any time. Raises StateError where there is none."""
-        if not self.paths.terminal:
-            raise StateError(f"{self.name} has no terminal to resize")
+        self.require_terminal()
         request = guest_pb2.ResizePtyRequest(
             container_id=self.container_id, exec_id=self.exec_id, width=width, height=height
         )
@@ -134,10 +140,13 @@ class Process:
             self.exit = Exit(_MACHINE_GONE, time.time_ns())
         self._stopped.set()
 
-    async def _watch(self, on_exit: Callable[[Exit], None]) -> None:
-        request = guest_pb2.ProcessRequest(container_id=self.container_id, exec_id=self.exec_id)
+    def _in_guest(self) -> guest_pb2.ProcessRequest:
+        """The process as the guest is asked about it."""
+        return guest_pb2.ProcessRequest(container_id=self.container_id, exec_id=self.exec_id)
+
+    async def _watch(self, on_exit: Callable[[Exit], None], first: Callable[[], Awaitable[None]] | None) -> None:
         try:
-            reply = await self._guest.call(self._guest.containers.Wait(request), deadline_s=None)
+            reply = await self._guest.call(self._guest.containers.Wait(self._in_guest()), deadline_s=None)
             end = Exit(reply.exit_status, reply.exited_at.ToNanoseconds())
         except (GuestError, MachineError) as error:
             self._log.warning("exit not seen", process=self.name, error=str(error))
@@ -145,6 +154,8 @@ class Process:
         await self._drain()
         if self.state is not State.CREATED:  # one that was killed before its start has none to tell of
             await self._start_told.wait()
+        if first is not None:
+            await first()
         self.exit = end
         self.move(State.STOPPED)
         try:

@@ -9,14 +9,16 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
-from api import task_pb2, task_types_pb2
+from api import runc_options_pb2, task_pb2, task_types_pb2
 from api.task_ttrpc import TaskBase
 from shim.errors import AlreadyExistsError, GuestError, NotFoundError, QemuboxError, UnsupportedError
 from shim.log import Logger
 from shim.task.container import Container
 from shim.task.create import Creator
+from shim.task.process import Process
 from shim.task.state import State
 from shim.version import VERSION
 from ttrpc import Code, Context, StatusError
@@ -100,6 +102,11 @@ class TaskService(TaskBase):
         container.publish_create()
         return task_pb2.CreateTaskResponse(pid=container.init.pid)
 
+    @_edge
+    async def Exec(self, request: task_pb2.ExecProcessRequest, context: Context) -> Empty:
+        self._container(request.id).add(request)
+        return Empty()
+
     @_whole
     @_edge
     async def Start(self, request: task_pb2.StartRequest, context: Context) -> task_pb2.StartResponse:
@@ -151,8 +158,8 @@ class TaskService(TaskBase):
 
     @_edge
     async def Pids(self, request: task_pb2.PidsRequest, context: Context) -> task_pb2.PidsResponse:
-        container = self._container(request.id)
-        return task_pb2.PidsResponse(processes=[task_types_pb2.ProcessInfo(pid=container.init.pid)])
+        processes = self._container(request.id).processes
+        return task_pb2.PidsResponse(processes=[_process_info(each) for each in processes])
 
     @_edge
     async def Connect(self, request: task_pb2.ConnectRequest, context: Context) -> task_pb2.ConnectResponse:
@@ -167,7 +174,7 @@ class TaskService(TaskBase):
         container = self._container(request.id)
         process = container.process(request.exec_id)
         try:
-            end = await container.delete()
+            end = await container.delete(request.exec_id)
         finally:
             # What could not be let go of is in the journal, and containerd's `delete` plays it.
             if container.init.state is State.DELETED:
@@ -189,3 +196,13 @@ class TaskService(TaskBase):
         if container is None:
             raise NotFoundError(f"container {container_id} not found")
         return container
+
+
+def _process_info(process: Process) -> task_types_pb2.ProcessInfo:
+    """One line of Pids; an exec's says whose pid it is."""
+    info = task_types_pb2.ProcessInfo(pid=process.pid)
+    if process.exec_id:
+        details = runc_options_pb2.ProcessDetails(exec_id=process.exec_id)
+        # Any.Pack would put type.googleapis.com/ in front (contract 1.5).
+        info.info.CopyFrom(AnyMessage(type_url=details.DESCRIPTOR.full_name, value=details.SerializeToString()))
+    return info

@@ -9,7 +9,8 @@
     box.py         one runtime on one containerd: run, start, kill, wait, and clean up
     machine.py     one virtual machine by shim/vm alone, with an agent of ours in it
     events.py      what containerd publishes
-    messages.py      what a user should read when something cannot be done
+    terminal.py    a terminal for `ctr`, with the test at the keyboard
+    messages.py    what a user should read when something cannot be done
     traces.py      what exists on the host because of a container; what was left behind
 
 runc takes the same tests wherever they make sense for both: it is the reference.

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import secrets
 import select
 import shutil
 import subprocess
@@ -21,10 +22,13 @@ RUNTIMES: Final = {"runc": "io.containerd.runc.v2", "qemubox": RUNTIME}
 # A machine's start under TCG with both cores busy takes several seconds.
 RUN_DEADLINE_S: Final = 60.0
 _numbers = itertools.count(1)
+# Test runs at the same time have the same containerd address in their cells: with the same ids, what a shim's clean-up
+# looks for by name all over the host would be another run's, too.
+_RUN: Final = secrets.token_hex(2)
 
 
 class Box:
-    """Runs containers by one runtime. Ids are unique in a test run unless the test gives them."""
+    """Runs containers by one runtime. Ids are unique unless the test gives them."""
 
     def __init__(self, containerd: Containerd, runtime: str) -> None:
         self.containerd = containerd
@@ -33,8 +37,8 @@ class Box:
         self.is_vm = runtime == "qemubox"
 
     def new_id(self) -> str:
-        """An id that no other container has."""
-        return f"c{next(_numbers)}"
+        """An id that no other container has, of other test runs neither."""
+        return f"c{_RUN}-{next(_numbers)}"
 
     def run_arguments(self, container: str, command: Sequence[str], options: Sequence[str], image: str) -> list[str]:
         """The arguments of `ctr run`."""

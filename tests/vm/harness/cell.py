@@ -60,9 +60,12 @@ class Cell:
         self._warden.stdin.write(json.dumps(order).encode() + b"\n")
         return self._answer()
 
-    def inside(self, argv: Sequence[str]) -> list[str]:
-        """The command that runs `argv` in the cell's mount namespace, as a child of the caller."""
-        return ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", f"--wd={self.directory}", "--", *argv]
+    def inside(self, argv: Sequence[str], directory: Path | None = None) -> list[str]:
+        """The command that runs `argv` in the cell's mount namespace, as a child of the caller.
+
+        In its directory, or another one.
+        """
+        return ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", f"--wdns={directory or self.directory}", "--", *argv]
 
     def processes(self) -> list[psutil.Process]:
         """Every living process that was started in the cell, or by one that was. The warden is not among them."""

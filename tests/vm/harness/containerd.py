@@ -60,7 +60,7 @@ class Containerd:
         self._archives = archives
         self._config = cell.directory / "containerd.toml"
         self._config.write_text(flavour.config(cell.directory / "root"))
-        self._environment = {
+        self.environment = {
             "PATH": f"{qemubox.bin}:{flavour.shims}:{_SYSTEM_PATH}",
             "LANG": "C.UTF-8",
             "TMPDIR": str(cell.directory / "tmp"),
@@ -71,7 +71,7 @@ class Containerd:
     def start(self) -> None:
         """Start it and wait until it answers."""
         argv = [str(self.flavour.containerd), "--config", str(self._config)]
-        self.pid = self.cell.start(argv, self._environment, self.log)
+        self.pid = self.cell.start(argv, self.environment, self.log)
         eventually(self._answers, f"containerd {self.flavour.name} answers\n{self.log_tail()}", _START_DEADLINE_S)
 
     def stop(self, number: int = signal.SIGTERM) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from harness.cell import Cell
 from harness.flavours import CHECKOUT, MissingPart, output_of
 
 RUNTIME: Final = "io.containerd.qemubox.v1"
@@ -41,9 +42,10 @@ def built_parts() -> tuple[str, str, str]:
 
 
 class Qemubox:
-    """An installed qemubox in `directory`."""
+    """An installed qemubox in `directory`. With a cell its command runs in there, and leaves nothing outside."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, cell: Cell | None = None) -> None:
+        self._cell = cell
         self.prefix = directory / "prefix"
         self.data = directory / "data"
         self.cache = directory / "cache"
@@ -86,8 +88,9 @@ class Qemubox:
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run the `qemubox` command with this configuration."""
+        command = [str(self.bin / COMMAND), *words]
         return subprocess.run(
-            [self.bin / COMMAND, *words],
+            self._cell.inside(command) if self._cell else command,
             check=False,
             capture_output=True,
             text=True,

@@ -3,16 +3,15 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from api.frames import END, header
 from shim import deadlines
 from shim.errors import GuestError, MachineError, NotFoundError, StateError
-from shim.log import Logger, open_log
+from shim.log import Logger
 from shim.task.process import Exit, Process
 from shim.task.state import State
 from shim.task.stdio import ProcessStreams
@@ -20,13 +19,6 @@ from shim.vm.states import Cause
 from shim.vm.states import Exit as MachineExit
 from tests.unit.shim.task.world import World, turns
 from ttrpc import Code, StatusError
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Logger]:
-    (tmp_path / "log").touch()
-    yield open_log(tmp_path / "log", level="debug", namespace="ns", container_id="c")
-    structlog.reset_defaults()
 
 
 @pytest.fixture

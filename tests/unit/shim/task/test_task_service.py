@@ -1,147 +1,17 @@
 """The task API over real ttrpc, as containerd calls it; only the machine is a stand-in."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import cast
 
 import pytest
-import structlog
-from google.protobuf.message import Message
 
 from api import events_pb2, task_pb2, task_types_pb2
-from api.task_ttrpc import TaskStub
 from shim.errors import HostError, MissingPartError, SpecError
-from shim.events import Publisher
-from shim.log import Logger, open_log
-from shim.sandbox import Sandbox
-from shim.task.container import Container
-from shim.task.create import Creator
-from shim.task.service import TaskService
 from shim.task.state import State
 from shim.version import VERSION
-from tests.unit.shim.task.world import World, turns
-from ttrpc import Client, Code, Server, StatusError
-
-
-class Told(Publisher):
-    """Keeps what is published."""
-
-    def __init__(self) -> None:
-        self.events: list[Message] = []
-
-    def publish(self, event: Message) -> None:
-        self.events.append(event)
-
-    @property
-    def names(self) -> list[str]:
-        """What was told, in short."""
-        return [type(event).__name__ for event in self.events]
-
-
-class Made(Creator):
-    """Makes containers whose guest is a World."""
-
-    def __init__(self, log: Logger, told: Told) -> None:
-        self.log = log
-        self.told = told
-        self.worlds: list[World] = []
-        self.error: Exception | None = None
-        self.creating = asyncio.Event()
-        self.may_create = asyncio.Event()
-        self.may_create.set()
-        self.may_release = asyncio.Event()
-        self.may_release.set()
-        self.undone: list[str] = []
-
-    async def create(self, request: task_pb2.CreateTaskRequest) -> Container:
-        """What Create does, without a machine."""
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(self._undo, request.id)
-            self.creating.set()
-            await self.may_create.wait()
-            if self.error is not None:
-                raise self.error
-            world = World(self.log)
-            self.worlds.append(world)
-            undo.push_async_callback(world.process.release)
-            container = Container(
-                container_id=request.id,
-                bundle=request.bundle,
-                rootfs=list(request.rootfs),
-                init=world.process,
-                sandbox=cast("Sandbox", None),
-                resources=undo.pop_all(),
-                events=self.told,
-                on_started=lambda: None,
-            )
-        world.process.watch(container.publish_exit)
-        return container
-
-    async def _undo(self, container_id: str) -> None:
-        await self.may_release.wait()
-        self.undone.append(container_id)
-
-
-class Shim:
-    """A task service with one client."""
-
-    def __init__(self, log: Logger) -> None:
-        self.told = Told()
-        self.made = Made(log, self.told)
-        self.stops = 0
-        self.service = TaskService(self.made, shim_pid=77, stop=self._stop, log=log)
-        self.server = Server([self.service], aliases={"containerd.task.v2.Task": "containerd.task.v3.Task"})
-        self.serving: list[asyncio.Task[None]] = []
-        self.clients: list[Client] = []
-        self.task = self.connect()
-
-    async def _stop(self) -> None:
-        self.stops += 1
-
-    def connect(self) -> TaskStub:
-        """A further connection of containerd's."""
-        ours, theirs = socket.socketpair()
-        for sock in (ours, theirs):
-            sock.setblocking(False)
-        self.serving.append(asyncio.create_task(self.server.serve(theirs)))
-        self.clients.append(Client(ours))
-        return TaskStub(self.clients[-1])
-
-    async def create(self, container_id: str = "c") -> World:
-        """Create, as containerd calls it."""
-        request = task_pb2.CreateTaskRequest(id=container_id, bundle="/b", stdout="/o", terminal=False)
-        assert (await self.task.Create(request, timeout_s=20)).pid == 5
-        return self.made.worlds[-1]
-
-    async def start(self) -> None:
-        """Start the first process."""
-        assert (await self.task.Start(task_pb2.StartRequest(id="c"), timeout_s=20)).pid == 5
-
-    async def close(self) -> None:
-        """Let go of everything."""
-        for client in self.clients:
-            await client.close()
-        await self.server.close(0)
-        await asyncio.gather(*self.serving)
-        for world in self.made.worlds:
-            await world.close()
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Logger]:
-    (tmp_path / "log").touch()
-    yield open_log(tmp_path / "log", level="debug", namespace="ns", container_id="c")
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-async def shim(log: Logger) -> AsyncIterator[Shim]:
-    shim = Shim(log)
-    yield shim
-    await shim.close()
+from tests.unit.shim.task.service_world import Shim
+from tests.unit.shim.task.world import turns
+from ttrpc import Code, StatusError
 
 
 async def test_an_ordinary_life(shim: Shim) -> None:
@@ -210,7 +80,6 @@ async def test_what_is_no_terminal_has_no_size(shim: Shim) -> None:
 async def test_what_is_not_there_is_never_answered_with_success(shim: Shim) -> None:
     await shim.create()
     for call in (
-        shim.task.Exec(task_pb2.ExecProcessRequest(id="c", exec_id="e")),
         shim.task.Pause(task_pb2.PauseRequest(id="c")),
         shim.task.Resume(task_pb2.ResumeRequest(id="c")),
         shim.task.Checkpoint(task_pb2.CheckpointTaskRequest(id="c")),

@@ -1,7 +1,10 @@
 """A process of the shim whose guest is a stand-in for vminitd behind a real ttrpc connection."""
 
 import asyncio
+import contextlib
+import secrets
 import socket
+from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -9,9 +12,63 @@ from api import guest_pb2
 from api.guest_ttrpc import ContainersBase
 from shim.guest import Guest
 from shim.log import Logger
+from shim.sandbox import Sandbox
 from shim.task.process import Exit, Process, StdioPaths
+from shim.task.stdio import ProcessStreams
 from shim.vm.states import Exit as MachineExit
-from ttrpc import Client, Context, Server, StatusError
+from ttrpc import Client, Code, Context, Server, StatusError
+
+
+def ending(status: int) -> guest_pb2.WaitResponse:
+    """What vminitd says of a process that has ended."""
+    response = guest_pb2.WaitResponse(exit_status=status)
+    response.exited_at.FromNanoseconds(123_000_000_456)
+    return response
+
+
+class GuestExec:
+    """A further process, as the stand-in has it."""
+
+    def __init__(self, request: guest_pb2.ExecRequest) -> None:
+        self.request = request
+        self.ended: asyncio.Future[guest_pb2.WaitResponse] = asyncio.get_running_loop().create_future()
+        # What was asked of it, in order.
+        self.calls = ["exec"]
+        # The guest's ends of its streams, by name, once it is started.
+        self.streams: dict[str, socket.socket] = {}
+
+    def end(self, status: int) -> None:
+        """It has ended."""
+        self.ended.set_result(ending(status))
+
+
+class StandInSandbox(Sandbox):
+    """A machine of which there is nothing but its streams: socket pairs, whose far ends `offered` has by token."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.offered: dict[bytes, socket.socket] = {}
+
+    @contextlib.asynccontextmanager
+    async def streams(self, streams: ProcessStreams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
+        """Sandbox.streams: at the end of the block what was named in it is carried."""
+        ours: dict[str, socket.socket] = {}
+        tokens: list[bytes] = []
+        try:
+            for name in streams.names:
+                ours[name], theirs = socket.socketpair()
+                for sock in (ours[name], theirs):
+                    sock.setblocking(False)
+                tokens.append(secrets.token_bytes(16))
+                self.offered[tokens[-1]] = theirs
+                setattr(request, name, tokens[-1])
+            yield
+            assert not set(tokens).intersection(self.offered), "the guest has not called for every stream"
+            for name in tuple(ours):
+                streams.connect(name, ours.pop(name))
+        finally:
+            for sock in (*ours.values(), *(self.offered.pop(token) for token in tokens if token in self.offered)):
+                sock.close()
 
 
 class Vminitd(ContainersBase):
@@ -23,26 +80,70 @@ class Vminitd(ContainersBase):
         self.may_start = asyncio.Event()
         self.may_start.set()
         self.start_error: StatusError | None = None
+        self.delete_error: StatusError | None = None
         self.kills: list[tuple[int, bool]] = []
+        # How often Start was called, of whatever.
+        self.starts = 0
+        self.execs: dict[str, GuestExec] = {}
+        # Whose streams execs call for.
+        self.sandbox: StandInSandbox | None = None
 
     def end(self, status: int) -> None:
-        """The process has ended."""
-        response = guest_pb2.WaitResponse(exit_status=status)
-        response.exited_at.FromNanoseconds(123_000_000_456)
-        self.ended.set_result(response)
+        """The first process has ended."""
+        self.ended.set_result(ending(status))
+
+    def _exec(self, exec_id: str) -> GuestExec:
+        if exec_id not in self.execs:
+            raise StatusError(Code.NOT_FOUND, f"container 'c' has no process {exec_id!r}")
+        return self.execs[exec_id]
+
+    async def Exec(self, request: guest_pb2.ExecRequest, context: Context) -> Empty:
+        if request.exec_id in self.execs:
+            raise StatusError(Code.ALREADY_EXISTS, f"container 'c' already has a process {request.exec_id!r}")
+        self.execs[request.exec_id] = GuestExec(request)
+        return Empty()
 
     async def Start(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.StartResponse:
+        if request.exec_id:
+            self._exec(request.exec_id).calls.append("start")
+        self.starts += 1
         self.starting.set()
         await self.may_start.wait()
         if self.start_error is not None:
             raise self.start_error
+        if request.exec_id:
+            self._dial(self._exec(request.exec_id))
         return guest_pb2.StartResponse(pid=9)
 
+    def _dial(self, process: GuestExec) -> None:
+        assert self.sandbox is not None
+        stdio = process.request.stdio
+        for name, token in (("stdin", stdio.stdin), ("stdout", stdio.stdout), ("stderr", stdio.stderr)):
+            if token:
+                process.streams[name] = self.sandbox.offered.pop(token)
+
     async def Wait(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.WaitResponse:
-        return await asyncio.shield(self.ended)
+        return await asyncio.shield(self._exec(request.exec_id).ended if request.exec_id else self.ended)
 
     async def Kill(self, request: guest_pb2.KillRequest, context: Context) -> Empty:
-        self.kills.append((request.signal, request.all))
+        if request.exec_id:
+            self._exec(request.exec_id).calls.append(f"kill {request.signal}")
+        else:
+            self.kills.append((request.signal, request.all))
+        return Empty()
+
+    async def ResizePty(self, request: guest_pb2.ResizePtyRequest, context: Context) -> Empty:
+        self._exec(request.exec_id).calls.append(f"resize {request.width}x{request.height}")
+        return Empty()
+
+    async def Delete(self, request: guest_pb2.ProcessRequest, context: Context) -> Empty:
+        process = self._exec(request.exec_id)
+        process.calls.append("delete")
+        if self.delete_error is not None:
+            raise self.delete_error
+        for sock in process.streams.values():
+            sock.close()
+        del self.execs[request.exec_id]
         return Empty()
 
 
@@ -58,6 +159,7 @@ class World:
         self.serving = asyncio.create_task(self.server.serve(theirs))
         self.died: asyncio.Future[MachineExit] = asyncio.get_running_loop().create_future()
         self.guest = Guest(Client(ours), self.died)
+        self.sandbox = self.vminitd.sandbox = StandInSandbox(self.guest)
         paths = StdioPaths(terminal=False, stdin="", stdout="", stderr="")
         self.process = Process(container_id="c", exec_id="", pid=5, paths=paths, guest=self.guest, log=log)
         self.exits: list[Exit] = []
@@ -81,6 +183,9 @@ class World:
         await self.guest.close()
         await self.server.close(0)
         await self.serving
+        for process in self.vminitd.execs.values():
+            for sock in process.streams.values():
+                sock.close()
 
 
 async def turns() -> None:

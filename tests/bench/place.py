@@ -1,0 +1,78 @@
+"""Where the benchmark runs: one cell with a containerd, the checkout's qemubox, and its templates."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from harness.box import Box
+from harness.cell import Cell
+from harness.containerd import Containerd
+from harness.flavours import flavour
+from harness.images import BUSYBOX
+from harness.qemubox import Qemubox
+from tests.bench.variants import Variant
+
+
+class Place:
+    """A running containerd. What is started in it ends with it."""
+
+    def __init__(self, cell: Cell, containerd: Containerd, qemubox: Qemubox) -> None:
+        self.cell = cell
+        self.containerd = containerd
+        self.qemubox = qemubox
+
+    def box(self, variant: Variant) -> Box:
+        """The variant's runtime, for use within `configured`."""
+        return Box(self.containerd, variant.runtime)
+
+    def configured(self, variant: Variant) -> AbstractContextManager[None]:
+        """The variant's configuration for a while: every shim reads it at its start."""
+        return self.qemubox.changed(variant.changes)
+
+    def present(self, variants: Sequence[Variant]) -> tuple[list[Variant], dict[str, str]]:
+        """Those that can run here, each tried once and its template built; and the others' names, with why not."""
+        there: list[Variant] = []
+        absent: dict[str, str] = {}
+        for variant in variants:
+            if reason := self._reason_against(variant):
+                absent[variant.name] = reason.replace(str(self.qemubox.config), "config.toml")
+            else:
+                there.append(variant)
+        return there, absent
+
+    def accelerator(self) -> str:
+        """Whether KVM runs machines here, by the shim's own trial, which it keeps; asked after `present`."""
+        for path in self.cell.path("/run/qemubox").glob("accel-*.json"):
+            verdict = json.loads(path.read_text())
+            return "KVM" if verdict["usable"] else f"TCG, as KVM is not usable ({verdict['reason'].partition(';')[0]})"
+        return "KVM is not there: TCG"
+
+    def _reason_against(self, variant: Variant) -> str:
+        with self.configured(variant):
+            if variant.start == "clone":
+                built = self.qemubox.command("template", "build")
+                if built.returncode:
+                    return built.stderr.strip()
+            tried = self.box(variant).run("true")
+            return "" if tried.code == 0 else tried.error
+
+
+@contextmanager
+def place(containerd_name: str) -> Iterator[Place]:
+    """A place with the containerd of that name; raises MissingPart where a part is not there."""
+    # On a disk, as in tests/vm/conftest.py.
+    directory = Path(tempfile.mkdtemp(prefix="qemubox-bench-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    try:
+        with Cell(directory) as cell:
+            qemubox = Qemubox(directory, cell)
+            qemubox.install()
+            containerd = Containerd(flavour(containerd_name), cell, qemubox, directory)
+            containerd.start()
+            containerd.import_image(BUSYBOX)
+            yield Place(cell, containerd, qemubox)
+    finally:
+        shutil.rmtree(directory)

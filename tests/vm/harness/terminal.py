@@ -1,0 +1,54 @@
+"""A terminal to run `ctr` on: the test holds the keyboard and the screen."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import struct
+import termios
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+# Says what it runs on and waits for a line; then the terminal's size, and that line. ctr sends the size once the
+# process runs; until then busybox's stty prints none, and succeeds all the same.
+SCRIPT: Final = (
+    "tty; echo ready; read line; "
+    'while size=$(stty size 2>/dev/null); [ -z "$size" ]; do sleep 0.1; done; echo $size; echo got $line; exit 3'
+)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Both ends of one: `ours` is the screen and the keyboard, `theirs` what a program is started on."""
+
+    ours: int
+    theirs: int
+
+    def type(self, keys: bytes) -> None:
+        """Press these keys."""
+        os.write(self.ours, keys)
+
+    def read_until(self, words: str, deadline_s: float) -> str:
+        """What the terminal shows up to `words`; fails when they do not come."""
+        end, seen = time.monotonic() + deadline_s, ""
+        while words not in seen:
+            readable, _, _ = select.select([self.ours], [], [], max(0.0, end - time.monotonic()))
+            assert readable, f"not within {deadline_s:g} s: {words!r} in {seen!r}"
+            with contextlib.suppress(BlockingIOError):
+                seen += os.read(self.ours, 4096).decode(errors="replace")
+        return seen
+
+
+@contextlib.contextmanager
+def terminal(rows: int, columns: int) -> Iterator[Terminal]:
+    """A terminal of that size."""
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        yield Terminal(ours, theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
