@@ -14,7 +14,7 @@ from pathlib import Path
 
 from api import guest_pb2, task_pb2
 from shim import deadlines, inspection, spec, timelines
-from shim.anchor import Anchor, start_anchor
+from shim.anchor import Anchor, Anchors
 from shim.config import Config
 from shim.errors import HostError, MachineError, MissingPartError
 from shim.events import Publisher
@@ -38,12 +38,21 @@ class Creator:
     """Makes containers. `directory` is this shim's own under the runtime directory."""
 
     def __init__(
-        self, config: Config, identity: Identity, directory: Path, *, bounds: Bounds, events: Publisher, log: Logger
+        self,
+        config: Config,
+        identity: Identity,
+        directory: Path,
+        *,
+        bounds: Bounds,
+        anchors: Anchors,
+        events: Publisher,
+        log: Logger,
     ) -> None:
         self._config = config
         self._identity = identity
         self._directory = directory
         self._bounds = bounds
+        self._anchors = anchors
         self._events = events
         self._log = log
         self._journal = Journal(directory)
@@ -170,10 +179,8 @@ class Creator:
     async def _start_anchor(self, undo: AsyncExitStack) -> Anchor:
         root = self._directory / "empty"
         root.mkdir(mode=0o555, exist_ok=True)
-        marker = f"qemubox-anchor-{self._identity.key}"
-        self._journal.record("process", marker=marker)
         try:
-            anchor = await start_anchor(marker, root, deadline_s=deadlines.ANCHOR_S)
+            anchor = await self._anchors.start(root, deadline_s=deadlines.ANCHOR_S)
         except (OSError, TimeoutError) as error:
             raise HostError(f"cannot start the anchor process: {error}") from error
         undo.push_async_callback(anchor.stop)
