@@ -61,7 +61,9 @@ class Caller:
     standing: dict[str, str]
     # Device and inode of its program, the Python interpreter.
     program: tuple[int, int]
+    # What it was executed with; what its program has put into its environment since is in the request.
     command_line: bytes
+    environment: bytes
     name: bytes
     directory: int  # opened
     umask: int
@@ -91,6 +93,7 @@ def look(pid: int) -> Caller:
         standing=standing(pid),
         program=(program.st_dev, program.st_ino),
         command_line=(proc / "cmdline").read_bytes(),
+        environment=(proc / "environ").read_bytes(),
         name=(proc / "comm").read_bytes().rstrip(b"\n"),
         directory=os.open(proc / "cwd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
         umask=int(status["Umask"], 8),

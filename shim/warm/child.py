@@ -94,8 +94,7 @@ def _shim(connection: socket.socket, arguments: Arguments, request: _Request, ca
         return
     try:
         prepared.sign(os.getpid())
-        environment = b"".join(entry + b"\0" for entry in request.environment)
-        show(caller.command_line, environment, caller.name)
+        show(caller.command_line, caller.environment, caller.name)
         _await_go(connection, prepared)
     except Exception as error:  # noqa: BLE001 - see above
         prepared.undo()
