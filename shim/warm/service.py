@@ -17,6 +17,7 @@ import contextlib
 import gc
 import importlib
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -26,6 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import shim
 from shim.claim import LOCK_NAME, ClaimTimeout, claim
 from shim.errors import HostError
 from shim.log import Logger, open_service_log
@@ -34,17 +36,8 @@ from shim.warm.caller import standing
 from shim.warm.code import Code
 from shim.warm.holdings import Holdings
 
-# Everything that a shim comes to import in its life, that its imports do not bring by themselves.
-MODULES: Final = (
-    "shim.daemon",
-    "shim.anchor_process",
-    "shim.launch",
-    "shim.title",
-    "ctypes",
-    "hashlib",
-    "json",
-    "tomllib",
-)
+# What modules of the standard library import only when they are used.
+_FURTHER_MODULES: Final = ("concurrent.futures.thread", "ctypes", "hashlib", "json", "tomllib", "traceback")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _BACKLOG: Final = 128
 _LOCK_S: Final = 1.0
@@ -64,8 +57,7 @@ def run(link: str, refresh: Callable[[Holdings], None] = lambda _held: None) -> 
     path = os.environ.get(message.SOCKET_VARIABLE) or message.SOCKET_PATH
     listener = _handed_over(path)
     _close_others(listener)
-    for name in MODULES:
-        importlib.import_module(name)
+    _import_everything()
     lock_fd = _claim(path)
     service = Service(listener or _listen(path), lock_fd, Code(link), log)
     refresh(service.held)
@@ -189,6 +181,14 @@ class Service:
                     return
                 if os.waitstatus_to_exitcode(status) == child.OTHER_CODE:
                     self._doubtful = True
+
+
+def _import_everything() -> None:
+    """All that a shim comes to import in its life, at its start or later: our own modules, and what those need."""
+    for module in pkgutil.walk_packages(shim.__path__, "shim."):
+        importlib.import_module(module.name)
+    for name in _FURTHER_MODULES:
+        importlib.import_module(name)
 
 
 def _handed_over(path: str) -> socket.socket | None:
