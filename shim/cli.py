@@ -1,7 +1,7 @@
 """`qemubox`, the administrator's command: templates, running machines, and the service that forks shims.
 
     qemubox service
-    qemubox template build [--namespace NS] [--again]
+    qemubox template build [--namespace NS] [--again] [--if-used]
     qemubox template list [--json]
     qemubox template verify [NAME...]
     qemubox template rm NAME... | --all
@@ -80,6 +80,7 @@ def _parser(link: str) -> argparse.ArgumentParser:
     new = add("build", "boot a machine and keep it as the template, unless there is a good one", _build)
     new.add_argument("--namespace", default="", help="containerd's namespace, for template.mode = per-namespace")
     new.add_argument("--again", action="store_true", help="even if there is a good one")
+    new.add_argument("--if-used", action="store_true", help="nothing to do, and no error, where it would not be used")
     listing = add("list", "show the templates that are there", _list)
     listing.add_argument("--json", action="store_true", help="for programs")
     add("verify", "read templates whole and compare with when they were made", _verify).add_argument("names", nargs="*")
@@ -91,6 +92,9 @@ def _parser(link: str) -> argparse.ArgumentParser:
 
 
 def _build(config: Config, arguments: argparse.Namespace) -> int:
+    if arguments.if_used and config.template.mode != "auto" and not arguments.namespace:
+        print(f'template.mode = "{config.template.mode}": no template of all namespaces would be used')
+        return 0
     if config.template.mode == "off":
         raise ConfigError('template.mode = "off": a template would not be used', hint='set it to "auto"')
     if (config.template.mode == "per-namespace") != bool(arguments.namespace):
