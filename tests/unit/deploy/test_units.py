@@ -1,4 +1,4 @@
-"""The systemd units as install.sh installs them: understood, and with nothing that would keep shims from being forked."""
+"""The systemd units as install.sh installs them: understood, and nothing in them keeps shims from being forked."""
 
 import shutil
 import subprocess

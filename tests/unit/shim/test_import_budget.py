@@ -43,7 +43,7 @@ _DELETE = _ENTRY | {
     *("errno", "fcntl", "time"),
     *("shim.bundle", "shim.claim", "shim.delete", "shim.journal", "shim.reclaim", "shim.wire"),
 }
-_START = _ENTRY | {"time", "shim.start", "shim.warm", "shim.warm.ask", "shim.warm.message"}
+_START = _ENTRY | {"_socket", "time", "shim.start", "shim.warm", "shim.warm.ask", "shim.warm.message"}
 # Milliseconds each, on the machine where a bare interpreter takes 7 (Debian 12, 2026-11).
 _DEAR = {
     "asyncio": 40,
