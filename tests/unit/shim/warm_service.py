@@ -1,5 +1,6 @@
 """A real `qemubox service` for the tests: a process of its own at a socket of its own."""
 
+import json
 import os
 import select
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.unit.shim.observe import DEADLINE_S, until
+from tests.unit.shim.program import Shim
 
 _ROOT = Path(__file__).parents[3]
 
@@ -112,3 +114,14 @@ def hung_up(sock: socket.socket, timeout_s: float = DEADLINE_S) -> bool:
     poller = select.poll()
     poller.register(sock, select.POLLRDHUP)
     return bool(poller.poll(timeout_s * 1000))
+
+
+def answer_of(shim: Shim) -> bytes:
+    """What `start` prints for a containerd that knows version 3."""
+    address = f"unix://{shim.socket}"
+    return json.dumps({"version": 3, "address": address, "protocol": "ttrpc"}, separators=(",", ":")).encode()
+
+
+def parent(pid: int) -> int:
+    """The process that has forked it, or has adopted it since."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
