@@ -51,6 +51,14 @@ class Source:
         self.orders = orders
         self.marker = marker
 
+    def end(self) -> None:
+        """Kill and reap it, whether it shows its marker by now or not; it is our child."""
+        import signal
+
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.orders.close()
+
 
 def fork_source(key: str, journal: Journal) -> Source:
     """Fork the source of anchors of the container `key`; from the main thread of a process that has no other.

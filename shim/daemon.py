@@ -63,6 +63,7 @@ def run(
         log.exception("the shim failed")
         return 1
     finally:
+        source.end()
         _release_directory(directory, log)
     return 0
 

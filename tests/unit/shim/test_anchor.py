@@ -32,8 +32,8 @@ def source(tmp_path: Path) -> Iterator[Source]:
     """A source that is ended and reaped."""
     source = fork_source(_KEY, Journal(tmp_path))
     yield source
-    source.orders.close()
-    os.waitpid(source.pid, 0)
+    if Path(f"/proc/{source.pid}").exists():
+        source.end()
 
 
 @pytest.fixture
@@ -140,6 +140,17 @@ async def test_one_that_does_not_become_ready_is_ended(
     with pytest.raises(OSError, match="before it was ready"):
         await anchors.start(root, deadline_s=20)
     assert Path(f"/proc/{source.pid}/task/{source.pid}/children").read_text() == ""
+
+
+async def test_a_source_ends_when_its_shim_lets_go(source: Source) -> None:
+    source.orders.close()
+    assert _status(source.pid) == 0
+
+
+async def test_a_source_can_be_ended_in_its_first_moment(tmp_path: Path) -> None:
+    source = fork_source(_KEY, Journal(tmp_path))
+    source.end()
+    assert not Path(f"/proc/{source.pid}").exists()
 
 
 async def test_a_source_that_is_gone_is_told(root: Path, anchors: Anchors, source: Source) -> None:
