@@ -116,14 +116,16 @@ install_units() {
         say "no systemd here: start \`$prefix/bin/qemubox service\` at boot, as root; without it containers start slower"
         return
     fi
+    # A service that runs looks for new code itself, and nobody finds it missing meanwhile; a new unit wants a restart.
+    verb=reload-or-restart
     for unit in qemubox.service qemubox-template.service; do
         sed "s|@PREFIX@|$prefix|" "$here/deploy/systemd/$unit" >"$work/$unit"
+        cmp -s "$work/$unit" "/etc/systemd/system/$unit" || verb=restart
         put "$work/$unit" "/etc/systemd/system/$unit" 644
     done
     systemctl daemon-reload
     systemctl --quiet enable qemubox.service qemubox-template.service
-    # One that runs looks for new code, and keeps its shims.
-    systemctl reload-or-restart qemubox.service ||
+    systemctl $verb qemubox.service ||
         say "the service does not run: containers start slower; see journalctl -u qemubox"
 }
 

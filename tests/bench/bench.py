@@ -121,6 +121,7 @@ def main() -> None:
             qemubox = Qemubox(directory)
             qemubox.install()
             containerd = Containerd(flavour(arguments.containerd), cell, qemubox, directory)
+            containerd.service.start()
             containerd.start()
             containerd.import_image(BUSYBOX)
             measured = measure([Box(containerd, runtime) for runtime in RUNTIMES], arguments.runs)
