@@ -125,6 +125,7 @@ install_units() {
     done
     systemctl daemon-reload
     systemctl --quiet enable qemubox.service qemubox-template.service
+    systemctl start --no-block qemubox-template.service
     systemctl $verb qemubox.service ||
         say "the service does not run: containers start slower; see journalctl -u qemubox"
 }
