@@ -110,6 +110,38 @@ pip() {
         { tail -n 20 "$work/pip.log" >&2; die "failed: pip $*"; }
 }
 
+# The units, where systemd runs: the process that shims are forked from, and the template after each boot.
+install_units() {
+    if [ ! -d /run/systemd/system ]; then
+        say "no systemd here: start \`$prefix/bin/qemubox service\` at boot, as root; without it containers start slower"
+        return
+    fi
+    # A service that runs looks for new code itself, and nobody finds it missing meanwhile; a new unit wants a restart.
+    verb=reload-or-restart
+    for unit in qemubox.service qemubox-template.service; do
+        sed "s|@PREFIX@|$prefix|" "$here/deploy/systemd/$unit" >"$work/$unit"
+        cmp -s "$work/$unit" "/etc/systemd/system/$unit" || verb=restart
+        put "$work/$unit" "/etc/systemd/system/$unit" 644
+    done
+    systemctl daemon-reload
+    systemctl --quiet enable qemubox.service qemubox-template.service
+    systemctl start --no-block qemubox-template.service
+    systemctl $verb qemubox.service ||
+        say "the service does not run: containers start slower; see journalctl -u qemubox"
+}
+
+# Whether the units that are installed are those of this prefix, and not another's.
+units_are_ours() {
+    [ -d /run/systemd/system ] && grep -qs "^ExecStart=$prefix/bin/qemubox " /etc/systemd/system/qemubox.service
+}
+
+remove_units() {
+    units_are_ours || return 0
+    systemctl --quiet disable qemubox.service qemubox-template.service
+    rm -f /etc/systemd/system/qemubox.service /etc/systemd/system/qemubox-template.service
+    systemctl daemon-reload
+}
+
 # Environments that are no longer in force, less those that a running shim has mapped.
 remove_old_environments() {
     for old in "$lib"/venv-*; do
@@ -164,6 +196,7 @@ install_all() {
     put "$here/deploy/qemubox" "$prefix/bin/qemubox" 755
     say "template: containers start as clones of it"
     "$prefix/bin/qemubox" template build || say "there is no template: containers boot, which takes longer"
+    install_units
     remove_old_environments
     echo "$stamp" >"$work/stamp"
     put "$work/stamp" "$share/stamp" 644
@@ -172,10 +205,13 @@ install_all() {
 
 uninstall() {
     [ "$(id -u)" -eq 0 ] || die "must be run as root"
+    if units_are_ours; then systemctl stop qemubox.service; fi
     # A shim maps its environment's compiled modules as long as it lives.
     if grep -qs "$lib/venv-" /proc/[0-9]*/maps; then
-        die "containers of this installation are running: $(grep -ls "$lib/venv-" /proc/[0-9]*/maps | cut -d / -f 3 | tr '\n' ' ')(pids)"
+        if units_are_ours; then systemctl start qemubox.service; fi
+        die "containers, or a service by hand, of this installation are running: $(grep -ls "$lib/venv-" /proc/[0-9]*/maps | cut -d / -f 3 | tr '\n' ' ')(pids)"
     fi
+    remove_units
     if [ -f $config ] && is_unchanged; then
         rm -f $config
         rmdir --ignore-fail-on-non-empty /etc/qemubox

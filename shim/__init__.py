@@ -3,7 +3,9 @@
 Read it in this order to follow one container from `start` to exit:
 
     entry.py        the shim binary: which of start, delete, -info, -v it is
-    start.py        bind the socket, fork the daemon, tell containerd where it listens
+    start.py        have the shim made, tell containerd where it listens
+    warm/           by the service: a process that has imported everything, and forks
+    launch.py       what making a shim is: claim, listen, become the daemon
     daemon.py       the daemon: serves the task API until containerd says Shutdown
     task/           the task service: containers, their processes, their states, their streams
     sandbox.py      one virtual machine and the connection to vminitd in it

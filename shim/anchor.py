@@ -6,65 +6,106 @@ look at `/proc/PID` of a task: nerdctl reads addresses from `ns/net`, `cp` write
 root directory. So each container has this small process: in a mount namespace that holds
 nothing but an empty root, in a network namespace of its own, ended with the shim.
 
-The program it runs is anchor_main.py.
+What it is forked from and does: anchor_process.py.
 """
 
 import asyncio
+import contextlib
 import os
-import sys
+import signal
+import socket
 from pathlib import Path
-from typing import Final
 
-_PROGRAM: Final = Path(__file__).with_name("anchor_main.py")
-_READY: Final = b"ready\n"
+from shim import deadlines
+from shim.anchor_process import READY, Source
+from shim.reclaim import open_marked
 
 
 class Anchor:
     """A running anchor process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int:
-        """Its pid on the host."""
-        return self._process.pid
+    def __init__(self, pid: int, pidfd: int) -> None:
+        # Its pid on the host.
+        self.pid = pid
+        self._pidfd = pidfd
 
     async def stop(self) -> None:
-        """End it and reap it."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        """End it, and return when it is gone. Raises TimeoutError."""
+        if self._pidfd < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        async with asyncio.timeout(deadlines.ANCHOR_KILL_S):
+            await _readable(self._pidfd)  # it has ended (pidfd_open(2)), and the kernel reaps it
+        os.close(self._pidfd)
+        self._pidfd = -1
 
 
-async def start_anchor(marker: str, root: Path, *, deadline_s: float) -> Anchor:
-    """Start an anchor; `root` is an empty directory for it to mount on, `marker` is for its command line.
+class Anchors:
+    """Makes anchors, any number at once, by the source that the shim has forked before its event loop."""
 
-    The caller has journaled `marker`. Raises OSError or TimeoutError.
-    """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-IS",
-        str(_PROGRAM),
-        marker,
-        str(os.getpid()),
-        str(root),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={},
-    )
-    assert process.stdout is not None
-    anchor = Anchor(process)
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        source.orders.setblocking(False)
+
+    async def start(self, root: Path, *, deadline_s: float) -> Anchor:
+        """Start an anchor; `root` is an empty directory for it to mount on. Raises OSError or TimeoutError."""
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            try:
+                socket.send_fds(self._source.orders, [os.fsencode(root)], [theirs])
+            except ConnectionError as error:
+                raise OSError(f"process {self._source.pid}, which makes them, has ended") from error
+            finally:
+                os.close(theirs)
+            return await self._ready(ours, deadline_s)
+        finally:
+            os.close(ours)
+
+    async def _ready(self, answers: int, deadline_s: float) -> Anchor:
+        """The anchor that writes to the pipe `answers`, once it is in its place."""
+        said = b""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not said.endswith(READY):
+                    await _readable(answers)
+                    data = os.read(answers, 4096)
+                    if not data:
+                        raise OSError(f"it ended before it was ready: {_reason(said)}")
+                    said += data
+        except BaseException:
+            if (anchor := self._open(said)) is not None:
+                await anchor.stop()
+            raise
+        anchor = self._open(said)
+        if anchor is None:
+            raise OSError("it ended as soon as it was ready")
+        return anchor
+
+    def _open(self, said: bytes) -> Anchor | None:
+        """The anchor that has said this; None where there is none, or none any more."""
+        pid, newline, _rest = said.partition(b"\n")
+        if not pid or not newline:
+            return None
+        pidfd = open_marked(int(pid), self._source.marker.encode())
+        return None if pidfd is None else Anchor(int(pid), pidfd)
+
+
+def _reason(said: bytes) -> str:
+    return said.partition(b"\n")[2].decode(errors="replace") or "killed"
+
+
+async def _readable(fd: int) -> None:
+    """Return when there is something to read."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(fd, wake)
     try:
-        async with asyncio.timeout(deadline_s):
-            line = await process.stdout.readline()
-            if line == _READY:
-                return anchor
-            words = line + await process.stdout.read()
-    except BaseException:
-        await anchor.stop()
-        raise
-    await anchor.stop()
-    last = words.decode(errors="replace").strip().rpartition("\n")[2]
-    raise OSError(f"the anchor process ended with status {process.returncode} before it was ready: {last}")
+        await readable
+    finally:
+        loop.remove_reader(fd)

@@ -1,6 +1,7 @@
-"""`qemubox`, the administrator's command: templates, and what is known of running machines.
+"""`qemubox`, the administrator's command: templates, running machines, and the service that forks shims.
 
-    qemubox template build [--namespace NS] [--again]
+    qemubox service
+    qemubox template build [--namespace NS] [--again] [--if-used]
     qemubox template list [--json]
     qemubox template verify [NAME...]
     qemubox template rm NAME... | --all
@@ -36,40 +37,50 @@ from shim.template.choice import open_store
 from shim.template.memory import MIB
 from shim.template.metadata import Metadata
 from shim.version import VERSION
+from shim.warm.ask import packages
+from shim.warm.service import run as run_service
 
 _SHORT: Final = 12
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for; the answer is the exit status."""
-    arguments = _parser().parse_args(words)
-    action: Callable[[Config, argparse.Namespace], int] = arguments.action
+def main(words: Sequence[str] | None = None, *, link: str = "") -> int:
+    """Do what the command line asks for; the answer is the exit status.
+
+    `link` is the path by which our packages were found, links and all; empty: their directory itself.
+    """
+    arguments = _parser(link or packages()).parse_args(words)
+    action: Callable[[argparse.Namespace], int] = arguments.action
     try:
-        return action(load(), arguments)
+        return action(arguments)
     except QemuboxError as error:
         print(f"qemubox: {error}", file=sys.stderr)
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(link: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="qemubox", description="Looks after qemubox on this host.")
     parser.add_argument("--version", action="version", version=VERSION)
     groups = parser.add_subparsers(required=True, metavar="GROUP")
+    service = "fork shims, so that they start faster and take less memory; runs in the foreground, as root"
+    groups.add_parser("service", help=service, description=service).set_defaults(
+        action=lambda _arguments: run_service(link)
+    )
     inspect = groups.add_parser("inspect", help="what is known of a container's running machine, as JSON")
     inspect.add_argument("--namespace", default="", help="containerd's; without it, all that have such a container")
     inspect.add_argument("id", help="the container's")
-    inspect.set_defaults(action=_inspect)
+    inspect.set_defaults(action=lambda arguments: _inspect(load(), arguments))
     template = groups.add_parser("template", help="machines that others are cloned from")
     actions = template.add_subparsers(required=True, metavar="ACTION")
 
     def add(name: str, help_: str, action: Callable[[Config, argparse.Namespace], int]) -> argparse.ArgumentParser:
         parser = actions.add_parser(name, help=help_, description=help_)
-        parser.set_defaults(action=action)
+        parser.set_defaults(action=lambda arguments: action(load(), arguments))
         return parser
 
     new = add("build", "boot a machine and keep it as the template, unless there is a good one", _build)
     new.add_argument("--namespace", default="", help="containerd's namespace, for template.mode = per-namespace")
     new.add_argument("--again", action="store_true", help="even if there is a good one")
+    new.add_argument("--if-used", action="store_true", help="nothing to do, and no error, where it would not be used")
     listing = add("list", "show the templates that are there", _list)
     listing.add_argument("--json", action="store_true", help="for programs")
     add("verify", "read templates whole and compare with when they were made", _verify).add_argument("names", nargs="*")
@@ -81,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(config: Config, arguments: argparse.Namespace) -> int:
+    if arguments.if_used and config.template.mode != "auto" and not arguments.namespace:
+        print(f'template.mode = "{config.template.mode}": no template of all namespaces would be used')
+        return 0
     if config.template.mode == "off":
         raise ConfigError('template.mode = "off": a template would not be used', hint='set it to "auto"')
     if (config.template.mode == "per-namespace") != bool(arguments.namespace):

@@ -14,6 +14,8 @@ from typing import Final
 
 from api.task_ttrpc import TaskBase
 from shim import deadlines
+from shim.anchor import Anchors
+from shim.anchor_process import Source
 from shim.arguments import Arguments
 from shim.config import Config, load
 from shim.events import Publisher
@@ -29,8 +31,20 @@ from ttrpc import Server
 _ALIASES: Final = {"containerd.task.v2.Task": "containerd.task.v3.Task"}
 
 
-def run(arguments: Arguments, identity: Identity, directory: Path, listener: socket.socket, lock_fd: int) -> int:
-    """Serve until the end; the answer is the exit status. `lock_fd` is held until the process is gone."""
+def run(
+    arguments: Arguments,
+    identity: Identity,
+    directory: Path,
+    listener: socket.socket,
+    lock_fd: int,
+    source: Source,
+    *,
+    why: str,
+) -> int:
+    """Serve until the end; the answer is the exit status. `lock_fd` is held until the process is gone.
+
+    `source` makes anchors; `why` says why this is no fork of the service, empty where it is one.
+    """
     config = load()
     bundle = Path.cwd()
     log = open_log(
@@ -39,22 +53,29 @@ def run(arguments: Arguments, identity: Identity, directory: Path, listener: soc
         namespace=identity.namespace,
         container_id=identity.container_id,
     )
+    if why:
+        log.info("not forked from the service, which is slower", reason=why)
     # The bundle is removed under a living shim; a working directory there would keep it.
     os.chdir("/")
     try:
-        asyncio.run(_serve(config, identity, directory, listener, log))
+        asyncio.run(_serve(config, identity, directory, listener, source, log))
     except Exception:
         log.exception("the shim failed")
         return 1
     finally:
+        source.end()
         _release_directory(directory, log)
     return 0
 
 
-async def _serve(config: Config, identity: Identity, directory: Path, listener: socket.socket, log: Logger) -> None:
+async def _serve(
+    config: Config, identity: Identity, directory: Path, listener: socket.socket, source: Source, log: Logger
+) -> None:
     stopped = asyncio.Event()
     events = Publisher(os.environ.get("TTRPC_ADDRESS", ""), identity.namespace, log)
-    creator = Creator(config, identity, directory, bounds=bounds(config), events=events, log=log)
+    creator = Creator(
+        config, identity, directory, bounds=bounds(config), anchors=Anchors(source), events=events, log=log
+    )
     creator.prepare()
     accepting: asyncio.Task[None] | None = None
 

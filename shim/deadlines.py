@@ -39,5 +39,7 @@ EVENT_RETRY_S: Final = 60.0
 EVENT_FLUSH_S: Final = 2.0
 # Answers under way when the daemon ends.
 SERVER_CLOSE_S: Final = 1.0
-# The anchor process: an interpreter's start.
+# The anchor process: a fork, and its namespaces.
 ANCHOR_S: Final = 10.0
+# From SIGKILL to its end.
+ANCHOR_KILL_S: Final = 5.0

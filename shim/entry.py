@@ -31,15 +31,15 @@ containerd runs this program; people use `ctr run --runtime {RUNTIME_NAME} ...`.
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; the answer is the exit status."""
     try:
-        arguments = parse(sys.argv[1:] if words is None else words)
-        return _run(arguments)
+        words = sys.argv[1:] if words is None else words
+        return _run(parse(words), words)
     except ArgumentsError as error:
         return _fail(str(error))
     except Exception as error:  # noqa: BLE001 - the last line of defence: one line instead of a traceback
         return _fail(str(error) or type(error).__name__)
 
 
-def _run(arguments: Arguments) -> int:
+def _run(arguments: Arguments, words: Sequence[str]) -> int:
     if arguments.version:
         sys.stdout.write(f"{BINARY_NAME}:\n  Version:  {VERSION}\n  Revision: \n  Runtime:  {RUNTIME_NAME}\n")
         return 0
@@ -60,7 +60,7 @@ def _run(arguments: Arguments) -> int:
         return delete(arguments)
     from shim.start import start
 
-    return start(arguments)
+    return start(arguments, words)
 
 
 def _fail(message: str) -> int:

@@ -8,11 +8,12 @@ is dropped, never waited for: a log must not stop a container.
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Final, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict
+from structlog.typing import EventDict, Processor
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -71,18 +72,27 @@ def open_log(path: Path, *, level: str, namespace: str, container_id: str) -> Lo
         event.update(namespace=namespace, id=container_id)
         return event
 
+    # PrintLogger calls write and flush, and nothing else of a text file.
+    return _configure(cast("TextIO", FifoWriter(path)), level, [add_container])
+
+
+def open_service_log() -> Logger:
+    """Send every log line of this process to standard error, for journald; the answer is a logger."""
+    return _configure(sys.stderr, "info", [])
+
+
+def _configure(file: TextIO, level: str, processors: list[Processor]) -> Logger:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", key="time"),
-            add_container,
+            *processors,
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("msg"),
             structlog.processors.LogfmtRenderer(key_order=["time", "level", "msg"], drop_missing=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        # PrintLogger calls write and flush, and nothing else of a text file.
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", FifoWriter(path))),
+        logger_factory=structlog.PrintLoggerFactory(file),
         cache_logger_on_first_use=False,
     )
     return cast("Logger", structlog.get_logger())

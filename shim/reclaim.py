@@ -80,7 +80,7 @@ def _kill_processes(entry: Facts) -> None:
     """Kill every process whose command line holds the marker, and wait until all are gone."""
     marker = str(entry["marker"]).encode()
     deadline = time.monotonic() + _KILL_DEADLINE_S
-    pidfds = [fd for pid in _processes_with(marker) if (fd := _open_pidfd(pid, marker)) is not None]
+    pidfds = [fd for pid in _processes_with(marker) if (fd := open_marked(pid, marker)) is not None]
     try:
         for fd in pidfds:
             _send_kill(fd)
@@ -108,7 +108,8 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
-def _open_pidfd(pid: int, marker: bytes) -> int | None:
+def open_marked(pid: int, marker: bytes) -> int | None:
+    """A pidfd of the process, if it is one whose command line holds the marker."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from api import guest_pb2, task_pb2
 from shim import deadlines, inspection, spec, timelines
-from shim.anchor import Anchor, start_anchor
+from shim.anchor import Anchor, Anchors
 from shim.config import Config
 from shim.errors import HostError, MachineError, MissingPartError
 from shim.events import Publisher
@@ -38,12 +38,21 @@ class Creator:
     """Makes containers. `directory` is this shim's own under the runtime directory."""
 
     def __init__(
-        self, config: Config, identity: Identity, directory: Path, *, bounds: Bounds, events: Publisher, log: Logger
+        self,
+        config: Config,
+        identity: Identity,
+        directory: Path,
+        *,
+        bounds: Bounds,
+        anchors: Anchors,
+        events: Publisher,
+        log: Logger,
     ) -> None:
         self._config = config
         self._identity = identity
         self._directory = directory
         self._bounds = bounds
+        self._anchors = anchors
         self._events = events
         self._log = log
         self._journal = Journal(directory)
@@ -73,10 +82,7 @@ class Creator:
             undo.push_async_callback(streams.close)
             rootfs = await self._prepare_rootfs(request, undo)
             timeline.mark("rootfs ready")
-            marker = f"qemubox-anchor-{self._identity.key}"
-            self._journal.record("process", marker=marker)
-            new_anchor = functools.partial(self._new_anchor, marker)
-            anchor = await new_anchor()
+            anchor = await self._new_anchor()
             undo.push_async_callback(anchor.stop)
 
             async def create_in_guest(sandbox: Sandbox) -> None:
@@ -99,7 +105,7 @@ class Creator:
                 resources=undo.pop_all(),
                 events=self._events,
                 on_started=functools.partial(self._record, timeline, sandbox),
-                new_anchor=new_anchor,
+                new_anchor=self._new_anchor,
                 log=self._log,
             )
         container.watch()
@@ -173,12 +179,12 @@ class Creator:
             log=self._log,
         )
 
-    async def _new_anchor(self, marker: str) -> Anchor:
-        """Start an anchor whose marker is in the journal, and may be that of others of this container."""
+    async def _new_anchor(self) -> Anchor:
+        """Start an anchor. The marker, which all of this container's have, is in the journal (fork_source)."""
         root = self._directory / "empty"
         root.mkdir(mode=0o555, exist_ok=True)
         try:
-            return await start_anchor(marker, root, deadline_s=deadlines.ANCHOR_S)
+            return await self._anchors.start(root, deadline_s=deadlines.ANCHOR_S)
         except (OSError, TimeoutError) as error:
             raise HostError(f"cannot start the anchor process: {error}") from error
 

@@ -71,6 +71,7 @@ def place(containerd_name: str) -> Iterator[Place]:
             qemubox = Qemubox(directory, cell)
             qemubox.install()
             containerd = Containerd(flavour(containerd_name), cell, qemubox, directory)
+            containerd.service.start()
             containerd.start()
             containerd.import_image(BUSYBOX)
             yield Place(cell, containerd, qemubox)

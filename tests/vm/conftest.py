@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--runtime` and `--containerd` narrow a run down by hand."""
     parser.addoption("--runtime", choices=[*RUNTIMES], action="append", help="only this runtime")
     parser.addoption("--containerd", choices=[*FLAVOUR_NAMES], action="append", help="only this containerd")
+    parser.addoption("--without-service", action="store_true", help="every shim is a fork of its own `start`")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -98,6 +99,8 @@ def box(request: pytest.FixtureRequest, containerd: Containerd, runtime: str) ->
     """One runtime on one containerd. Fails when a part is missing, or the test leaves anything behind."""
     if runtime == "qemubox":
         containerd.qemubox.install()
+        if not containerd.service.running and not request.config.getoption("without_service"):
+            containerd.service.start()
     request.node.stash[_LOG_OFFSET] = (containerd, containerd.log_size())
     box = Box(containerd, runtime)
     before = take(containerd)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.shim.observe import Child, Spawn
 from tests.unit.shim.program import Host
+from tests.unit.shim.warm_service import WarmService
 
 
 @pytest.fixture
@@ -35,3 +36,12 @@ def host() -> Iterator[Host]:
     host = Host()
     yield host
     host.close()
+
+
+@pytest.fixture
+def service(host: Host) -> Iterator[WarmService]:
+    """A service that the shims of `host` are asked of."""
+    service = WarmService(host.service)
+    service.start()
+    yield service
+    service.close()

@@ -43,6 +43,8 @@ class Host:
         self.state = self.path / "state"
         self.sockets = self.path / "s"
         self.config = self.path / "config.toml"
+        # Where a service would be asked; most tests are without.
+        self.service = self.path / "service" / "service.sock"
         # Stands in every command line, and tells our processes from those of another run of the tests.
         self.containerd = str(self.path / "containerd")
         self.config.write_text(f'[runtime]\nstate_dir = "{self.state}"\n')
@@ -85,7 +87,12 @@ class Shim:
     @property
     def environment(self) -> dict[str, str]:
         """As from a containerd that knows version 3."""
-        return {"PATH": os.environ["PATH"], "QEMUBOX_CONFIG": str(self.host.config), "MAX_SHIM_VERSION": "2"}
+        return {
+            "PATH": os.environ["PATH"],
+            "QEMUBOX_CONFIG": str(self.host.config),
+            "QEMUBOX_SERVICE": str(self.host.service),
+            "MAX_SHIM_VERSION": "2",
+        }
 
     @property
     def bootstrap(self) -> bytes:
@@ -126,8 +133,9 @@ class Shim:
         return int((self.bundle / "shim.pid").read_text())
 
     def daemons(self) -> list[int]:
-        """Processes that run this container's `start`."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_daemon(pid)]
+        """Processes that run this container's `start`; one that is to make anchors shows that for its first moment."""
+        pids = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_daemon(pid)]
+        return [pid for pid in pids if _parent(pid) not in pids]
 
     def _is_daemon(self, pid: int) -> bool:
         ours = (self.host.containerd, self.namespace, self.container_id)
@@ -184,3 +192,10 @@ class Shim:
         """What is on the host because of this container, its bundle apart."""
         paths = [str(path) for path in (self.directory, self.socket) if os.path.lexists(path)]
         return paths + [f"process {pid}" for pid in self.daemons()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    except OSError:  # it ended while we looked
+        return 0

@@ -4,16 +4,20 @@ import asyncio
 import os
 import signal
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shim import anchor as module
-from shim.anchor import start_anchor
+from shim import title
+from shim.anchor import Anchors
+from shim.anchor_process import READY, Source, fork_source
+from shim.journal import Journal
 from tests.unit.shim.observe import same_fds, until
 
-_MARKER = "qemubox-test-anchor"
+_KEY = "test"
+_MARKER = "qemubox-anchor-test"
 
 
 @pytest.fixture
@@ -21,6 +25,20 @@ def root(tmp_path: Path) -> Path:
     path = tmp_path / "empty"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    """A source that is ended and reaped."""
+    source = fork_source(_KEY, Journal(tmp_path))
+    yield source
+    if Path(f"/proc/{source.pid}").exists():
+        source.end()
+
+
+@pytest.fixture
+def anchors(source: Source) -> Anchors:
+    return Anchors(source)
 
 
 def _open_files(pid: int) -> set[str]:
@@ -34,8 +52,8 @@ def _alive(pid: int) -> bool:
         return False
 
 
-async def test_what_clients_find_at_its_pid(root: Path) -> None:
-    anchor = await start_anchor(_MARKER, root, deadline_s=20)
+async def test_what_clients_find_at_its_pid(root: Path, anchors: Anchors) -> None:
+    anchor = await anchors.start(root, deadline_s=20)
     proc = Path(f"/proc/{anchor.pid}")
     for namespace in ("net", "mnt", "uts", "ipc"):
         assert os.readlink(proc / "ns" / namespace) != os.readlink(f"/proc/self/ns/{namespace}")
@@ -46,92 +64,148 @@ async def test_what_clients_find_at_its_pid(root: Path) -> None:
     assert os.listdir(proc / "root" / "..") == []
     with pytest.raises(OSError, match="Read-only"):
         (proc / "root" / "file").write_text("what `nerdctl cp` would write")
-    assert _MARKER in (proc / "cmdline").read_bytes().decode().split("\0")
+    assert (proc / "cmdline").read_bytes() == _MARKER.encode() + b"\0"
+    assert (proc / "comm").read_text() == "qemubox-anchor\n"
     assert (proc / "environ").read_bytes() == b""
     assert os.getsid(anchor.pid) == anchor.pid
-    until(lambda: _open_files(anchor.pid) == {"/dev/null"}, "it has let go of its standard streams")
+    until(lambda: _open_files(anchor.pid) == {"/dev/null"}, "it has let go of all but its standard streams")
     await anchor.stop()
-    assert not proc.exists()
+    until(lambda: not proc.exists(), "it is gone")
     assert os.listdir(root) == []
 
 
-async def test_stopping_twice(root: Path) -> None:
-    anchor = await start_anchor(_MARKER, root, deadline_s=20)
+async def test_the_source_holds_nothing_and_shows_the_marker(
+    tmp_path: Path, root: Path, source: Source, anchors: Anchors
+) -> None:
+    """Neither the shim's lock, nor its sockets, nor its working directory."""
+    await (await anchors.start(root, deadline_s=20)).stop()
+    proc = Path(f"/proc/{source.pid}")
+    own = {name for name in _open_files(source.pid) if not name.startswith("socket:")}
+    assert own == {"/dev/null"}
+    assert len(os.listdir(proc / "fd")) == 4
+    assert os.readlink(proc / "cwd") == "/"
+    assert (proc / "cmdline").read_bytes() == _MARKER.encode() + b"\0"
+    assert Journal(tmp_path).entries() == [{"kind": "process", "marker": _MARKER}]
+
+
+async def test_several_at_once(root: Path, anchors: Anchors) -> None:
+    """Further processes of a container have pids of their own."""
+    several = await asyncio.gather(*(anchors.start(root, deadline_s=20) for _ in range(5)))
+    assert len({anchor.pid for anchor in several}) == 5
+    await several[2].stop()
+    assert [_alive(anchor.pid) for anchor in several] == [True, True, False, True, True]
+    for anchor in several:
+        await anchor.stop()
+
+
+async def test_stopping_twice(root: Path, anchors: Anchors) -> None:
+    anchor = await anchors.start(root, deadline_s=20)
     await anchor.stop()
     await anchor.stop()
 
 
-async def test_one_that_was_killed_can_be_stopped(root: Path) -> None:
-    anchor = await start_anchor(_MARKER, root, deadline_s=20)
+async def test_one_that_was_killed_can_be_stopped(root: Path, anchors: Anchors) -> None:
+    anchor = await anchors.start(root, deadline_s=20)
     os.kill(anchor.pid, signal.SIGTERM)
     await anchor.stop()
-    assert not Path(f"/proc/{anchor.pid}").exists()
+    until(lambda: not Path(f"/proc/{anchor.pid}").exists(), "it is no zombie")
 
 
-async def test_nothing_is_left_open(root: Path) -> None:
-    await (await start_anchor(_MARKER, root, deadline_s=20)).stop()  # the loop's own first time
+async def test_nothing_is_left_open(root: Path, anchors: Anchors) -> None:
     with same_fds():
-        anchor = await start_anchor(_MARKER, root, deadline_s=20)
+        anchor = await anchors.start(root, deadline_s=20)
         await anchor.stop()
-        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="No such file"):
+            await anchors.start(root / "gone", deadline_s=20)
 
 
-async def test_a_root_that_is_not_there_is_named(root: Path) -> None:
-    with pytest.raises(OSError, match=r"before it was ready: .*mount tmpfs: No such file"):
-        await start_anchor(_MARKER, root / "gone", deadline_s=20)
+async def test_a_root_that_is_not_there_is_named(root: Path, anchors: Anchors) -> None:
+    with pytest.raises(OSError, match=r"before it was ready: mount tmpfs: No such file"):
+        await anchors.start(root / "gone", deadline_s=20)
+    await (await anchors.start(root, deadline_s=20)).stop()  # the next one is none the worse
 
 
-async def test_a_program_that_says_nothing_has_a_deadline(
+async def test_one_that_says_nothing_has_a_deadline(root: Path, anchors: Anchors, source: Source) -> None:
+    os.kill(source.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        await anchors.start(root, deadline_s=0.1)
+    os.kill(source.pid, signal.SIGCONT)
+    await (await anchors.start(root, deadline_s=20)).stop()
+
+
+async def test_one_that_does_not_become_ready_is_ended(
+    root: Path, anchors: Anchors, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READY", READY + b"more")
+    with pytest.raises(OSError, match="before it was ready"):
+        await anchors.start(root, deadline_s=20)
+    assert Path(f"/proc/{source.pid}/task/{source.pid}/children").read_text() == ""
+
+
+async def test_a_source_ends_when_its_shim_lets_go(source: Source) -> None:
+    source.orders.close()
+    assert _status(source.pid) == 0
+
+
+async def test_a_source_can_be_ended_in_its_first_moment(tmp_path: Path) -> None:
+    source = fork_source(_KEY, Journal(tmp_path))
+    source.end()
+    assert not Path(f"/proc/{source.pid}").exists()
+
+
+async def test_a_source_that_is_gone_is_told(root: Path, anchors: Anchors, source: Source) -> None:
+    os.kill(source.pid, signal.SIGKILL)
+    until(lambda: not _alive(source.pid), "the source has ended")
+    with pytest.raises(OSError, match=f"process {source.pid}, which makes them, has ended"):
+        await anchors.start(root, deadline_s=20)
+
+
+async def test_a_kernel_that_shows_no_marker_is_told(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    silent = tmp_path / "silent.py"
-    silent.write_text("import signal\nsignal.pause()\n")
-    monkeypatch.setattr(module, "_PROGRAM", silent)
-    began = time.monotonic()
-    with pytest.raises(TimeoutError):
-        await start_anchor(_MARKER, root, deadline_s=0.2)
-    assert time.monotonic() - began < 10
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and str(silent) in _words(int(pid))]
+    """Nobody would find an anchor without its marker."""
+
+    def refuse(*_arguments: bytes) -> None:
+        raise OSError(22, "prctl: not in this kernel")
+
+    monkeypatch.setattr(title, "show", refuse)
+    source = fork_source(_KEY, Journal(tmp_path))
+    with pytest.raises(OSError, match="before it was ready: prctl: not in this kernel"):
+        await Anchors(source).start(root, deadline_s=20)
+    source.orders.close()
+    assert _status(source.pid) == 0
 
 
-def _words(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return []
+def _status(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-_PARENT = """
-import asyncio, sys
+_SHIM = """
+import asyncio, os, sys
 from pathlib import Path
-from shim.anchor import start_anchor
+from shim.anchor import Anchors
+from shim.anchor_process import fork_source
+from shim.journal import Journal
 
 async def main():
-    anchor = await start_anchor("qemubox-test-orphan", Path(sys.argv[1]), deadline_s=20)
-    print(anchor.pid, flush=True)
+    anchor = await Anchors(source).start(Path(sys.argv[1]), deadline_s=20)
+    print(source.pid, anchor.pid, flush=True)
     await asyncio.Event().wait()
 
+source = fork_source("orphan", Journal(os.path.dirname(sys.argv[1])))
 asyncio.run(main())
 """
 
 
-async def test_it_dies_with_its_parent(root: Path) -> None:
-    parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _PARENT, str(root), stdout=asyncio.subprocess.PIPE
-    )
-    assert parent.stdout is not None
-    pid = int(await parent.stdout.readline())
-    assert _alive(pid)
-    parent.kill()
-    await parent.wait()
-    until(lambda: not _alive(pid), "the anchor has ended")
-
-
-async def test_it_does_not_outlive_a_parent_that_died_first(root: Path) -> None:
-    """Its parent is another process than the one that it was told."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-IS", str(module._PROGRAM), _MARKER, str(os.getppid()), str(root)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
-    assert (process.returncode, output) == (1, b"")
+@pytest.mark.parametrize("victim", ["shim", "source"])
+async def test_they_die_with_the_shim(root: Path, victim: str) -> None:
+    shim = await asyncio.create_subprocess_exec(sys.executable, "-c", _SHIM, str(root), stdout=asyncio.subprocess.PIPE)
+    assert shim.stdout is not None
+    source, anchor = map(int, (await shim.stdout.readline()).split())
+    assert _alive(source)
+    assert _alive(anchor)
+    os.kill(shim.pid if victim == "shim" else source, signal.SIGKILL)
+    until(lambda: not _alive(source) and not _alive(anchor), "source and anchor have ended")
+    if victim == "source":
+        shim.kill()
+    await shim.wait()

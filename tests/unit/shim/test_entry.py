@@ -65,10 +65,10 @@ def test_at_a_terminal_the_line_ends() -> None:
 def test_an_unexpected_error_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(entry, "_run", lambda _arguments: int("seven"))
+    monkeypatch.setattr(entry, "_run", lambda *_arguments: int("seven"))
     assert entry.main([]) == 1
     assert capfd.readouterr() == ("", f"{BINARY_NAME}: invalid literal for int() with base 10: 'seven'")
-    monkeypatch.setattr(entry, "_run", lambda _arguments: next(iter(())))
+    monkeypatch.setattr(entry, "_run", lambda *_arguments: next(iter(())))
     assert entry.main([]) == 1
     assert capfd.readouterr() == ("", f"{BINARY_NAME}: StopIteration")
 

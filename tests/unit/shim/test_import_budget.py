@@ -1,7 +1,8 @@
 """What each job of the shim binary may import: containerd pays for it twice per container.
 
-The lists are complete for -v, -info and `delete`; for `start` only what is known to be dear
-is kept out, up to the fork, since the daemon needs most of the rest anyway.
+The lists are complete for -v, -info, `delete`, and a `start` that the service makes the shim for.
+Where `start` forks it, only what is known to be dear is kept out, up to the fork, since the
+daemon needs most of the rest anyway.
 """
 
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.shim.program import Host
+from tests.unit.shim.warm_service import WarmService
 
 _ROOT = Path(__file__).parents[3]
 
@@ -41,6 +43,7 @@ _DELETE = _ENTRY | {
     *("errno", "fcntl", "time"),
     *("shim.bundle", "shim.claim", "shim.delete", "shim.journal", "shim.reclaim", "shim.wire"),
 }
+_START = _ENTRY | {"_socket", "time", "shim.start", "shim.warm", "shim.warm.ask", "shim.warm.message"}
 # Milliseconds each, on the machine where a bare interpreter takes 7 (Debian 12, 2026-11).
 _DEAR = {
     "asyncio": 40,
@@ -82,6 +85,20 @@ def test_of_delete_when_all_is_well(host: Host) -> None:
     (shim.bundle / "qemubox").symlink_to(shim.directory)
     words = ["-namespace", "ns", "-id", "c1", "-bundle", str(shim.bundle), "delete"]
     assert _imported(_LAUNCHER, words) - _DELETE == set()
+
+
+def test_of_start_with_the_service(host: Host) -> None:
+    service = WarmService(host.service)
+    service.start()
+    try:
+        shim = host.shim()
+        imported = _imported(
+            _LAUNCHER, shim.words("start")[4:], stdin=shim.bootstrap, cwd=shim.bundle, environment=shim.environment
+        )
+        assert imported - _START == set()
+        assert shim.connect().shim_pid == shim.pid
+    finally:
+        service.close()
 
 
 def test_of_start_up_to_its_fork(host: Host) -> None:

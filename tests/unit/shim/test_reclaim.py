@@ -130,7 +130,7 @@ def test_a_process_that_does_not_die_is_told(directory: Path, marked: Marked, mo
 def test_a_number_that_another_process_has_come_by_is_not_killed(marked: Marked) -> None:
     child = marked(f"{_RUN}-other")
     with same_fds():
-        assert module._open_pidfd(child.pid, f"{_RUN}-first".encode()) is None
+        assert module.open_marked(child.pid, f"{_RUN}-first".encode()) is None
     assert child.poll() is None
 
 

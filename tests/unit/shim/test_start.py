@@ -15,7 +15,7 @@ from api import bootstrap_pb2
 from shim.claim import LOCK_NAME
 from shim.identity import DEFAULT_SOCKET_DIR
 from shim.journal import Journal
-from shim.start import answer
+from shim.launch import answer
 from tests.unit.shim.observe import until
 from tests.unit.shim.program import Answer, Host, Shim
 
@@ -170,7 +170,7 @@ def test_what_a_killed_shim_left_is_removed_first(host: Host) -> None:
     assert again.start() == Answer(0, _json(again), b"")
     assert not leftover.exists()
     assert again.connect().shim_pid == again.pid
-    assert [entry["kind"] for entry in Journal(again.directory).entries()] == ["path"]
+    assert [entry["kind"] for entry in Journal(again.directory).entries()] == ["path", "process"]
 
 
 def test_what_cannot_be_removed_is_named(host: Host) -> None:
@@ -246,7 +246,7 @@ def test_closed_streams_are_no_hindrance(host: Host) -> None:
 _BROKEN_DAEMON = """
 import sys, types
 module = types.ModuleType("shim.daemon")
-def run(*_arguments):
+def run(*_arguments, **_named):
     raise RuntimeError("no daemon today")
 module.run = run
 sys.modules["shim.daemon"] = module

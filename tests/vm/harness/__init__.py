@@ -4,6 +4,7 @@
     warden.py      the program that holds the cell open
     flavours.py    the containerds there are: Debian's and the newest
     containerd.py  one running containerd, and `ctr` for it
+    service.py     the warm parent that shims are forked from
     qemubox.py     the shim under test as an installed prefix, and its configuration
     images.py      the images the tests run, made here
     box.py         one runtime on one containerd: run, start, kill, wait, and clean up

@@ -16,6 +16,7 @@ from harness.deadline import eventually
 from harness.flavours import Flavour
 from harness.images import archive
 from harness.qemubox import Qemubox
+from harness.service import Service
 
 ADDRESS: Final = "/run/containerd/containerd.sock"
 _START_DEADLINE_S: Final = 30.0
@@ -57,6 +58,7 @@ class Containerd:
         self.qemubox = qemubox
         self.log = cell.directory / "containerd.log"
         self.pid = 0
+        self.service = Service(cell, qemubox, self.log)
         self._archives = archives
         self._config = cell.directory / "containerd.toml"
         self._config.write_text(flavour.config(cell.directory / "root"))

@@ -26,6 +26,7 @@ _KEPT: Final = tuple(
         r"/run/xtables\.lock",  # iptables makes it once per boot
         r"/run/qemubox/accel\b.*",  # the accelerator's probe is answered once per boot
         r"cache/layers/(blobs/[0-9a-f]{64}\.erofs|index/[0-9a-f]{64})",  # a converted layer and where it came from
+        r"/run/qemubox/(service\.sock|lock)",  # the warm parent's, which runs on
         r"/run/qemubox/timeline\.jsonl(\.1)?",  # where each machine's start time went; bounded
         r"tmp/containerd-mount\d+",  # containerd 1.6 removes its own a little later
     )
@@ -52,7 +53,8 @@ class Traces:
 def take(containerd: Containerd) -> Traces:
     """List everything now."""
     cell = containerd.cell
-    found = {("process", _describe(process)) for process in cell.processes() if process.pid != containerd.pid}
+    ours = (containerd.pid, containerd.service.pid)
+    found = {("process", _describe(process)) for process in cell.processes() if process.pid not in ours}
     found |= {("mount", mount) for mount in _mounts(cell.pid)}
     for inside in ("/run", "/dev/shm"):
         found |= {("file", path) for path in _files(cell.path(inside), inside)}

@@ -37,12 +37,8 @@ class StandInAnchor(Anchor):
     """A pid without a process."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self.lives = True
-
-    @property
-    def pid(self) -> int:
-        return self._pid
 
     async def stop(self) -> None:
         self.lives = False

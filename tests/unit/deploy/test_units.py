@@ -1,0 +1,79 @@
+"""The systemd units as install.sh installs them: understood, and nothing in them keeps shims from being forked."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shim.cli import _parser
+
+_ROOT = Path(__file__).parents[3]
+_UNITS = sorted((_ROOT / "deploy/systemd").glob("*.service"))
+# What gives a service a place of its own, where no shim of containerd's could be forked (shim/warm/caller.py).
+_CONFINING = (
+    "Protect",
+    "Private",
+    "Restrict",
+    "Capability",
+    "Ambient",
+    "SystemCall",
+    "NoNewPrivileges",
+    "RootDirectory",
+)
+
+
+def _installed(unit: Path, prefix: Path) -> str:
+    return unit.read_text().replace("@PREFIX@", str(prefix))
+
+
+def _sections(text: str) -> dict[str, dict[str, str]]:
+    """A unit file's sections and keys (systemd.syntax(7)); each key once."""
+    found: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            section = found.setdefault(line[1:-1], {})
+        elif line and not line.startswith("#"):
+            key, equals, value = line.partition("=")
+            assert equals, line
+            assert key not in section, line
+            section[key] = value
+    return found
+
+
+def test_both_are_there() -> None:
+    assert [unit.name for unit in _UNITS] == ["qemubox-template.service", "qemubox.service"]
+
+
+@pytest.mark.parametrize("unit", _UNITS, ids=lambda unit: unit.name)
+def test_a_unit_calls_what_there_is(unit: Path, tmp_path: Path) -> None:
+    sections = _sections(_installed(unit, tmp_path))
+    assert sections.keys() == {"Unit", "Service", "Install"}
+    program, *words = sections["Service"]["ExecStart"].split()
+    assert program == f"{tmp_path}/bin/qemubox"
+    _parser("/").parse_args(words)  # exits where it is no command of ours
+    assert "@" not in _installed(unit, tmp_path)
+
+
+@pytest.mark.parametrize("unit", _UNITS, ids=lambda unit: unit.name)
+def test_systemd_understands_it(unit: Path, tmp_path: Path) -> None:
+    """By systemd itself where it is; the test above reads them everywhere."""
+    if (analyze := shutil.which("systemd-analyze")) is None:
+        assert _sections(_installed(unit, tmp_path))
+        return
+    program = tmp_path / "bin" / "qemubox"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    installed = tmp_path / unit.name
+    installed.write_text(_installed(unit, tmp_path))
+    done = subprocess.run([analyze, "verify", installed], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
+
+
+def test_the_service_leaves_its_children_alone_and_is_where_containerd_is() -> None:
+    service = _sections((_ROOT / "deploy/systemd/qemubox.service").read_text())["Service"]
+    assert service["KillMode"] == "process"
+    assert service["OOMPolicy"] == "continue"
+    assert service["Type"] == "notify"
+    assert [key for key in service if key.startswith(_CONFINING)] == []
