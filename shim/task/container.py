@@ -9,7 +9,9 @@ from api import events_pb2, types_pb2
 from shim.errors import GuestError, NotFoundError, StateError
 from shim.events import Publisher
 from shim.sandbox import Sandbox
+from shim.spec import Json
 from shim.task.process import Exit, Process
+from shim.task.resize import Resizer
 from shim.task.state import State
 from ttrpc import Code
 
@@ -28,6 +30,7 @@ class Container:
         rootfs: list[types_pb2.Mount],
         init: Process,
         sandbox: Sandbox,
+        resizer: Resizer,
         resources: AsyncExitStack,
         events: Publisher,
         on_started: Callable[[], None],
@@ -37,6 +40,7 @@ class Container:
         self.rootfs = rootfs
         self.init = init
         self.sandbox = sandbox
+        self._resizer = resizer
         # Held by every call that changes the state of one of the processes.
         self.lock = asyncio.Lock()
         self._resources = resources
@@ -87,6 +91,11 @@ class Container:
             if process is not self.init or number != signal.SIGKILL or error.status is not Code.DEADLINE_EXCEEDED:
                 raise
             await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")
+
+    async def update(self, resources: Json) -> None:
+        """Put other limits in force, with the machine's size. Raises StateError after the end, or as Resizer.update."""
+        self.init.require(State.CREATED, State.RUNNING, State.PAUSED, to="update")
+        await self._resizer.update(resources)
 
     def publish_exit(self, end: Exit) -> None:
         """Tell that the first process has ended."""

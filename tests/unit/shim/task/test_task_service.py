@@ -19,6 +19,7 @@ from shim.log import Logger, open_log
 from shim.sandbox import Sandbox
 from shim.task.container import Container
 from shim.task.create import Creator
+from shim.task.resize import Resizer
 from shim.task.service import TaskService
 from shim.task.state import State
 from shim.version import VERSION
@@ -73,6 +74,7 @@ class Made(Creator):
                 rootfs=list(request.rootfs),
                 init=world.process,
                 sandbox=cast("Sandbox", None),
+                resizer=cast("Resizer", None),
                 resources=undo.pop_all(),
                 events=self.told,
                 on_started=lambda: None,
@@ -214,7 +216,6 @@ async def test_what_is_not_there_is_never_answered_with_success(shim: Shim) -> N
         shim.task.Pause(task_pb2.PauseRequest(id="c")),
         shim.task.Resume(task_pb2.ResumeRequest(id="c")),
         shim.task.Checkpoint(task_pb2.CheckpointTaskRequest(id="c")),
-        shim.task.Update(task_pb2.UpdateTaskRequest(id="c")),
         shim.task.Stats(task_pb2.StatsRequest(id="c")),
         shim.task.Create(task_pb2.CreateTaskRequest(id="d", checkpoint="/x")),
         shim.task.Create(task_pb2.CreateTaskRequest(id="d")),
