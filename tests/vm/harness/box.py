@@ -33,8 +33,8 @@ class Box:
         self.is_vm = runtime == "qemubox"
 
     def new_id(self) -> str:
-        """An id that no other container has."""
-        return f"c{next(_numbers)}"
+        """An id that no other container has, on the whole host: shims tell what is theirs by namespace and id."""
+        return f"c{os.getpid()}-{next(_numbers)}"
 
     def run_arguments(self, container: str, command: Sequence[str], options: Sequence[str], image: str) -> list[str]:
         """The arguments of `ctr run`."""
