@@ -47,6 +47,12 @@ class Milestone(_message.Message):
     boottime_ns: int
     def __init__(self, name: _Optional[str] = ..., boottime_ns: _Optional[int] = ...) -> None: ...
 
+class ResizeRequest(_message.Message):
+    __slots__ = ("vcpus",)
+    VCPUS_FIELD_NUMBER: _ClassVar[int]
+    vcpus: int
+    def __init__(self, vcpus: _Optional[int] = ...) -> None: ...
+
 class ShutdownRequest(_message.Message):
     __slots__ = ("grace_ms",)
     GRACE_MS_FIELD_NUMBER: _ClassVar[int]

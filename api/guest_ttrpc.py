@@ -29,6 +29,10 @@ class MachineBase(Service):
         """Makes the machine itself: identity, time, randomness. The first call of all but WarmUp."""
         raise unimplemented("/qemubox.guest.v1.Machine/Configure")
 
+    async def Resize(self, request: guest_pb2.ResizeRequest, context: Context) -> empty_pb2.Empty:
+        """Brings vCPUs on- or offline while containers run. Memory comes and goes without a call: the device tells the kernel."""
+        raise unimplemented("/qemubox.guest.v1.Machine/Resize")
+
     async def Sync(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
         """Writes dirty data back to the disks."""
         raise unimplemented("/qemubox.guest.v1.Machine/Sync")
@@ -41,6 +45,7 @@ class MachineBase(Service):
         return {
             "/qemubox.guest.v1.Machine/WarmUp": Unary(empty_pb2.Empty, self.WarmUp),
             "/qemubox.guest.v1.Machine/Configure": Unary(guest_pb2.ConfigureRequest, self.Configure),
+            "/qemubox.guest.v1.Machine/Resize": Unary(guest_pb2.ResizeRequest, self.Resize),
             "/qemubox.guest.v1.Machine/Sync": Unary(empty_pb2.Empty, self.Sync),
             "/qemubox.guest.v1.Machine/Shutdown": Unary(guest_pb2.ShutdownRequest, self.Shutdown),
         }
@@ -82,6 +87,22 @@ class MachineStub:
             "/qemubox.guest.v1.Machine/Configure",
             request,
             guest_pb2.ConfigureResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
+        )
+
+    async def Resize(
+        self,
+        request: guest_pb2.ResizeRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> empty_pb2.Empty:
+        """Brings vCPUs on- or offline while containers run. Memory comes and goes without a call: the device tells the kernel."""
+        return await self._client.call(
+            "/qemubox.guest.v1.Machine/Resize",
+            request,
+            empty_pb2.Empty,
             timeout_s=timeout_s,
             metadata=metadata,
         )
@@ -158,7 +179,9 @@ class ContainersBase(Service):
         raise unimplemented("/qemubox.guest.v1.Containers/Resume")
 
     async def Update(self, request: guest_pb2.UpdateRequest, context: Context) -> empty_pb2.Empty:
-        """Changes the limits of the container's cgroup."""
+        """Changes the limits of the container's cgroup. A memory limit below what the container uses is refused, with nothing
+        changed.
+        """
         raise unimplemented("/qemubox.guest.v1.Containers/Update")
 
     async def Stats(self, request: guest_pb2.ContainerRequest, context: Context) -> guest_pb2.StatsResponse:
@@ -350,7 +373,9 @@ class ContainersStub:
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
-        """Changes the limits of the container's cgroup."""
+        """Changes the limits of the container's cgroup. A memory limit below what the container uses is refused, with nothing
+        changed.
+        """
         return await self._client.call(
             "/qemubox.guest.v1.Containers/Update",
             request,

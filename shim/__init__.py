@@ -8,6 +8,7 @@ Read it in this order to follow one container from `start` to exit:
     launch.py       what making a shim is: claim, listen, become the daemon
     daemon.py       the daemon: serves the task API until containerd says Shutdown
     task/           the task service: containers, their processes, their states, their streams
+    sizing.py       how large a machine is for its container's limits; resizing.py: for other limits, while it runs
     sandbox.py      one virtual machine and the connection to vminitd in it
     rootfs/         snapshotter mounts become disks
     vm/             QEMU: the machine as a value, its devices, vsock, the process

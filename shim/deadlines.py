@@ -30,6 +30,10 @@ GUEST_CRUN_S: Final = 60.0
 DRAIN_S: Final = 35.0
 # vminitd stops processes, unmounts and syncs. After that the machine is ended all the same.
 GUEST_SHUTDOWN_S: Final = 20.0
+# The guest's kernel takes memory, or gives it back: from one word of QEMU's on it to the next (QEMU speaks at most
+# once a second; the kernel makes one pass, and the next 50 s later), and in all.
+MEMORY_STALL_S: Final = 10.0
+MEMORY_RESIZE_S: Final = 60.0
 # Opening a FIFO's ends, dialling containerd.
 DIAL_S: Final = 5.0
 # One event's delivery, and how long to go on trying while containerd restarts.

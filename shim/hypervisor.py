@@ -11,7 +11,7 @@ from shim.config import Config
 from shim.errors import ConfigError, MissingPartError
 from shim.journal import Journal
 from shim.log import Logger
-from shim.sizing import Bounds
+from shim.sizing import Bounds, plugged_mib
 from shim.vm import accel
 from shim.vm.machine import Accel, Machine
 from shim.vm.process import Credentials
@@ -55,7 +55,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
         image=Path(config.vm.image),
         accel=Accel.TCG,
         max_vcpus=bounds.max_cpus,
-        max_memory_mib=config.vm.base_memory_mib + blocks_mib(bounds.max_memory_mib),
+        max_memory_mib=config.vm.base_memory_mib + blocks_mib(plugged_mib(bounds.max_memory_mib)),
         base_memory_mib=config.vm.base_memory_mib,
         shared_memory=shared_memory,
         ports=new_vsock is None,

@@ -25,7 +25,7 @@ from shim.inspection import Inspection
 from shim.log import Logger
 from shim.prelaunch import Launched
 from shim.rootfs.plan import Disk
-from shim.sizing import Size
+from shim.sizing import Size, contained_mib, plugged_mib
 from shim.task.stdio import ProcessStreams
 from shim.vm import devices
 from shim.vm.hotplug import Seat
@@ -77,7 +77,7 @@ class Sandbox:
             if launched.hypervisor.new_vsock is not None:
                 await vm.add_vsock(launched.hypervisor.new_vsock(), deadlines.VSOCK_READY_S)
             seats = {disk.serial: await vm.add_disk(_device(disk)) for disk in disks}
-            await vm.resize_memory(_stepped(size.memory_mib))
+            await vm.resize_memory(_plugged_mib(size.memory_mib))
             timeline.mark("furnished")
             await vm.run()
             guest = Guest(Client(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
@@ -96,6 +96,20 @@ class Sandbox:
         for layer in (*found.lower, *((found.writable,) if found.HasField("writable") else ())):
             layer.serial, layer.disk_bytes = self._seats[layer.serial]
         return found
+
+    @property
+    def memory_room_mib(self) -> int:
+        """What the container's memory can grow to, on top of the machine's base."""
+        return contained_mib(self._vm.machine.room_mib)
+
+    async def resize_memory(self, memory_mib: int) -> None:
+        """Have the guest take memory, or give it back, until the container has so much. Raises GuestError."""
+        requested_mib = _plugged_mib(memory_mib)
+        has_mib = await self._vm.settle_memory(
+            requested_mib, stall_s=deadlines.MEMORY_STALL_S, limit_s=deadlines.MEMORY_RESIZE_S
+        )
+        if has_mib != requested_mib:
+            self._log.info("the guest's kernel keeps memory for now", requested_mib=requested_mib, has_mib=has_mib)
 
     @contextlib.asynccontextmanager
     async def streams(self, streams: ProcessStreams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
@@ -133,7 +147,7 @@ class Sandbox:
             accelerator=machine.accel,
             vcpus=self._size.cpus,
             base_memory_mib=machine.base_memory_mib,
-            memory_mib=_stepped(self._size.memory_mib),
+            memory_mib=_plugged_mib(self._size.memory_mib),
             disks={name: seat.serial for name, seat in self._seats.items()},
             console=str(self._vm.console.path),
         )
@@ -160,8 +174,9 @@ class Sandbox:
             entropy=os.urandom(_ENTROPY_BYTES),
             wall_clock_ns=time.time_ns(),
             vcpus=self._size.cpus,
-            # All of it: a container whose memory is not there yet would not have what its limit says.
-            memory_mib=self._launched.hypervisor.machine.base_memory_mib + _stepped(self._size.memory_mib),
+            # All of it: a container whose memory is not there yet would not have what its limit says. It is made
+            # meanwhile, and started once it is there.
+            memory_mib=self._launched.hypervisor.machine.base_memory_mib + _plugged_mib(self._size.memory_mib),
             log_level=log_level,
         )
 
@@ -199,6 +214,6 @@ def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:
     return devices.JoinedDisk(disk.serial, paths)
 
 
-def _stepped(memory_mib: int) -> int:
-    """As much memory, rounded up to what the memory device can give."""
-    return -(-memory_mib // devices.MEMORY_STEP_MIB) * devices.MEMORY_STEP_MIB
+def _plugged_mib(memory_mib: int) -> int:
+    """What the memory device gives for a container's `memory_mib`: rounded up to what it can."""
+    return -(-plugged_mib(memory_mib) // devices.MEMORY_STEP_MIB) * devices.MEMORY_STEP_MIB

@@ -5,9 +5,13 @@ base for the machine itself; the configured defaults only where there is no limi
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from shim.errors import SpecError
 from shim.spec import Json, section
+
+# Of 64 MiB of memory the guest's kernel needs one to describe it (struct page: 64 bytes for 4096).
+_DESCRIBED: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +39,43 @@ def size(spec: Json, bounds: Bounds) -> Size:
     smaller than its container's limit would break the limit's promise.
     """
     resources = section(section(spec, "linux"), "resources")
-    cpus = _cpus(section(resources, "cpu")) or min(bounds.default_cpus, bounds.max_cpus)
-    memory_mib = _memory_mib(section(resources, "memory")) or min(bounds.default_memory_mib, bounds.max_memory_mib)
+    wanted_cpus = cpus(section(resources, "cpu")) or bounds.default_cpus
+    wanted_mib = memory_mib(section(resources, "memory")) or min(bounds.default_memory_mib, bounds.max_memory_mib)
+    check_memory(wanted_mib, bounds)
+    # A quota above the number of vCPUs is no promise of more CPUs than there are: the host's scheduler shares anyway.
+    return Size(cpus=min(wanted_cpus, bounds.max_cpus), memory_mib=wanted_mib)
+
+
+def plugged_mib(memory_mib: int) -> int:
+    """What a machine must be given on top of its base for a container to have `memory_mib` of it.
+
+    The base has no room for the description of much: that of 8 GiB is as large as the whole base.
+    """
+    return memory_mib + -(-memory_mib // _DESCRIBED)
+
+
+def contained_mib(plugged: int) -> int:
+    """What of `plugged` MiB a container has: `plugged_mib` the other way round."""
+    return plugged * _DESCRIBED // (_DESCRIBED + 1)
+
+
+def check_memory(memory_mib: int, bounds: Bounds) -> None:
+    """Raise SpecError for a memory limit that is more than any machine may have."""
     if memory_mib > bounds.max_memory_mib:
         raise SpecError(
             f"the memory limit of {memory_mib} MiB is more than a machine may have, {bounds.max_memory_mib} MiB",
             hint="lower the limit, or raise vm.max_memory_mib where the host has more",
         )
-    # A quota above the number of vCPUs is no promise of more CPUs than there are: the host's scheduler shares anyway.
-    return Size(cpus=min(cpus, bounds.max_cpus), memory_mib=memory_mib)
 
 
-def _cpus(cpu: Json) -> int:
+def cpus(cpu: Json) -> int:
+    """How many vCPUs the quota of a specification's `cpu` comes to, rounded up; 0 where there is none."""
     quota, period = _number(cpu, "quota"), _number(cpu, "period") or 100_000
     return -(-quota // period) if quota > 0 and period > 0 else 0
 
 
-def _memory_mib(memory: Json) -> int:
+def memory_mib(memory: Json) -> int:
+    """The memory limit of a specification's `memory` in MiB, rounded up; 0 where there is none."""
     limit = _number(memory, "limit")
     # Some clients write "no limit" as the largest int64, rounded down to a page.
     return -(-limit // (1 << 20)) if 0 < limit < 1 << 60 else 0

@@ -99,7 +99,7 @@ def for_guest(spec: Json, *, terminal: bool) -> GuestSpec:
     _refuse_what_is_missing(guest, linux)
     linux["namespaces"] = [*_guest_namespaces(linux)]
     linux["devices"] = [*_guest_devices(linux)]
-    linux["resources"] = _guest_resources(section(linux, "resources"))
+    linux["resources"] = guest_resources(section(linux, "resources"))
     files: list[HostFile] = []
     guest["mounts"] = [_guest_mount(mount, files) for mount in objects(guest, "mounts")]
     # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
@@ -200,7 +200,7 @@ def _guest_devices(linux: Json) -> list[Json]:
     return kept
 
 
-def _guest_resources(resources: Json) -> Json:
+def guest_resources(resources: Json) -> Json:
     """Limits that mean the same in the guest.
 
     Those that name CPUs, memory nodes, disks, network classes or huge pages of the host mean

@@ -1,23 +1,83 @@
 """vCPUs and memory: what the host has plugged in is brought into use, or waited for.
 
-vCPUs are all present from the start and offline (`maxcpus=1`); they are switched on here. Memory is a virtio-mem
-device's; the kernel plugs and onlines it on its own (`memhp_default_state=online`), a block after the other.
+vCPUs are all present from the start and offline (`maxcpus=1`); they are switched on and off here. Memory is a
+virtio-mem device's; the kernel plugs and onlines it on its own (`memhp_default_state=online`), a block after the
+other, and tells of each block that is online by an event (drivers/base/core.c, device_online).
+
+What a machine starts with comes while its container is made: 512 MiB take the guest's processor 15 ms, 4 GiB 70 ms,
+under TCG. Only what runs in the container must find all of it, so that is what waits (`there`): a program may size
+itself by what it sees first, and whoever allocates all its limit at once must find it.
 """
 
 import asyncio
-import time
 
-from vminitd import deadlines
+from vminitd import deadlines, log
 from vminitd.boot import write
-from vminitd.errors import DeviceError, KernelError
+from vminitd.errors import DeviceError, KernelError, RequestError
 from vminitd.uevent import Uevents
 
 _CPUS = "/sys/devices/system/cpu"
 _PAGE_KIB = 4
 # The first MiB has holes where a PC has its video memory and firmware.
 _HOLES_KIB = 2048
-# Memory that is plugged into a block which is online already is not told of by an event.
-_LOOK_AGAIN_S = 0.05
+
+
+class Capacity:
+    """The size of the machine. `cpus` is the kernel's directory of processors."""
+
+    def __init__(self, uevents: Uevents, cpus: str = _CPUS) -> None:
+        self._uevents = uevents
+        self._cpus = cpus
+        self._coming: asyncio.Task[None] | None = None
+        # One change of the number of vCPUs after the other.
+        self._changing = asyncio.Lock()
+
+    def expect(self, vcpus: int, memory_mib: int) -> None:
+        """`vcpus` are to come online, and memory up to `memory_mib` in all is on its way; 0 leaves it as it is."""
+        self._coming = asyncio.create_task(self._come(vcpus, memory_mib), name="capacity")
+
+    async def there(self) -> None:
+        """Returns when all that was expected is there. Raises DeviceError or KernelError if it does not come."""
+        if self._coming is not None:
+            await asyncio.shield(self._coming)
+
+    async def set_cpus_online(self, wanted: int) -> None:
+        """Switches vCPUs on, or off from the last one, until `wanted` are on.
+
+        Raises RequestError for none, DeviceError if there are not so many, KernelError where the kernel refuses.
+        """
+        async with self._changing:
+            await asyncio.to_thread(self._set_cpus_online, wanted)
+
+    async def _come(self, vcpus: int, memory_mib: int) -> None:
+        if vcpus > 1:  # the one that it has booted with is there
+            await self.set_cpus_online(vcpus)
+        if memory_mib:
+            await wait_for_memory(self._uevents, memory_mib)
+        log.debug("all there", vcpus=vcpus, memory_mib=memory_mib)
+
+    def _set_cpus_online(self, wanted: int) -> None:
+        present, online = (parse_list(_read(f"{self._cpus}/{name}")) for name in ("present", "online"))
+        for number, switch in switches(present, online, wanted):
+            try:
+                write(f"{self._cpus}/cpu{number}/online", "1" if switch else "0")
+            except OSError as error:
+                way = "online" if switch else "offline"
+                raise KernelError(f"vCPU {number} does not go {way}: {error.strerror}") from error
+
+
+def switches(present: set[int], online: set[int], wanted: int) -> list[tuple[int, bool]]:
+    """Which vCPUs to switch on (True) or off so that `wanted` are on, in order; the first is never off. Pure.
+
+    Raises RequestError or DeviceError.
+    """
+    if wanted < 1:
+        raise RequestError(f"{wanted} vCPUs are wanted: a machine has at least 1")
+    if len(present) < wanted:
+        raise DeviceError(f"{wanted} vCPUs are wanted, but the machine has {len(present)}")
+    if wanted >= len(online):
+        return [(number, True) for number in sorted(present - online)[: wanted - len(online)]]
+    return [(number, False) for number in sorted(online, reverse=True)[: len(online) - wanted]]
 
 
 def parse_list(text: str) -> set[int]:
@@ -47,42 +107,22 @@ def total_kib(zoneinfo: str) -> int:
     return pages * _PAGE_KIB
 
 
-async def bring_cpus_online(wanted: int) -> None:
-    """Switches vCPUs on until `wanted` are, in their order. Raises DeviceError if there are not so many."""
-    await asyncio.to_thread(_bring_cpus_online, wanted)
+async def wait_for_memory(uevents: Uevents, wanted_mib: int, zoneinfo: str = "/proc/zoneinfo") -> None:
+    """Returns when the machine's memory, boot and hot-added, is `wanted_mib`. Raises DeviceError if it never is.
 
+    For the first memory of a machine: it comes in new blocks, each told of once its part is plugged and online. What
+    is plugged later into blocks that are online already is told of to the host alone (MEMORY_DEVICE_SIZE_CHANGE).
+    """
 
-def _bring_cpus_online(wanted: int) -> None:
-    present = sorted(parse_list(_read(f"{_CPUS}/present")))
-    if len(present) < wanted:
-        raise DeviceError(f"{wanted} vCPUs are wanted, but the machine has {len(present)}")
-    online = parse_list(_read(f"{_CPUS}/online"))
-    for number in present:
-        if len(online) >= wanted:
-            return
-        if number not in online:
-            try:
-                write(f"{_CPUS}/cpu{number}/online", "1")
-            except OSError as error:
-                raise KernelError(f"vCPU {number} does not come online: {error.strerror}") from error
-            online.add(number)
+    def have_kib() -> int:
+        return total_kib(_read(zoneinfo))
 
-
-async def wait_for_memory(uevents: Uevents, wanted_mib: int) -> None:
-    """Returns when the machine's memory, boot and hot-added, is `wanted_mib`. Raises DeviceError if it never is."""
-    deadline = time.monotonic() + deadlines.CAPACITY
-    while (left_s := deadline - time.monotonic()) > 0:
-        try:
-            await uevents.until(lambda: _is_there(wanted_mib), "memory", min(_LOOK_AGAIN_S, left_s))
-            return
-        except DeviceError:
-            continue
-    have_mib = total_kib(_read("/proc/zoneinfo")) >> 10
-    raise DeviceError(f"of {wanted_mib} MiB of memory there are {have_mib} MiB after {deadlines.CAPACITY:g} s")
-
-
-def _is_there(wanted_mib: int) -> bool | None:
-    return total_kib(_read("/proc/zoneinfo")) + _HOLES_KIB >= wanted_mib << 10 or None
+    try:
+        await uevents.until(lambda: have_kib() + _HOLES_KIB >= wanted_mib << 10 or None, "memory", deadlines.CAPACITY)
+    except DeviceError:
+        raise DeviceError(
+            f"of {wanted_mib} MiB of memory there are {have_kib() >> 10} MiB after {deadlines.CAPACITY:g} s"
+        ) from None
 
 
 def _read(path: str) -> str:

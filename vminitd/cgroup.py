@@ -4,14 +4,15 @@ crun makes it and removes it; this only reads and writes its files (cgroup v2:
 https://docs.kernel.org/admin-guide/cgroup-v2.html).
 """
 
+import asyncio
 import os
 import select
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 
 from vminitd.boot import CGROUP_ROOT, write
-from vminitd.errors import KernelError
+from vminitd.errors import KernelError, StateError
 
 PARENT = "/qemubox"
 """Below the root of all cgroups, as in a specification's cgroupsPath."""
@@ -43,6 +44,10 @@ def parse_flat(text: str) -> dict[str, int]:
     """A "flat keyed" file: one "KEY NUMBER" a line. Pure."""
     pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
 
 
 class Cgroup:
@@ -88,6 +93,30 @@ class Cgroup:
     def thaw(self) -> None:
         """Lets them run again. Raises OSError."""
         write(f"{self._directory}/cgroup.freeze", "0")
+
+    @asynccontextmanager
+    async def held_below(self, limit: int) -> AsyncIterator[None]:
+        """Its processes get no further than `limit` bytes of memory for the time of the block, in which that becomes
+        their limit.
+
+        The kernel kills for a limit that is below what is in use. memory.high kills nobody: setting it takes back what
+        can be (caches), and whoever then wants more waits. Raises StateError if more than that is in use even so.
+        """
+        before = self._read("memory.high").decode().strip()
+        await self._throttle_above(str(limit))
+        try:
+            used = int(self._read("memory.current") or 0)
+            if used > limit:
+                raise StateError(f"the container uses {_mib(used)} of memory: it cannot be limited to {_mib(limit)}")
+            yield
+        finally:
+            await self._throttle_above(before)
+
+    async def _throttle_above(self, value: str) -> None:
+        try:
+            await asyncio.to_thread(write, f"{self._directory}/memory.high", value)
+        except OSError as error:
+            raise KernelError(f"cannot set memory.high of {self.path} to {value}: {error.strerror}") from error
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 from vminitd import deadlines, log
@@ -16,7 +16,17 @@ from vminitd.launch import Machinery, launch
 from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
 from vminitd.rootfs import Plan, Rootfs
-from vminitd.spec import File, Json, for_crun, parse, process_for_crun, safe_name, wants_terminal, write_files
+from vminitd.spec import (
+    File,
+    Json,
+    for_crun,
+    memory_limit,
+    parse,
+    process_for_crun,
+    safe_name,
+    wants_terminal,
+    write_files,
+)
 from vminitd.state import State
 from vminitd.stdio import Stdio, Wish
 
@@ -237,14 +247,18 @@ class Container:
         self._thaw()
 
     async def update(self, resources: bytes) -> None:
-        """Sets new limits: an OCI LinuxResources. Raises StateError, RequestError or CrunError."""
-        parse(resources, "the resources")
+        """Sets new limits: an OCI LinuxResources. Raises StateError, RequestError or CrunError.
+
+        StateError also for a memory limit that is less than what is in use; nothing is changed then.
+        """
+        limit = memory_limit(parse(resources, "the resources"))
         if self.init.state in (State.STOPPED, State.DELETED):
             raise StateError(f"{self.init} is {self.init.state.value}")
         path = self._directory.new_file()
         write_private(path, resources)
         try:
-            await self._machinery.crun.update(self._crun_name, path)
+            async with self._cgroup.held_below(limit) if limit else nullcontext():
+                await self._machinery.crun.update(self._crun_name, path)
         finally:
             remove_if_there(path)
 

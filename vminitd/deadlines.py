@@ -9,8 +9,8 @@ CONNECT = 20.0
 DISK = 30.0
 """For a hot-added disk, or its partition, to appear."""
 
-CAPACITY = 60.0
-"""For vCPUs and memory to come online."""
+CAPACITY = 40.0
+"""For vCPUs and memory to come online: less than the shim waits for the Start that waits for them."""
 
 CRUN = 120.0
 """For one call of crun."""

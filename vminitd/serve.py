@@ -7,6 +7,7 @@ import os
 from ttrpc import Server
 from vminitd import log, milestones, power
 from vminitd.boot import RUN_DIR
+from vminitd.capacity import Capacity
 from vminitd.containers import Containers
 from vminitd.crun import Crun
 from vminitd.launch import Machinery
@@ -46,8 +47,9 @@ async def _serve() -> None:
         milestones.mark("warm")
         _settle()
 
-    machine = MachineService(uevents, containers, become_template)
-    server = Server([machine, ContainersService(containers, machine)], on_error=_report)
+    capacity = Capacity(uevents)
+    machine = MachineService(capacity, containers, become_template)
+    server = Server([machine, ContainersService(containers, machine, capacity)], on_error=_report)
     _settle()
     control = await link.attach(become_template)
     milestones.mark("connected")

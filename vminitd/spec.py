@@ -73,6 +73,16 @@ def process_for_crun(process: Json, size: tuple[int, int] | None) -> bytes:
     return json.dumps(process, separators=(",", ":")).encode()
 
 
+def memory_limit(resources: Json) -> int:
+    """The memory limit of an OCI LinuxResources in bytes; 0 where it sets none. Raises RequestError."""
+    limit = _section(resources, "memory").get("limit")
+    if limit is None or (isinstance(limit, int) and limit < 0):
+        return 0
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit == 0:
+        raise RequestError(f"memory.limit of the resources is {limit!r}, not a number of bytes")
+    return limit
+
+
 def wants_terminal(process: JsonValue) -> bool:
     """Whether an OCI Process asks for a terminal."""
     return isinstance(process, dict) and process.get("terminal") is True

@@ -14,8 +14,10 @@ from shim.events import Publisher
 from shim.log import Logger
 from shim.process_spec import process_for_guest
 from shim.sandbox import Sandbox
+from shim.spec import Json
 from shim.task.exec import ExecProcess
 from shim.task.process import Exit, Process, StdioPaths
+from shim.task.resize import Resizer
 from shim.task.state import State
 from ttrpc import Code
 
@@ -35,6 +37,7 @@ class Container:
         rootfs: list[types_pb2.Mount],
         init: Process,
         sandbox: Sandbox,
+        resizer: Resizer,
         resources: AsyncExitStack,
         events: Publisher,
         on_started: Callable[[], None],
@@ -46,6 +49,7 @@ class Container:
         self.rootfs = rootfs
         self.init = init
         self.sandbox = sandbox
+        self._resizer = resizer
         # Held by every call that changes the state of the first process, or frees one.
         self.lock = asyncio.Lock()
         self._execs: dict[str, ExecProcess] = {}
@@ -146,6 +150,11 @@ class Container:
             if process is not self.init or number != signal.SIGKILL or error.status is not Code.DEADLINE_EXCEEDED:
                 raise
             await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")
+
+    async def update(self, resources: Json) -> None:
+        """Put other limits in force, with the machine's size. Raises StateError after the end, or as Resizer.update."""
+        self.init.require(State.CREATED, State.RUNNING, State.PAUSED, to="update")
+        await self._resizer.update(resources)
 
     def _publish_exit(self, process: Process, end: Exit) -> None:
         """Tell that a process has ended."""

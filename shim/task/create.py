@@ -28,6 +28,7 @@ from shim.sandbox import Sandbox
 from shim.sizing import Bounds, Size, size
 from shim.task.container import Container
 from shim.task.process import Process, StdioPaths
+from shim.task.resize import Resizer
 from shim.task.stdio import ProcessStreams
 from shim.vm.timeline import Timeline
 
@@ -102,6 +103,7 @@ class Creator:
                 rootfs=list(request.rootfs),
                 init=process,
                 sandbox=sandbox,
+                resizer=self._resizer(request.id, sandbox, wanted, document),
                 resources=undo.pop_all(),
                 events=self._events,
                 on_started=functools.partial(self._record, timeline, sandbox),
@@ -110,6 +112,10 @@ class Creator:
             )
         container.watch()
         return container
+
+    def _resizer(self, container_id: str, sandbox: Sandbox, size: Size, document: spec.Json) -> Resizer:
+        resources = spec.guest_resources(spec.section(spec.section(document, "linux"), "resources"))
+        return Resizer(container_id, sandbox, size=size, resources=resources, bounds=self._bounds, log=self._log)
 
     def _record(self, timeline: Timeline, sandbox: Sandbox) -> None:
         """The one line that says where this start's time went."""

@@ -14,6 +14,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from api import runc_options_pb2, task_pb2, task_types_pb2
 from api.task_ttrpc import TaskBase
+from shim import resizing
 from shim.errors import AlreadyExistsError, GuestError, NotFoundError, QemuboxError, UnsupportedError
 from shim.log import Logger
 from shim.task.container import Container
@@ -147,6 +148,12 @@ class TaskService(TaskBase):
     @_edge
     async def ResizePty(self, request: task_pb2.ResizePtyRequest, context: Context) -> Empty:
         await self._container(request.id).process(request.exec_id).resize(request.width, request.height)
+        return Empty()
+
+    @_whole
+    @_edge
+    async def Update(self, request: task_pb2.UpdateTaskRequest, context: Context) -> Empty:
+        await self._container(request.id).update(resizing.read(request.resources))
         return Empty()
 
     @_edge

@@ -16,6 +16,7 @@ Read in this order:
     link.py          either of them: one machine's way to its guest
     drives.py        the drives that a machine has from its start, for disks to be put into
     hotplug.py       devices.py carried out
+    capacity.py      memory that the running guest takes or gives back
     migration.py     a paused machine's state, saved and loaded
     qemu.py          QEMU's process with all that it inherits
     states.py        the states of a machine and why one ends

@@ -193,7 +193,12 @@ def check_memory(requested_mib: int, room_mib: int) -> None:
 
 def memory_request(requested_mib: int) -> Arguments:
     """`qom-set` that asks the guest to grow or shrink to this much."""
-    return {"path": f"/machine/peripheral/{MEMORY_DEVICE}", "property": "requested-size", "value": requested_mib * MIB}
+    return {"path": memory_path(), "property": "requested-size", "value": requested_mib * MIB}
+
+
+def memory_path() -> str:
+    """Where QEMU's object model has the memory device."""
+    return f"/machine/peripheral/{MEMORY_DEVICE}"
 
 
 def vsock_chardev() -> Arguments:

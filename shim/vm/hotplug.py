@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shim.errors import HostError, MachineError, NotFoundError
-from shim.vm import devices
+from shim.vm import capacity, devices
 from shim.vm.devices import Disk, JoinedDisk, Nic
 from shim.vm.drives import Drives
 from shim.vm.machine import SLOTS, empty_medium
@@ -122,6 +122,10 @@ class Hotplug:
     async def resize_memory(self, requested_mib: int) -> None:
         """Ask the guest to grow or shrink to `requested_mib`; MEMORY_DEVICE_SIZE_CHANGE tells what it did."""
         await self._qmp.execute("qom-set", devices.memory_request(requested_mib))
+
+    async def settle_memory(self, requested_mib: int, stall_s: float, limit_s: float) -> int:
+        """`resize_memory`, and wait until the guest has done it (capacity.py). Raises GuestError where it does not."""
+        return await capacity.settle(self._qmp, requested_mib, stall_s=stall_s, limit_s=limit_s)
 
     async def add_vsock(self, vsock: VsockDevice) -> None:
         """Plug in vsock; QEMU has its own copy of the descriptor afterwards."""

@@ -172,6 +172,8 @@ class Machine:
             *_drives(),
             *self._memory_device(),
             *(self._port_options(fds.ports) if self.ports else ()),
+            # Never inflated: it tells which pages the guest has freed, and the host has them back (decision 0012).
+            ("-device", f"virtio-balloon-pci,id=balloon,free-page-reporting=on,{MODERN},bus=pcie.0,addr=0x6"),
             ("-device", "vmgenid,guid=auto"),
             ("-device", "pvpanic"),
             ("-chardev", f"socket,id=console,fd={fds.console}"),

@@ -33,6 +33,8 @@ from shim.vm.states import describe_status
 SETPRIV: Final = "/usr/bin/setpriv"
 # How much of standard error is kept: its end.
 STDERR_LIMIT: Final = 16384
+# What QEMU says, again and again, of free pages in memory that is a sealed template's: it cannot give them back.
+_IDLE_WORDS: Final = "ram_block_discard_range: Failed to fallocate base:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,9 @@ class Process:
 
     @property
     def stderr(self) -> str:
-        """The end of what the program wrote to standard output and error, without blanks around it."""
-        return self._stderr_text.decode(errors="replace").strip()
+        """The end of what the program wrote to standard output and error, without blanks around it, or idle words."""
+        lines = self._stderr_text.decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if _IDLE_WORDS not in line).strip()
 
     def kill(self) -> None:
         """Send SIGKILL, if it still runs; `exited` tells when it is gone."""

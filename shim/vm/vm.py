@@ -205,6 +205,10 @@ class VirtualMachine:
         devices.check_memory(requested_mib, self.machine.room_mib)
         await self._guarded("resizing memory", self._devices().resize_memory(requested_mib))
 
+    async def settle_memory(self, requested_mib: int, *, stall_s: float, limit_s: float) -> int:
+        """`resize_memory`, and wait until the guest has done it (capacity.py); answers what it has."""
+        return await self._guarded("resizing memory", self._devices().settle_memory(requested_mib, stall_s, limit_s))
+
     async def remove_device(self, device: str, timeout_s: float) -> None:
         """Take a disk (by serial) or an interface (by name) out of the running guest."""
         if self._state is not RunState.RUNNING:
@@ -300,9 +304,7 @@ class VirtualMachine:
 
     async def _move(self, wanted: RunState, command: str) -> None:
         transition(self._state, wanted)
-        if self._qmp is None:
-            raise StateError(f"the virtual machine is {self._state.value}")
-        await self._guarded(command, self._qmp.execute(command))
+        await self._guarded(command, self._connection().execute(command))
         if self._state is not RunState.ENDED:
             self._state = transition(self._state, wanted)
 

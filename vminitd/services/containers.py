@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from api import guest_pb2 as pb
 from api.guest_ttrpc import ContainersBase
 from ttrpc import Context
+from vminitd.capacity import Capacity
 from vminitd.container import Order
 from vminitd.containers import Containers
 from vminitd.disks import Layer
@@ -20,9 +21,10 @@ _SECOND_NS = 1_000_000_000
 class ContainersService(ContainersBase):
     """Calls for one container may come at the same time; its states decide which of them make sense."""
 
-    def __init__(self, containers: Containers, machine: MachineService) -> None:
+    def __init__(self, containers: Containers, machine: MachineService, capacity: Capacity) -> None:
         self._containers = containers
         self._machine = machine
+        self._capacity = capacity
 
     async def Create(self, request: pb.CreateRequest, context: Context) -> pb.CreateResponse:
         # It may have been sent along with Configure. Nothing of a container is made by a machine that is a twin.
@@ -36,6 +38,7 @@ class ContainersService(ContainersBase):
         return Empty()
 
     async def Start(self, request: pb.ProcessRequest, context: Context) -> pb.StartResponse:
+        await self._capacity.there()
         return pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
 
     async def Wait(self, request: pb.ProcessRequest, context: Context) -> pb.WaitResponse:
@@ -74,6 +77,7 @@ class ContainersService(ContainersBase):
         return Empty()
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> Empty:
+        await self._capacity.there()
         await self._containers.get(request.container_id).update(request.resources)
         return Empty()
 

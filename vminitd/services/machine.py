@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.empty_pb2 import Empty
 
-from api.guest_pb2 import ConfigureRequest, ConfigureResponse, Milestone, ShutdownRequest
+from api.guest_pb2 import ConfigureRequest, ConfigureResponse, Milestone, ResizeRequest, ShutdownRequest
 from api.guest_ttrpc import MachineBase
 from ttrpc import Context
 from vminitd import __version__, identity, log, milestones
-from vminitd.capacity import bring_cpus_online, wait_for_memory
+from vminitd.capacity import Capacity
 from vminitd.containers import Containers
 from vminitd.errors import RequestError
-from vminitd.uevent import Uevents
 
 
 class MachineService(MachineBase):
@@ -24,10 +23,10 @@ class MachineService(MachineBase):
     is to power off: all is unmounted, and the answer is on its way.
     """
 
-    def __init__(self, uevents: Uevents, containers: Containers, warm: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, capacity: Capacity, containers: Containers, warm: Callable[[], Awaitable[None]]) -> None:
         self.ended = asyncio.Event()
         self.identified = asyncio.Event()
-        self._uevents = uevents
+        self._capacity = capacity
         self._containers = containers
         self._warm = warm
 
@@ -46,13 +45,7 @@ class MachineService(MachineBase):
                 raise RequestError(f"the log level is {request.log_level!r}, not one of {', '.join(log.LEVELS)}")
             log.set_level(request.log_level)
         self.identified.set()
-        # Both take the kernel a while: side by side.
-        waits = []
-        if request.vcpus > 1:  # the one that it has booted with is there
-            waits.append(bring_cpus_online(request.vcpus))
-        if request.memory_mib:
-            waits.append(wait_for_memory(self._uevents, request.memory_mib))
-        await asyncio.gather(*waits)
+        self._capacity.expect(request.vcpus, request.memory_mib)
         milestones.mark("configured")
         return ConfigureResponse(
             kernel_release=os.uname().release,
@@ -60,6 +53,11 @@ class MachineService(MachineBase):
             nonce=random.getrandbits(64),
             milestones=[Milestone(name=name, boottime_ns=at_ns) for name, at_ns in milestones.marks()],
         )
+
+    async def Resize(self, request: ResizeRequest, context: Context) -> Empty:
+        await self._capacity.there()
+        await self._capacity.set_cpus_online(request.vcpus)
+        return Empty()
 
     async def Sync(self, request: Empty, context: Context) -> Empty:
         await asyncio.to_thread(os.sync)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.errors import SpecError
-from shim.sizing import Bounds, Size, size
+from shim.sizing import Bounds, Size, contained_mib, plugged_mib, size
 from shim.spec import Json
 
 _BOUNDS = Bounds(default_cpus=2, default_memory_mib=512, max_cpus=8, max_memory_mib=16384)
@@ -94,3 +94,15 @@ def test_a_machine_is_never_smaller_than_the_memory_limit(
     assert 1 <= wanted.memory_mib <= _BOUNDS.max_memory_mib
     if limit is not None and 0 < limit < 1 << 60:
         assert (wanted.memory_mib - 1) * _MIB < limit <= wanted.memory_mib * _MIB
+
+
+@given(st.integers(1, 1 << 24))
+def test_the_machine_has_what_describes_the_memory_too(memory_mib: int) -> None:
+    plugged = plugged_mib(memory_mib)
+    assert plugged - plugged / 64 >= memory_mib > plugged - plugged / 64 - 1
+    assert contained_mib(plugged) == memory_mib
+
+
+@given(st.integers(0, 1 << 24))
+def test_what_a_container_has_of_it_fits(room_mib: int) -> None:
+    assert plugged_mib(contained_mib(room_mib)) <= room_mib

@@ -1,10 +1,13 @@
 """A running containerd in a cell, and `ctr` for it."""
 
+import json
 import os
+import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +16,7 @@ import psutil
 
 from harness.cell import Cell
 from harness.deadline import eventually
-from harness.flavours import Flavour
+from harness.flavours import CHECKOUT, Flavour
 from harness.images import archive
 from harness.qemubox import Qemubox
 from harness.service import Service
@@ -21,6 +24,7 @@ from harness.service import Service
 ADDRESS: Final = "/run/containerd/containerd.sock"
 _START_DEADLINE_S: Final = 30.0
 _STOP_DEADLINE_S: Final = 20.0
+_CALL_DEADLINE_S: Final = 120.0
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -123,6 +127,37 @@ class Containerd:
         command = self.ctr_command(*arguments, namespace=namespace)
         with subprocess.Popen(
             command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, bufsize=0, env=self._ctr_environment()
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def update(self, container: str, resources: Mapping[str, object], namespace: str = "default") -> Result:
+        """Change the limits of a task: an OCI LinuxResources. `ctr` has no such command."""
+        with self.updating(container, resources, namespace) as process:
+            stdout, stderr = process.communicate(timeout=_CALL_DEADLINE_S)
+        return Result(("update", container, json.dumps(resources)), process.returncode, stdout, stderr)
+
+    def create_task(self, container: str, namespace: str = "default") -> Result:
+        """Create the task of a container without starting it, and without streams. `ctr` always starts it."""
+        mount = self.ctr("snapshots", "mounts", "/rootfs", container, namespace=namespace).checked().text
+        _mount, _t, fstype, source, _target, _o, options = shlex.split(mount)
+        with self._calling([namespace, "create", container, fstype, source, options]) as process:
+            stdout, stderr = process.communicate(timeout=_CALL_DEADLINE_S)
+        return Result(("create", container), process.returncode, stdout, stderr)
+
+    def updating(
+        self, container: str, resources: Mapping[str, object], namespace: str = "default"
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """An `update` that is under way; ended at the end if it has not."""
+        return self._calling([namespace, "update", container, json.dumps(resources)])
+
+    @contextmanager
+    def _calling(self, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+        command = self.cell.inside([sys.executable, str(CHECKOUT / "tests/vm/task_client.py"), *arguments])
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
         ) as process:
             try:
                 yield process

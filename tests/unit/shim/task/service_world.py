@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import AsyncExitStack
+from typing import cast
 
 from google.protobuf.message import Message
 
@@ -13,6 +14,7 @@ from shim.events import Publisher
 from shim.log import Logger
 from shim.task.container import Container
 from shim.task.create import Creator
+from shim.task.resize import Resizer
 from shim.task.service import TaskService
 from tests.unit.shim.task.world import World
 from ttrpc import Client, Server
@@ -78,6 +80,7 @@ class Made(Creator):
                 rootfs=list(request.rootfs),
                 init=world.process,
                 sandbox=world.sandbox,
+                resizer=cast("Resizer", None),
                 resources=undo.pop_all(),
                 events=self.told,
                 on_started=lambda: None,

@@ -67,6 +67,7 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
             "-object memory-backend-memfd,id=more,size=2048M,reserve=off,share=on",
             "-device virtio-mem-pci,id=memory,memdev=more,requested-size=0,unplugged-inaccessible=on,"
             "bus=pcie.0,addr=0x4",
+            "-device virtio-balloon-pci,id=balloon,free-page-reporting=on,disable-legacy=on,bus=pcie.0,addr=0x6",
             "-device vmgenid,guid=auto",
             "-device pvpanic",
             "-chardev socket,id=console,fd=8",

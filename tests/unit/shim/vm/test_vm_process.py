@@ -57,6 +57,14 @@ async def test_it_has_no_privileges_no_terminal_and_no_secrets(
     assert child.stderr.endswith("\n/")
 
 
+async def test_what_qemu_says_for_nothing_does_not_hide_its_words(credentials: Credentials, journal: Journal) -> None:
+    idle = "qemu-system-x86_64: ram_block_discard_range: Failed to fallocate base:7c00000 +200000 (-1)"
+    child = start(f"echo first; for i in 1 2 3 4 5; do echo '{idle}'; done; echo last; exit 1", credentials, journal)
+    assert await ended(child) == 1
+    assert child.stderr == "first\nlast"
+    assert child.failure() == "script ended with exit status 1: first | last"
+
+
 async def test_further_groups_are_given(journal: Journal) -> None:
     child = start("id -G", Credentials(65534, 65534, groups=(20, 21)), journal)
     assert await ended(child) == 0
