@@ -34,11 +34,14 @@ from shim.log import Logger
 from shim.reclaim import reclaim
 from shim.template.build import build
 from shim.template.choice import open_store
+from shim.template.held import refresh
 from shim.template.memory import MIB
 from shim.template.metadata import Metadata
 from shim.version import VERSION
 from shim.warm.ask import packages
+from shim.warm.holdings import Holdings
 from shim.warm.service import run as run_service
+from shim.warm.tell import look_again
 
 _SHORT: Final = 12
 
@@ -63,7 +66,7 @@ def _parser(link: str) -> argparse.ArgumentParser:
     groups = parser.add_subparsers(required=True, metavar="GROUP")
     service = "fork shims, so that they start faster and take less memory; runs in the foreground, as root"
     groups.add_parser("service", help=service, description=service).set_defaults(
-        action=lambda _arguments: run_service(link)
+        action=lambda _arguments: run_service(link, _hold)
     )
     inspect = groups.add_parser("inspect", help="what is known of a container's running machine, as JSON")
     inspect.add_argument("--namespace", default="", help="containerd's; without it, all that have such a container")
@@ -91,6 +94,14 @@ def _parser(link: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _hold(held: Holdings, log: Logger) -> None:
+    """What the service keeps for its shims. With a configuration that is wrong, nothing: each shim tells of that."""
+    try:
+        refresh(held, load(), log)
+    except QemuboxError as error:
+        log.warning("no template's memory is kept", reason=str(error))
+
+
 def _build(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.if_used and config.template.mode != "auto" and not arguments.namespace:
         print(f'template.mode = "{config.template.mode}": no template of all namespaces would be used')
@@ -103,6 +114,7 @@ def _build(config: Config, arguments: argparse.Namespace) -> int:
             hint="give --namespace with per-namespace, and only then",
         )
     metadata = asyncio.run(_build_template(config, arguments.namespace, again=arguments.again))
+    look_again()
     print(_line(metadata))
     return 0
 
@@ -159,6 +171,7 @@ def _remove(config: Config, arguments: argparse.Namespace) -> int:
     store = open_store(config)
     for name in [entry.name for entry in store.entries()] if arguments.all else _named(config, arguments.names):
         store.remove(name)
+    look_again()
     return 0
 
 

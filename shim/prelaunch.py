@@ -22,7 +22,7 @@ from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
 from shim.sizing import Bounds
-from shim.template import memory
+from shim.template import held, memory
 from shim.template.choice import choose as choose_template
 from shim.template.store import Template
 from shim.vm.timeline import Timeline
@@ -121,7 +121,8 @@ class Prelaunch:
     async def _clone(self, hypervisor: Hypervisor, template: Template, timeline: Timeline) -> Launched:
         """A machine that has become what the template was. The template stays the caller's."""
         size = template.metadata.memory_size
-        memory_fd = await asyncio.to_thread(memory.copy, template.fd, size)
+        kept = None if hypervisor.machine.shared_memory else held.find(template)
+        memory_fd = await asyncio.to_thread(memory.copy, template.fd, size) if kept is None else kept
         try:
             vm = await self._start(hypervisor, timeline, memory_fd, restored=True)
         finally:
@@ -133,7 +134,7 @@ class Prelaunch:
         except BaseException:
             await vm.kill(deadlines.QEMU_KILL_S)
             raise
-        return Launched(vm, hypervisor, template.name, Memory.COPIED)
+        return Launched(vm, hypervisor, template.name, Memory.COPIED if kept is None else Memory.PRIVATE)
 
     async def _start(
         self, hypervisor: Hypervisor, timeline: Timeline, memory_fd: int, *, restored: bool

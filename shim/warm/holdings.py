@@ -6,6 +6,7 @@ forked itself has inherited none.
 """
 
 import os
+from collections.abc import Collection
 
 
 class Holdings:
@@ -19,6 +20,11 @@ class Holdings:
         if (before := self.fds.get(name)) is not None:
             os.close(before)
         self.fds[name] = fd
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Let go of everything else."""
+        for name in set(self.fds).difference(names):
+            os.close(self.fds.pop(name))
 
 
 _inherited: Holdings | None = None

@@ -45,7 +45,7 @@ _LOCK_S: Final = 1.0
 _FIRST_FD: Final = 3
 
 
-def run(link: str, refresh: Callable[[Holdings], None] = lambda _held: None) -> int:
+def run(link: str, refresh: Callable[[Holdings, Logger], None] = lambda _held, _log: None) -> int:
     """Serve until SIGTERM; the answer is the exit status.
 
     `link` leads to the directory of our packages; `refresh` fills what is held for the
@@ -60,7 +60,7 @@ def run(link: str, refresh: Callable[[Holdings], None] = lambda _held: None) -> 
     _import_everything()
     lock_fd = _claim(path)
     service = Service(listener or _listen(path), lock_fd, Code(link), log)
-    refresh(service.held)
+    refresh(service.held, log)
     # What is here now stays: no collection in a child looks at it, or it would write to every page of it.
     gc.collect()
     gc.freeze()
@@ -72,7 +72,7 @@ def run(link: str, refresh: Callable[[Holdings], None] = lambda _held: None) -> 
             service.execute_anew()
         if service.refresh:
             service.refresh = False
-            refresh(service.held)
+            refresh(service.held, log)
             gc.freeze()
     Path(path).unlink(missing_ok=True)
     Path(path).with_name(LOCK_NAME).unlink(missing_ok=True)

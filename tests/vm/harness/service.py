@@ -34,7 +34,7 @@ class Service:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
             notified.bind(str(address))
             notified.settimeout(_DEADLINE_S)
-            environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": str(address)}
+            environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": str(address), **self._qemubox.environment}
             self.pid = self._cell.start([str(self._qemubox.bin / COMMAND), "service"], environment, self._log)
             try:
                 assert notified.recv(100) == b"READY=1"
