@@ -40,3 +40,19 @@ def test_main_itself_loads_next_to_nothing() -> None:
         "import sys; before = set(sys.modules); import vminitd.__main__; print(*set(sys.modules) - before)"
     )
     assert modules == {"vminitd", "vminitd.__main__", "vminitd.milestones"}
+
+
+def test_a_template_has_what_asyncio_imports_with_the_first_thread() -> None:
+    """Whatever else of the warm-up fails: here there is neither crun nor a place for it."""
+    modules = loaded(
+        "import sys, asyncio, vminitd.warm as warm\n"
+        "from vminitd.parked import Prepared\n"
+        "assert 'concurrent.futures.thread' not in sys.modules\n"
+        "class Machinery: crun = reaper = None; prepared = Prepared()\n"
+        "async def fails(*_): raise OSError('no crun')\n"
+        "async def made(*_): return False\n"
+        "warm._run_one, warm.park = made, fails\n"
+        "asyncio.run(warm.warm(Machinery()))\n"
+        "print(*sys.modules)"
+    )
+    assert "concurrent.futures.thread" in modules
