@@ -105,6 +105,8 @@ async def _serve(
     accepting = asyncio.create_task(server.serve_listener(listener), name="accept")
     ends = [asyncio.create_task(event.wait()) for event in (stopped, terminated)]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    # It ends now; another signal, for which the loop has a handler no more in a moment, must not stop the clean-up.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     for end in ends:
         end.cancel()
     if terminated.is_set():

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,20 +55,16 @@ def test_a_shim_has_what_the_service_holds(host: Host, service: WarmService) -> 
         assert "msg=inherited memory=" in shim.log_text()
         held = {name for name in _files(shim.pid) if name.startswith("/memfd:")}
         assert held == {f"/memfd:look-{look} (deleted)"}
-        (source,) = (int(pid) for pid in _children(shim.pid) if _is_source(pid))
-        until(lambda source=source: len(_files(source)) == 2, "the anchors' source has let go of it")  # type: ignore[misc]
+        until(lambda shim=shim: _sources_files(shim.pid) == [2], "the anchors' source has let go of it")  # type: ignore[misc]
         os.kill(service.pid, signal.SIGHUP)
         service.until_logged(f"look {look + 1}")
 
 
-def _children(pid: int) -> list[str]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return file.read().split()
-
-
-def _is_source(pid: str) -> bool:
-    with open(f"/proc/{pid}/comm") as file:
-        return file.read() == "qemubox-anchor\n"
+def _sources_files(shim: int) -> list[int]:
+    """How many different files the processes have open that the shim's anchors are forked from; there is one such."""
+    children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
+    sources = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "qemubox-anchor\n"]
+    return [len(_files(int(pid))) for pid in sources]
 
 
 def test_what_is_held_by_a_name_replaces_what_was() -> None:
