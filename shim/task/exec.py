@@ -104,6 +104,8 @@ class ExecProcess(Process):
             self.exit = Exit(_FAILED_START, time.time_ns())
             self.move(State.STOPPED)
         self._stopped.set()
+        if not self._told:
+            return
         kill = guest_pb2.KillRequest(container_id=self.container_id, exec_id=self.exec_id, signal=9)
         try:
             await self._guest.call(self._guest.containers.Kill(kill), deadline_s=deadlines.GUEST_KILL_S)
