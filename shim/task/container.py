@@ -70,7 +70,7 @@ class Container:
     @property
     def processes(self) -> list[Process]:
         """The first process, and the others that have a pid."""
-        return [self.init, *(each for each in self._execs.values() if each.state is State.RUNNING)]
+        return [self.init, *(each for each in self._execs.values() if each.lives)]
 
     def _exec(self, exec_id: str) -> ExecProcess:
         try:

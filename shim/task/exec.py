@@ -104,6 +104,8 @@ class ExecProcess(Process):
             self.exit = Exit(_FAILED_START, time.time_ns())
             self.move(State.STOPPED)
         self._stopped.set()
+        if not self._told:
+            return
         kill = guest_pb2.KillRequest(container_id=self.container_id, exec_id=self.exec_id, signal=9)
         try:
             await self._guest.call(self._guest.containers.Kill(kill), deadline_s=deadlines.GUEST_KILL_S)
@@ -128,11 +130,16 @@ class ExecProcess(Process):
         self.require_terminal()
         self._size = (width, height)
 
+    @property
+    def lives(self) -> bool:
+        """Whether there is a process, running or frozen with its container."""
+        return self.state in (State.RUNNING, State.PAUSED)
+
     async def settled(self) -> None:
         """Return when nothing of it is under way: it has not been started, or has ended."""
         async with self._start_lock:
             pass
-        if self.state is State.RUNNING:
+        if self.lives:
             await self.wait()
 
     async def stop_anchor(self) -> None:
@@ -142,7 +149,7 @@ class ExecProcess(Process):
 
     async def delete(self) -> Exit:
         """Let go of all of it, in the guest too. Raises StateError while it runs, GuestError where that keeps it."""
-        if self._start_lock.locked() or self.state is State.RUNNING:
+        if self._start_lock.locked() or self.lives:
             raise StateError(f"cannot delete {self.name}: it is running")
         await self._leave_guest()
         end = self.exit or Exit(0, 0)

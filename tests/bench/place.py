@@ -29,8 +29,12 @@ class Place:
         return Box(self.containerd, variant.runtime)
 
     def configured(self, variant: Variant) -> AbstractContextManager[None]:
-        """The variant's configuration for a while: every shim reads it at its start."""
-        return self.qemubox.changed(variant.changes)
+        """The variant's configuration for a while: every shim reads it at its start.
+
+        Each has a cache of its own: a new template takes the place of one for another machine.
+        """
+        cache = self.qemubox.cache.with_name(f"cache-{variant.name.replace(', ', '-')}")
+        return self.qemubox.changed({**variant.changes, "runtime": {"cache_dir": str(cache)}})
 
     def present(self, variants: Sequence[Variant]) -> tuple[list[Variant], dict[str, str]]:
         """Those that can run here, each tried once and its template built; and the others' names, with why not."""
@@ -56,8 +60,14 @@ class Place:
                 built = self.qemubox.command("template", "build")
                 if built.returncode:
                     return built.stderr.strip()
+            begin = self.containerd.log_size()
             tried = self.box(variant).run("true")
-            return "" if tried.code == 0 else tried.error
+            return self.why_cold(begin) if tried.code == 0 and variant.start == "clone" else tried.error
+
+    def why_cold(self, log_offset: int) -> str:
+        """What shims have said since then of a machine that booted though it was to be a clone; empty if none did."""
+        lines = self.containerd.log_tail(log_offset).splitlines()
+        return next((line for line in lines if "cold boot" in line), "")
 
 
 @contextmanager

@@ -33,6 +33,7 @@ def one_by_one(place: Place, variants: list[Variant], runs: int, results: Result
         box = place.box(variant)
         container = box.new_id()
         with place.configured(variant):
+            log_offset = place.containerd.log_size()
             begin = time.perf_counter()
             box.run("true", container=container, deadline_s=_DEADLINE_S).checked()
             took_ms = _since(begin)
@@ -40,7 +41,7 @@ def one_by_one(place: Place, variants: list[Variant], runs: int, results: Result
             return _Run(took_ms, {}, {})
         found = _marks(place.cell.path(_TIMELINE), container)
         is_clone = "restored" in found["phases"]
-        assert is_clone == (variant.start == "clone"), f"{container} was {'' if is_clone else 'not '}a clone"
+        assert is_clone == (variant.start == "clone"), f"{variant.name}: {place.why_cold(log_offset) or 'a clone'}"
         return _Run(took_ms, found["phases"], phases.own(found["phases"], found["guest"]))
 
     for name, found in measure([*by_name], runs, "ctr run", run).items():

@@ -10,7 +10,7 @@ import pytest
 from api import events_pb2, guest_pb2, runc_options_pb2, task_pb2, task_types_pb2
 from api.frames import FrameReader
 from shim import deadlines
-from shim.errors import HostError
+from shim.errors import HostError, ResourceError
 from tests.unit.shim.task.ends import read_all, read_end, write_end
 from tests.unit.shim.task.exec_calls import delete, exec_request, refused, running, start, state, told, wait
 from tests.unit.shim.task.service_world import Shim
@@ -119,6 +119,20 @@ async def test_an_anchor_that_cannot_be_started_leaves_nothing_running(shim: Shi
     await refused(starting, Code.INTERNAL, "no pids left")
     assert guest.calls == ["exec", "start", "kill 9", "delete"]
     await delete(shim)
+
+
+async def test_a_machine_without_room_for_more_streams_is_asked_nothing(shim: Shim, tmp_path: Path) -> None:
+    world = await running(shim)
+    await shim.task.Exec(exec_request(), timeout_s=20)
+    world.sandbox.full = ResourceError("the 62 streams that a virtual machine can have at once are all in use")
+    await refused(start(shim), Code.RESOURCE_EXHAUSTED, "62 streams")
+    assert (world.vminitd.execs, world.vminitd.starts) == ({}, 1)
+    assert not any(anchor.lives for anchor in shim.made.anchors)
+    assert (await delete(shim)).exit_status == 127
+    assert "not killed" not in (tmp_path / "log").read_text()
+    world.sandbox.full = None
+    await shim.task.Exec(exec_request(), timeout_s=20)
+    await start(shim)
 
 
 async def test_a_start_that_is_not_answered_is_cleaned_up_by_delete(

@@ -48,12 +48,16 @@ class StandInSandbox(Sandbox):
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.offered: dict[bytes, socket.socket] = {}
+        # Why there can be no more streams.
+        self.full: Exception | None = None
 
     @contextlib.asynccontextmanager
     async def streams(self, streams: ProcessStreams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
         """Sandbox.streams: at the end of the block what was named in it is carried."""
         ours: dict[str, socket.socket] = {}
         tokens: list[bytes] = []
+        if self.full is not None:
+            raise self.full
         try:
             for name in streams.names:
                 ours[name], theirs = socket.socketpair()
