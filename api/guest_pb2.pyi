@@ -28,16 +28,18 @@ class ConfigureRequest(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., entropy: _Optional[bytes] = ..., wall_clock_ns: _Optional[int] = ..., vcpus: _Optional[int] = ..., memory_mib: _Optional[int] = ..., log_level: _Optional[str] = ...) -> None: ...
 
 class ConfigureResponse(_message.Message):
-    __slots__ = ("kernel_release", "vminitd_version", "milestones", "nonce")
+    __slots__ = ("kernel_release", "vminitd_version", "milestones", "nonce", "boottime_ns")
     KERNEL_RELEASE_FIELD_NUMBER: _ClassVar[int]
     VMINITD_VERSION_FIELD_NUMBER: _ClassVar[int]
     MILESTONES_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    BOOTTIME_NS_FIELD_NUMBER: _ClassVar[int]
     kernel_release: str
     vminitd_version: str
     milestones: _containers.RepeatedCompositeFieldContainer[Milestone]
     nonce: int
-    def __init__(self, kernel_release: _Optional[str] = ..., vminitd_version: _Optional[str] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., nonce: _Optional[int] = ...) -> None: ...
+    boottime_ns: int
+    def __init__(self, kernel_release: _Optional[str] = ..., vminitd_version: _Optional[str] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., nonce: _Optional[int] = ..., boottime_ns: _Optional[int] = ...) -> None: ...
 
 class Milestone(_message.Message):
     __slots__ = ("name", "boottime_ns")
@@ -156,10 +158,14 @@ class ContainerRequest(_message.Message):
     def __init__(self, container_id: _Optional[str] = ...) -> None: ...
 
 class StartResponse(_message.Message):
-    __slots__ = ("pid",)
+    __slots__ = ("pid", "milestones", "boottime_ns")
     PID_FIELD_NUMBER: _ClassVar[int]
+    MILESTONES_FIELD_NUMBER: _ClassVar[int]
+    BOOTTIME_NS_FIELD_NUMBER: _ClassVar[int]
     pid: int
-    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+    milestones: _containers.RepeatedCompositeFieldContainer[Milestone]
+    boottime_ns: int
+    def __init__(self, pid: _Optional[int] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., boottime_ns: _Optional[int] = ...) -> None: ...
 
 class WaitResponse(_message.Message):
     __slots__ = ("exit_status", "exited_at", "oom_killed")

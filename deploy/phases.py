@@ -1,8 +1,8 @@
 """Shows where the start time of a virtual machine went, from the shim's timeline.
 
 The shim appends one JSON line per machine to `timeline.jsonl` in its runtime directory
-(shim/timelines.py): milliseconds since Create was called, by phase, and what the guest
-itself measured since its kernel started. Used by `install.sh --demo` and by the benchmark.
+(shim/timelines.py): milliseconds since the shim ran, by phase, the guest's among the host's, and
+what the guest itself measured since its kernel started. Used by `install.sh --demo` and the benchmark.
 
 Only the standard library: it runs with the system's Python.
 """

@@ -132,6 +132,12 @@ class Sandbox:
                 if not dialled.cancel() and not dialled.cancelled() and dialled.exception() is None:
                     dialled.result().close()
 
+    def hear(self, reply: guest_pb2.ConfigureResponse | guest_pb2.StartResponse) -> None:
+        """Take over what an answer that has just come says of when the guest reached what."""
+        milestones = [(item.name, item.boottime_ns) for item in reply.milestones]
+        self.milestones = {name: round(at_ns / 1e6, 1) for name, at_ns in milestones}
+        self._vm.timeline.hear(milestones, reply.boottime_ns)
+
     def inspect(self, namespace: str, container_id: str) -> Inspection:
         """What there is to be shown of this machine (`qemubox inspect`)."""
         launched, machine = self._launched, self._launched.hypervisor.machine
@@ -184,7 +190,7 @@ class Sandbox:
         """The first call, by which the machine is itself."""
         call = self.guest.call(self.guest.machine.Configure(request), deadline_s=None)
         reply = await self._vm.hear(call, boot_timeout_s)
-        self.milestones = {item.name: round(item.boottime_ns / 1e6, 1) for item in reply.milestones}
+        self.hear(reply)
         self._log.debug(
             "guest configured", kernel=reply.kernel_release, vminitd=reply.vminitd_version, nonce=f"{reply.nonce:016x}"
         )

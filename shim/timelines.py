@@ -3,7 +3,7 @@
 The file is `timeline.jsonl` in the runtime directory, for `install.sh --demo`, for
 `task bench`, and for whoever asks why a start was slow. When it reaches LIMIT bytes it
 takes the place of `timeline.jsonl.1`. Times are milliseconds: those of `phases` since
-Create was called, those of `guest` since the guest's kernel started. `template` tells
+the shim ran, those of `guest` since the guest's kernel started. `template` tells
 whether it is a clone: then what its guest did before "waiting" was done in the template.
 """
 

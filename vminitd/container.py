@@ -5,7 +5,7 @@ import signal
 from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
-from vminitd import deadlines, log
+from vminitd import deadlines, log, milestones
 from vminitd.cgroup import PARENT, Cgroup
 from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
@@ -75,6 +75,7 @@ class Container:
                 failure = mounting.exception()
             if failure is not None:
                 raise failure
+            milestones.mark("mounted")
             log.debug("mounted and connected", container=self.id)
             started = await launch(
                 self._machinery,
@@ -89,6 +90,7 @@ class Container:
             raise
         self.init.adopt(started.pid, stdio, started.ended, self._init_ended)
         stdio.begin(started.master)
+        milestones.mark("created")
         log.debug("created", container=self.id, pid=started.pid, crun=self._crun_name)
 
     def _configuration(self, order: Order) -> bytes:
@@ -149,6 +151,7 @@ class Container:
         process.move(State.STARTING)
         if process is self.init:
             await self._start_init()
+            milestones.mark("started")
         else:
             await self._start_further(process)
         log.debug("started", process=str(process), pid=process.pid)

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from api import events_pb2, task_pb2, types_pb2
+from api import events_pb2, guest_pb2, task_pb2, types_pb2
 from shim import deadlines
 from shim.anchor import Anchor
 from shim.errors import AlreadyExistsError, GuestError, NotFoundError, SpecError, StateError
@@ -25,7 +25,7 @@ from ttrpc import Code
 class Container:
     """A container that Create has made. `resources` undoes, in reverse, all that Create did on the host.
 
-    `on_started` is called once the first process runs; `new_anchor` starts an anchor for a
+    `on_started` is called with the guest's answer once the first process runs; `new_anchor` starts an anchor for a
     further one, or raises HostError.
     """
 
@@ -40,7 +40,7 @@ class Container:
         resizer: Resizer,
         resources: AsyncExitStack,
         events: Publisher,
-        on_started: Callable[[], None],
+        on_started: Callable[[guest_pb2.StartResponse], None],
         new_anchor: Callable[[], Awaitable[Anchor]],
         log: Logger,
     ) -> None:
@@ -120,8 +120,7 @@ class Container:
         if exec_id:
             return await self._start_exec(self._exec(exec_id))
         async with self.lock:
-            await self.init.start()
-            self._on_started()
+            self._on_started(await self.init.start())
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=self.init.pid))
         self.init.start_told()
         return self.init.pid

@@ -117,9 +117,10 @@ class Creator:
         resources = spec.guest_resources(spec.section(spec.section(document, "linux"), "resources"))
         return Resizer(container_id, sandbox, size=size, resources=resources, bounds=self._bounds, log=self._log)
 
-    def _record(self, timeline: Timeline, sandbox: Sandbox) -> None:
+    def _record(self, timeline: Timeline, sandbox: Sandbox, reply: guest_pb2.StartResponse) -> None:
         """The one line that says where this start's time went."""
         timeline.mark("started")
+        sandbox.hear(reply)
         phases = timeline.milliseconds()
         self._log.info(
             "boot timeline",

@@ -65,23 +65,27 @@ class ExecProcess(Process):
         )
         self.streams = self._own_streams
 
-    async def start(self) -> None:
-        """Run it. Raises StateError, GuestError, MachineError or HostError; it can only be deleted then."""
+    async def start(self) -> guest_pb2.StartResponse:
+        """Run it; the guest's answer.
+
+        Raises StateError, GuestError, MachineError or HostError; it can only be deleted then.
+        """
         self.require(State.CREATED, to="start")
         if self._start_lock.locked():
             raise StateError(f"cannot start {self.name}: it is being started")
         async with self._start_lock:
             anchoring = asyncio.ensure_future(self._new_anchor())
             try:
-                await self._start_in_guest()
+                started = await self._start_in_guest()
                 self._anchor = await anchoring
             except BaseException:
                 await self._give_up_start(anchoring)
                 raise
             self.pid = self._anchor.pid
             self.move(State.RUNNING)
+        return started
 
-    async def _start_in_guest(self) -> None:
+    async def _start_in_guest(self) -> guest_pb2.StartResponse:
         request = guest_pb2.ExecRequest(container_id=self.container_id, exec_id=self.exec_id, process=self._document)
         request.stdio.terminal = self.paths.terminal
         guest = self._guest
@@ -91,7 +95,7 @@ class ExecProcess(Process):
             self._known = True
             if self._size is not None:
                 await super().resize(*self._size)
-            await guest.call(guest.containers.Start(self._in_guest()), deadline_s=deadlines.GUEST_CRUN_S)
+            return await guest.call(guest.containers.Start(self._in_guest()), deadline_s=deadlines.GUEST_CRUN_S)
 
     async def _give_up_start(self, anchoring: "asyncio.Future[Anchor]") -> None:
         """Make a start that failed half way as if nothing had run: nobody hears of an exit, and all is let go of."""

@@ -90,12 +90,13 @@ class Process:
         """
         self._watcher = asyncio.create_task(self._watch(on_exit, first), name=f"watch {self.name}")
 
-    async def start(self) -> None:
-        """Run what was created. Raises StateError, GuestError or MachineError."""
+    async def start(self) -> guest_pb2.StartResponse:
+        """Run what was created; the guest's answer. Raises StateError, GuestError or MachineError."""
         self.require(State.CREATED, to="start")
         self.move(State.RUNNING)
         try:
-            await self._guest.call(self._guest.containers.Start(self._in_guest()), deadline_s=deadlines.GUEST_CRUN_S)
+            start = self._guest.containers.Start(self._in_guest())
+            return await self._guest.call(start, deadline_s=deadlines.GUEST_CRUN_S)
         except BaseException:
             # No start event follows, also where containerd went away during the call. But the process ends: the
             # watcher hears of it from the guest, or of the machine's end, and must not wait for that event.

@@ -29,7 +29,7 @@ from shim.vm.machine import Machine
 from shim.vm.process import Credentials
 from shim.vm.qemu import Qemu, start
 from shim.vm.states import Cause, Exit, RunState, classify, transition
-from shim.vm.timeline import Timeline
+from shim.vm.timeline import RESTORED, Timeline
 from shim.vm.vsock import VsockBackend
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class VirtualMachine:
         from shim.vm import migration
 
         await self._guarded("restoring the template", migration.load(self._connection(), state_fd, offset, timeout_s))
-        self.timeline.mark("restored")
+        self.timeline.mark(RESTORED)
 
     async def save(self, state_fd: int, offset: int, timeout_s: float) -> str:
         """Write the paused machine's state, less its memory, to the open file `state_fd` from `offset` on.

@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from api import guest_pb2 as pb
 from api.guest_ttrpc import ContainersBase
 from ttrpc import Context
+from vminitd import milestones
 from vminitd.capacity import Capacity
 from vminitd.container import Order
 from vminitd.containers import Containers
@@ -39,7 +40,11 @@ class ContainersService(ContainersBase):
 
     async def Start(self, request: pb.ProcessRequest, context: Context) -> pb.StartResponse:
         await self._capacity.there()
-        return pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
+        response = pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
+        if not request.exec_id:
+            response.milestones.extend(pb.Milestone(name=name, boottime_ns=at) for name, at in milestones.marks())
+            response.boottime_ns = milestones.now_ns()
+        return response
 
     async def Wait(self, request: pb.ProcessRequest, context: Context) -> pb.WaitResponse:
         ended = await self._containers.get(request.container_id).process(request.exec_id).wait()

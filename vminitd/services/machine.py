@@ -52,6 +52,7 @@ class MachineService(MachineBase):
             vminitd_version=__version__,
             nonce=random.getrandbits(64),
             milestones=[Milestone(name=name, boottime_ns=at_ns) for name, at_ns in milestones.marks()],
+            boottime_ns=milestones.now_ns(),
         )
 
     async def Resize(self, request: ResizeRequest, context: Context) -> Empty:

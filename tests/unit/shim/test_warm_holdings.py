@@ -21,7 +21,7 @@ from shim.warm import holdings
 from shim.warm.ask import packages
 from shim.warm.service import run
 looks = 0
-def refresh(held):
+def refresh(held, log):
     global looks
     looks += 1
     held.hold("memory", os.memfd_create(f"look-{looks}"))

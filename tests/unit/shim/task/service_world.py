@@ -83,7 +83,7 @@ class Made(Creator):
                 resizer=cast("Resizer", None),
                 resources=undo.pop_all(),
                 events=self.told,
-                on_started=lambda: None,
+                on_started=lambda _: None,
                 new_anchor=self._stand_in_anchor,
                 log=self.log,
             )

@@ -116,7 +116,7 @@ class World:
             resizer=resizer,
             resources=AsyncExitStack(),
             events=Publisher("", "default", log),
-            on_started=lambda: None,
+            on_started=lambda _: None,
             new_anchor=_no_anchor,
             log=log,
         )
