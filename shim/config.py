@@ -79,6 +79,9 @@ class VmConfig(NamedTuple):
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     # Whether auto may fall back to tcg, which is a way to run but no security boundary.
     allow_tcg: bool = True
+    # The most memory that tcg may take for translated code. A container's start fills 40 MiB; with less than 64 it
+    # takes up to four times as long, and machines need less memory.
+    tcg_cache_mib: Annotated[int, Between(8, 1024)] = 256
     # QEMU: a path, or a name to look for in PATH.
     qemu: _Program = "qemu-system-x86_64"
     # The guest's kernel and root image.

@@ -59,6 +59,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
         base_memory_mib=config.vm.base_memory_mib,
         shared_memory=shared_memory,
         ports=new_vsock is None,
+        tcg_cache_mib=config.vm.tcg_cache_mib,
         kernel_args=config.vm.kernel_args,
     )
     chosen = await accel.choose(

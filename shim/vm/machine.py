@@ -112,8 +112,8 @@ class Machine:
     `shared_memory` other processes can map the guest's memory, as a vhost-user device
     must; without, it is QEMU's own, and a clone's is its template's until it is written
     to. That is not to be seen from inside: one template serves both. `ports`: it has
-    virtio-serial ports to talk to the shim (ports.py). `cpu_model` empty means the
-    accelerator's best. Raises ConfigError for values that no machine can have.
+    virtio-serial ports to talk to the shim (ports.py). `tcg_cache_mib` bounds what TCG keeps of
+    translated code. `cpu_model` empty means the accelerator's best. Raises ConfigError for values that no machine can have.
     """
 
     qemu: Path
@@ -125,6 +125,7 @@ class Machine:
     base_memory_mib: int = 128
     shared_memory: bool = False
     ports: bool = False
+    tcg_cache_mib: int = 256
     cpu_model: str = ""
     kernel_args: str = ""
 
@@ -156,6 +157,7 @@ class Machine:
             ("-display", "none"),
             ("-sandbox", SANDBOX),
             ("-machine", self._machine()),
+            ("-accel", f"tcg,tb-size={self.tcg_cache_mib}" if self.accel is Accel.TCG else str(self.accel)),
             ("-cpu", self.cpu_model or self.accel.default_cpu_model),
             ("-smp", f"cpus={self.max_vcpus},sockets=1,cores={self.max_vcpus},threads=1"),
             ("-m", self._memory()),
@@ -233,7 +235,7 @@ class Machine:
 
     def _machine(self) -> str:
         off = "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,dump-guest-core=off"
-        return f"q35,accel={self.accel},memory-backend=base,{off}"
+        return f"q35,memory-backend=base,{off}"
 
     def _memory(self) -> str:
         """No DIMM slots: virtio-mem needs none, only room in the address space."""
