@@ -89,6 +89,11 @@ class Sandbox:
             raise
         return sandbox
 
+    @property
+    def memory(self) -> str:
+        """Where its memory has come from: a value of prelaunch.Memory."""
+        return self._launched.memory
+
     def rootfs(self, planned: guest_pb2.Rootfs) -> guest_pb2.Rootfs:
         """A root file system as this machine's guest finds it: the disks where they are seated."""
         found = guest_pb2.Rootfs()

@@ -72,18 +72,22 @@ def read_partitions(disk: str) -> None:
         os.close(fd)
 
 
-async def mount_layer(uevents: Uevents, layer: Layer, target: str) -> None:
-    """Waits for the layer's disk and mounts it on `target`, a directory.
-
-    Raises DeviceError if the disk does not appear, MountError if it cannot be mounted, RequestError for options
-    that make no sense.
-    """
-    flags, data = mount_options(layer.fstype, layer.options)
+async def device_of(uevents: Uevents, layer: Layer) -> str:
+    """The path of the device that the layer is on, once it is there. Raises DeviceError, MountError."""
     disk = await uevents.until(lambda: find(layer.serial, layer.disk_bytes), str(layer), deadlines.DISK)
     if layer.partition == 1 and layer.disk_bytes:
         await asyncio.to_thread(read_partitions, disk)
     name = await uevents.until(lambda: find_partition(disk, layer.partition), str(layer), deadlines.DISK)
+    return f"/dev/{name}"
+
+
+def mount_layer(layer: Layer, device: str, target: str) -> None:
+    """Mounts the layer's device on `target`, a directory. Blocks; call it in a thread.
+
+    Raises MountError if it cannot be mounted, RequestError for options that make no sense.
+    """
+    flags, data = mount_options(layer.fstype, layer.options)
     try:
-        await asyncio.to_thread(mount, f"/dev/{name}", target, layer.fstype, flags, data)
+        mount(device, target, layer.fstype, flags, data)
     except OSError as error:
         raise MountError(f"cannot mount {layer}: {error.strerror}") from error

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vminitd import log
-from vminitd.disks import Layer, mount_layer
+from vminitd.disks import Layer, device_of, mount_layer
 from vminitd.errors import MountError, RequestError
 from vminitd.libc import MNT_DETACH, MS_BIND, mount, umount
 from vminitd.overlay import mount_overlay
@@ -57,21 +57,25 @@ class Rootfs:
         Raises RequestError, DeviceError or MountError.
         """
         plan.check()
-        os.makedirs(self.path, mode=0o755)
-        lower = [f"{self._layers}/{number}" for number in range(len(plan.lower))]
-        for layer, target in zip(plan.lower, lower, strict=True):
-            await self._mount_layer(uevents, layer, target)
+        layers = [(layer, f"{self._layers}/{number}") for number, layer in enumerate(plan.lower)]
         if plan.writable is not None:
-            target = f"{self._layers}/rw"
-            await self._mount_layer(uevents, plan.writable, target)
-            self._writable = target
-        await asyncio.to_thread(join, self.path, lower, self._writable, whole=plan.whole)
-        self._mounted.append(self.path)
+            layers.append((plan.writable, f"{self._layers}/rw"))
+        devices = [await device_of(uevents, layer) for layer, _ in layers]
+        # One thread's work and not one for each step: a clone of a template pays for every switch between them.
+        await asyncio.to_thread(self._mount_all, layers, devices, whole=plan.whole)
+        if plan.writable is not None:
+            self._writable = layers[-1][1]
 
-    async def _mount_layer(self, uevents: Uevents, layer: Layer, target: str) -> None:
-        os.makedirs(target, mode=0o755)
-        await mount_layer(uevents, layer, target)
-        self._mounted.append(target)
+    def _mount_all(self, layers: Sequence[tuple[Layer, str]], devices: Sequence[str], *, whole: bool) -> None:
+        """Nothing else looks at what is mounted until this is over."""
+        os.makedirs(self.path, mode=0o755)
+        for (layer, target), device in zip(layers, devices, strict=True):
+            os.makedirs(target, mode=0o755)
+            mount_layer(layer, device, target)
+            self._mounted.append(target)
+        writable = next((target for _, target in layers if target.endswith("/rw")), "")
+        join(self.path, [target for _, target in layers if target != writable], writable, whole=whole)
+        self._mounted.append(self.path)
 
     def unmount(self) -> list[str]:
         """Unmounts what is mounted, in reverse, and removes the mount points. Blocks; call it in a thread.

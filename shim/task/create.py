@@ -125,6 +125,7 @@ class Creator:
         self._log.info(
             "boot timeline",
             how="clone" if sandbox.is_clone else "boot",
+            memory=sandbox.memory,
             **{name.replace(" ", "_"): ms for name, ms in phases.items()},
         )
         try:

@@ -112,8 +112,9 @@ class Machine:
     `shared_memory` other processes can map the guest's memory, as a vhost-user device
     must; without, it is QEMU's own, and a clone's is its template's until it is written
     to. That is not to be seen from inside: one template serves both. `ports`: it has
-    virtio-serial ports to talk to the shim (ports.py). `tcg_cache_mib` bounds what TCG keeps of
-    translated code. `cpu_model` empty means the accelerator's best. Raises ConfigError for values that no machine can have.
+    virtio-serial ports to talk to the shim (ports.py). `tcg_cache_mib` bounds what TCG
+    keeps of translated code. `cpu_model` empty means the accelerator's best. Raises
+    ConfigError for values that no machine can have.
     """
 
     qemu: Path

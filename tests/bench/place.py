@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.box import Box
 from harness.cell import Cell
 from harness.containerd import Containerd
+from harness.deadline import eventually
 from harness.flavours import flavour
 from harness.images import BUSYBOX
 from harness.qemubox import Qemubox
@@ -45,7 +46,21 @@ class Place:
                 absent[variant.name] = reason.replace(str(self.qemubox.config), "config.toml")
             else:
                 there.append(variant)
+        for variant in there:
+            if (variant.start, variant.memory) == ("clone", "private"):
+                self._hold_template(variant)
         return there, absent
+
+    def _hold_template(self, variant: Variant) -> None:
+        """Have the service keep the memory of this variant's template: the last that it was told of is another's."""
+        with self.configured(variant):
+            self.qemubox.command("template", "build")
+            eventually(lambda: not self._why_not_private(variant), "the service keeps the template's memory", 60.0)
+
+    def _why_not_private(self, variant: Variant) -> str:
+        begin = self.containerd.log_size()
+        self.box(variant).run("true").checked()
+        return self.why_another(variant, begin)
 
     def accelerator(self) -> str:
         """Whether KVM runs machines here, by the shim's own trial, which it keeps; asked after `present`."""
@@ -68,6 +83,14 @@ class Place:
         """What shims have said since then of a machine that booted though it was to be a clone; empty if none did."""
         lines = self.containerd.log_tail(log_offset).splitlines()
         return next((line for line in lines if "cold boot" in line), "")
+
+    def why_another(self, variant: Variant, log_offset: int) -> str:
+        """What is wrong with the last machine since then, for the variant's; empty if it was one of that kind."""
+        lines = [line for line in self.containerd.log_tail(log_offset).splitlines() if "boot timeline" in line]
+        wanted = f"how={'clone' if variant.start == 'clone' else 'boot'} memory={variant.memory_from}"
+        if not lines:
+            return "its start left no line in the log"
+        return "" if wanted in lines[-1] else self.why_cold(log_offset) or f"not {wanted}: {lines[-1]}"
 
 
 @contextmanager

@@ -40,8 +40,7 @@ def one_by_one(place: Place, variants: list[Variant], runs: int, results: Result
         if not variant.is_vm:
             return _Run(took_ms, {}, {})
         found = _marks(place.cell.path(_TIMELINE), container)
-        is_clone = "restored" in found["phases"]
-        assert is_clone == (variant.start == "clone"), f"{variant.name}: {place.why_cold(log_offset) or 'a clone'}"
+        assert not (reason := place.why_another(variant, log_offset)), f"{variant.name}: {reason}"
         return _Run(took_ms, found["phases"], phases.own(found["phases"], found["guest"]))
 
     for name, found in measure([*by_name], runs, "ctr run", run).items():

@@ -25,6 +25,13 @@ class Variant:
         """Whether there is a machine."""
         return self.runtime == "qemubox"
 
+    @property
+    def memory_from(self) -> str:
+        """What the shim's log calls it (shim/prelaunch.py): who shares its memory cannot have its template's."""
+        if self.start != "clone":
+            return "booted"
+        return "private" if self.memory == "private" else "copied"
+
 
 # A machine with vsock by a vhost-user daemon shares its memory with that; one with virtio-serial has its own.
 _PRIVATE: Final[Sections] = {"vsock": {"mode": "serial"}}
