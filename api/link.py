@@ -17,6 +17,11 @@ def port_token(number: int) -> bytes:
     return b"qemubox-port-%03d" % number
 
 
+def port_number(token: bytes) -> int:
+    """The number of the port with this token. Raises ValueError for one of another kind."""
+    return int(token.removeprefix(b"qemubox-port-"))
+
+
 def port_name(token: bytes) -> str:
     """The name of the port that carries the stream with this token. Raises ValueError for one of another kind."""
     return token.decode("ascii")

@@ -19,7 +19,7 @@ from typing import Final
 from api import guest_pb2
 from api.link import CALLS_BEFORE
 from shim import deadlines
-from shim.errors import GuestError, MachineError
+from shim.errors import GuestError, MachineError, StateError
 from shim.guest import Guest
 from shim.inspection import Inspection
 from shim.log import Logger
@@ -123,19 +123,22 @@ class Sandbox:
         The block is the call that tells the guest of `request`.
         """
         expected: dict[str, Future[socket.socket]] = {}
+        tokens: dict[str, bytes] = {}
         try:
             for name in streams.names:
-                token, expected[name] = await self._vm.new_stream()
-                setattr(request, name, token)
+                tokens[name], expected[name] = await self._vm.new_stream()
+                setattr(request, name, tokens[name])
             yield
             for name in tuple(expected):
                 connection = await self.guest.call(expected[name], deadline_s=deadlines.GUEST_CALL_S)
                 streams.connect(name, connection)
                 del expected[name]
         finally:
-            for dialled in expected.values():
+            for name, dialled in expected.items():
                 if not dialled.cancel() and not dialled.cancelled() and dialled.exception() is None:
                     dialled.result().close()
+                with contextlib.suppress(MachineError, StateError):  # it is gone, and they with it
+                    await self._vm.withdraw(tokens[name])
 
     def hear(self, reply: guest_pb2.ConfigureResponse | guest_pb2.StartResponse) -> None:
         """Take over what an answer that has just come says of when the guest reached what."""

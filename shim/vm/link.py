@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from api.link import port_token
+from api.link import port_number, port_token
 from shim.errors import MachineError, StateError
 from shim.vm import devices
 from shim.vm.acceptor import TOKEN_BYTES
@@ -69,6 +69,15 @@ class Link:
         if not self._ports.is_there(number):
             await self._add_port(self._ports, number, hotplug)
         return port_token(number), self._ports.open(number)
+
+    async def withdraw(self, token: bytes, hotplug: "Hotplug") -> None:
+        """Take out the port of a stream that the guest has not opened. vsock has forgotten such a token already."""
+        if self._ports is None:
+            return
+        number = port_number(token)
+        if self._ports.is_taken(number) and number not in self._opened:
+            await hotplug.remove_port(number)
+            self._ports.free(number)
 
     @property
     def vsock(self) -> VsockBackend:

@@ -57,6 +57,10 @@ class Ports:
         """Whether the port is part of the machine already."""
         return number in self._ours
 
+    def is_taken(self, number: int) -> bool:
+        """Whether the port was given out for a stream."""
+        return number in self._taken
+
     def add(self, number: int) -> socket.socket:
         """Make the socket pair of a port that is to be plugged in; the answer is QEMU's end, the caller's to close."""
         return self._pair(number)

@@ -16,7 +16,7 @@ long to import, which then happens while it starts.
 
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -161,16 +161,7 @@ class VirtualMachine:
 
     async def printed(self, words: str, timeout_s: float) -> None:
         """Wait until the guest prints `words` on its console. Raises BootError if it does not in time, or ends."""
-        awaited = self.console.expect(words)
-
-        async def wait() -> None:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await awaited
-            except TimeoutError:
-                raise self._error("booting", f"it did not print {words!r} within {timeout_s:g} s") from None
-
-        await self._guarded("booting", wait())
+        await self._booting(self.console.expect(words), timeout_s, f"it did not print {words!r}")
 
     async def add_vsock(self, backend: VsockBackend, timeout_s: float) -> None:
         """Prepare a vsock backend and plug it in. The machine owns it from now on."""
@@ -243,20 +234,13 @@ class VirtualMachine:
         self.timeline.mark("control")
         return connection
 
-    async def hear(self, answer: Coroutine[object, object, _T], timeout_s: float) -> _T:
+    async def hear(self, answer: Awaitable[_T], timeout_s: float) -> _T:
         """Wait for vminitd's first answer, by which the machine has booted.
 
         Raises BootError with the console's tail when the deadline passes or the machine ends.
         """
 
-        async def wait() -> _T:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    return await answer
-            except TimeoutError:
-                raise self._error("booting", f"vminitd did not answer within {timeout_s:g} s") from None
-
-        heard = await self._guarded("booting", wait())
+        heard = await self._booting(answer, timeout_s, "vminitd did not answer")
         self._booted = True
         self.timeline.mark("answered")
         return heard
@@ -268,6 +252,10 @@ class VirtualMachine:
         ResourceError when there are too many, MachineError.
         """
         return await self._guarded("adding a stream", self._link.new_stream(self._devices()))
+
+    async def withdraw(self, token: bytes) -> None:
+        """Take back a stream that the guest has not opened. Raises StateError, MachineError."""
+        await self._guarded("withdrawing a stream", self._link.withdraw(token, self._devices()))
 
     async def kill(self, timeout_s: float) -> Exit:
         """End the machine now and release everything of it. Does no harm to one that has ended.
@@ -328,6 +316,18 @@ class VirtualMachine:
                 await asyncio.wait((task,))
             elif not task.cancelled():
                 task.exception()  # told by another: the end of the machine
+
+    async def _booting(self, work: Awaitable[_T], timeout_s: float, otherwise: str) -> _T:
+        """Do `work`, which the machine's boot has to come to, or raise BootError: `otherwise` within that time."""
+
+        async def wait() -> _T:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await work
+            except TimeoutError:
+                raise self._error("booting", f"{otherwise} within {timeout_s:g} s") from None
+
+        return await self._guarded("booting", wait())
 
     def _lost(self, task: "asyncio.Task[_T]") -> bool:
         """Whether `task` failed and the connection to QEMU is not there (any more)."""

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,26 @@ def test_a_clone_has_its_template_s_memory_where_nobody_else_maps_it(vm: Box, mo
         vm.wait_stopped(container)
         vm.delete_task(container)
         vm.remove(container).checked()
+
+
+@pytest.mark.on("2")
+def test_clones_map_one_sealed_file_copy_on_write(vm: Box) -> None:
+    """What the service keeps: the same pages for all, which none of them can write to."""
+    containers = [vm.start_trapping(0) for _ in range(2)]
+    try:
+        mapped = set()
+        for container in containers:
+            found = _inspect(vm, container)
+            assert found["memory"] == "private"
+            maps = Path(f"/proc/{found['qemu_pid']}/maps").read_text().splitlines()
+            (line,) = [line for line in maps if "/memfd:qemubox-memory" in line]
+            _addresses, rights, _offset, device, inode, *_ = line.split()
+            assert rights == "rw-p"
+            mapped.add((device, inode))
+        assert len(mapped) == 1
+    finally:
+        for container in containers:
+            vm.kill(container, "KILL").checked()
+            vm.wait_stopped(container)
+            vm.delete_task(container)
+            vm.remove(container).checked()

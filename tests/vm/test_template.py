@@ -4,6 +4,7 @@ The harness has the template made once (harness/qemubox.py), so every other test
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -169,6 +170,21 @@ def test_a_namespace_has_a_template_of_its_own(vm: Box, template: Path) -> None:
 def test_a_template_removed_under_its_clones(vm: Box, template: Path) -> None:
     container = vm.start_trapping(17)
     assert vm.qemubox.command("template", "rm", template.name).returncode == 0
+    vm.kill(container, "TERM").checked()
+    vm.wait_stopped(container)
+    assert "non-zero exit code 17" in vm.delete_task(container).error
+    vm.remove(container).checked()
+
+
+@pytest.mark.on("1.6")
+def test_a_template_changed_under_its_clones(vm: Box, template: Path) -> None:
+    """They have its memory as it was; the next machine boots."""
+    container = vm.start_trapping(17)
+    with (template / STATE).open("r+b") as file:
+        file.write(os.urandom(64 << 20))
+    _assert_boots(vm, "level=warning", "was changed")
+    hello = vm.containerd.ctr("tasks", "exec", "--exec-id", "hello", container, "echo", "hello")
+    assert hello.checked().text == "hello"
     vm.kill(container, "TERM").checked()
     vm.wait_stopped(container)
     assert "non-zero exit code 17" in vm.delete_task(container).error

@@ -92,6 +92,25 @@ async def test_a_further_stream_is_plugged_in_and_comes_out_when_the_guest_close
         (await future).close()
 
 
+async def test_a_stream_that_the_guest_never_opened_is_taken_back(
+    ports: Ports, hotplug: Hotplug, peer: QmpPeer
+) -> None:
+    link = Link(ports)
+    given = [await link.new_stream(hotplug) for _ in range(2)]
+    for _, future in given:
+        (await future).close()
+    link.on_event(says(2, opened=True), hotplug)
+    for token, _ in given:
+        await link.withdraw(token, hotplug)
+    # The second one is the guest's to close.
+    assert [name for name in peer.names if name == "device_del"] == ["device_del"]
+    assert ("device_del", {"id": "port-1"}) in peer.commands
+    token, future = await link.new_stream(hotplug)
+    assert token == port_token(1)
+    (await future).close()
+    await Link(None).withdraw(token, hotplug)
+
+
 async def test_there_are_only_so_many(ports: Ports) -> None:
     taken = [ports.take() for _ in range(MAX_PORTS - 2)]
     assert taken == list(range(1, MAX_PORTS - 1))
