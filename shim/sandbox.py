@@ -146,8 +146,8 @@ class Sandbox:
         self.milestones = {name: round(at_ns / 1e6, 1) for name, at_ns in milestones}
         self._vm.timeline.hear(milestones, reply.boottime_ns)
 
-    def inspect(self, namespace: str, container_id: str) -> Inspection:
-        """What there is to be shown of this machine (`qemubox inspect`)."""
+    def inspect(self, namespace: str, container_id: str, size: Size) -> Inspection:
+        """What there is to be shown of this machine, which has that size (`qemubox inspect`)."""
         launched, machine = self._launched, self._launched.hypervisor.machine
         return Inspection(
             namespace=namespace,
@@ -159,9 +159,9 @@ class Sandbox:
             memory_shared=machine.shared_memory,
             link=launched.hypervisor.link,
             accelerator=machine.accel,
-            vcpus=self._size.cpus,
+            vcpus=size.cpus,
             base_memory_mib=machine.base_memory_mib,
-            memory_mib=_plugged_mib(self._size.memory_mib),
+            memory_mib=_plugged_mib(size.memory_mib),
             disks={name: seat.serial for name, seat in self._seats.items()},
             console=str(self._vm.console.path),
         )

@@ -35,7 +35,8 @@ def add_entropy(entropy: bytes) -> None:
             os.close(device)
     except OSError as error:
         raise KernelError(f"cannot add entropy: {error.strerror}") from error
-    random.seed(os.urandom(32))
+    # A number is taken as it is; bytes would be hashed first.
+    random.seed(int.from_bytes(os.urandom(32)))
 
 
 def entropy_request(entropy: bytes) -> bytes:

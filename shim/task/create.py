@@ -106,7 +106,7 @@ class Creator:
                 resizer=self._resizer(request.id, sandbox, wanted, document),
                 resources=undo.pop_all(),
                 events=self._events,
-                on_started=functools.partial(self._record, timeline, sandbox),
+                on_started=functools.partial(self._record, timeline, sandbox, wanted),
                 new_anchor=self._new_anchor,
                 log=self._log,
             )
@@ -115,9 +115,17 @@ class Creator:
 
     def _resizer(self, container_id: str, sandbox: Sandbox, size: Size, document: spec.Json) -> Resizer:
         resources = spec.guest_resources(spec.section(spec.section(document, "linux"), "resources"))
-        return Resizer(container_id, sandbox, size=size, resources=resources, bounds=self._bounds, log=self._log)
+        return Resizer(
+            container_id,
+            sandbox,
+            size=size,
+            resources=resources,
+            bounds=self._bounds,
+            on_resized=functools.partial(self._show, sandbox),
+            log=self._log,
+        )
 
-    def _record(self, timeline: Timeline, sandbox: Sandbox, reply: guest_pb2.StartResponse) -> None:
+    def _record(self, timeline: Timeline, sandbox: Sandbox, wanted: Size, reply: guest_pb2.StartResponse) -> None:
         """The one line that says where this start's time went."""
         timeline.mark("started")
         sandbox.hear(reply)
@@ -128,8 +136,8 @@ class Creator:
             memory=sandbox.memory,
             **{name.replace(" ", "_"): ms for name, ms in phases.items()},
         )
+        self._show(sandbox, wanted)
         try:
-            inspection.write(self._directory, sandbox.inspect(self._identity.namespace, self._identity.container_id))
             timelines.append(
                 Path(self._config.runtime.state_dir),
                 namespace=self._identity.namespace,
@@ -139,7 +147,15 @@ class Creator:
                 template=sandbox.is_clone,
             )
         except OSError as error:  # a full tmpfs must not stop a container
-            self._log.warning("what is known of the start is not kept", error=str(error))
+            self._log.warning("boot timeline not kept", error=str(error))
+
+    def _show(self, sandbox: Sandbox, size: Size) -> None:
+        """For `qemubox inspect`: what the machine is, now of that size."""
+        identity = self._identity
+        try:
+            inspection.write(self._directory, sandbox.inspect(identity.namespace, identity.container_id, size))
+        except OSError as error:  # see above
+            self._log.warning("the machine is not shown", error=str(error))
 
     async def _prepare_rootfs(self, request: task_pb2.CreateTaskRequest, undo: AsyncExitStack) -> PreparedRootfs:
         config = self._config

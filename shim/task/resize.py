@@ -6,6 +6,7 @@ before it are taken back, so that an error means that nothing has changed.
 
 import asyncio
 import json
+from collections.abc import Callable
 
 from api import guest_pb2
 from shim import deadlines
@@ -18,16 +19,28 @@ from shim.spec import Json
 
 
 class Resizer:
-    """The size of one container's machine, and the limits that its guest's cgroup has: those of its specification."""
+    """The size of one container's machine, and the limits that its guest's cgroup has: those of its specification.
+
+    `on_resized` is called with each new size.
+    """
 
     def __init__(
-        self, container_id: str, sandbox: Sandbox, *, size: Size, resources: Json, bounds: Bounds, log: Logger
+        self,
+        container_id: str,
+        sandbox: Sandbox,
+        *,
+        size: Size,
+        resources: Json,
+        bounds: Bounds,
+        on_resized: Callable[[Size], None],
+        log: Logger,
     ) -> None:
         self._container_id = container_id
         self._sandbox = sandbox
         self._size = size
         self._in_force = resources
         self._bounds = bounds
+        self._on_resized = on_resized
         self._log = log
         self._updating = asyncio.Lock()
 
@@ -48,6 +61,7 @@ class Resizer:
                     await self._take_back(step, change.before, change.undo)
                 raise
             self._size, self._in_force = change.after, change.in_force
+            self._on_resized(self._size)
             self._log.info("updated", cpus=self._size.cpus, memory_mib=self._size.memory_mib)
 
     async def _take(self, step: Step, size: Size, resources: Json) -> None:

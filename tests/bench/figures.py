@@ -32,9 +32,10 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float | None:
 
 
 def median_marks(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median instant of each mark, over the runs that have it, in the order of the run with the most."""
+    """The median instant of each mark, over the runs that have it, in the order of these instants."""
     names = max(runs, key=len, default={})
-    return {name: round(median([run[name] for run in runs if name in run]), 1) for name in names}
+    medians = {name: round(median([run[name] for run in runs if name in run]), 1) for name in names}
+    return dict(sorted(medians.items(), key=lambda mark: mark[1]))
 
 
 def growth(first: float, last: float, count: int) -> float | None:

@@ -104,7 +104,16 @@ class World:
         self._guest = Guest(Client(ours), died)
         self.machine = Machine(self._guest, self.vminitd)
         limits: Json = {"memory": {"limit": 512 * _MIB}, "cpu": {"quota": 200_000}}
-        resizer = Resizer("c", self.machine, size=Size(2, 512), resources=limits, bounds=_BOUNDS, log=log)
+        self.sizes: list[Size] = []
+        resizer = Resizer(
+            "c",
+            self.machine,
+            size=Size(2, 512),
+            resources=limits,
+            bounds=_BOUNDS,
+            on_resized=self.sizes.append,
+            log=log,
+        )
         paths = StdioPaths(terminal=False, stdin="", stdout="", stderr="")
         self.process = Process(container_id="c", exec_id="", pid=5, paths=paths, guest=self._guest, log=log)
         container = Container(
@@ -194,6 +203,7 @@ async def test_the_machine_grows_first_and_shrinks_last(world: World) -> None:
     world.told.clear()
     await world.update(_SHRINK)
     assert world.told == [_limits(256, 50_000), "vcpus 1", "memory 256"]
+    assert world.sizes == [Size(3, 1024), Size(1, 256)]
 
 
 async def test_a_guest_that_refuses_the_limits_stays_as_it_was(world: World) -> None:
@@ -202,6 +212,7 @@ async def test_a_guest_that_refuses_the_limits_stays_as_it_was(world: World) -> 
         await world.update(_SHRINK)
     assert caught.value.code is Code.FAILED_PRECONDITION
     assert world.told == [_limits(256, 50_000), _limits(512, 200_000)]
+    assert world.sizes == []
 
 
 async def test_a_guest_that_keeps_its_memory_has_its_limits_back(world: World, tmp_path: Path) -> None:
