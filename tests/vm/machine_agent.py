@@ -25,7 +25,8 @@ def mount(source: str, target: str, fstype: str, flags: int = 0) -> str:
 
 
 def dial(token: bytes) -> socket.socket:
-    """A connection to the host that begins with `token`; waits for the vsock device to appear."""
+    """A connection to the host that begins with `token`; waits for the vsock device to appear, and says so."""
+    said = False
     while True:
         try:
             with open("/dev/vsock") as device:
@@ -33,6 +34,10 @@ def dial(token: bytes) -> socket.socket:
             connection = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
             connection.connect((2, cid))
         except OSError:
+            if not said:
+                with open("/dev/kmsg", "w") as console:
+                    console.write("<3>agent: waiting for a host\n")
+                said = True
             uevents.recv(8192)
         else:
             connection.sendall(token)

@@ -71,6 +71,13 @@ def test_every_link_leads_somewhere(root: Path) -> None:
         assert inside.exists() or target.parts[1] == "proc", f"{link} -> {target}"
 
 
+def test_it_holds_nothing_that_would_make_two_machines_the_same(root: Path) -> None:
+    """No machine id, no host keys, no random seed (trap 9): whatever has one brings it along."""
+    names = {path.name for path in root.rglob("*")}
+    assert not names & {"machine-id", "random-seed", "resolv.conf", "hostname"}
+    assert not [name for name in names if name.startswith("ssh_host_")]
+
+
 def test_there_is_no_program_but_python_and_crun(root: Path) -> None:
     assert sorted(path.name for path in (root / "usr/bin").iterdir()) == ["crun", "python3.13"]
     programs = [path for path in files(root) if path.stat().st_mode & 0o111]

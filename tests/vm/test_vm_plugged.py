@@ -1,10 +1,6 @@
 """What is plugged into a machine, disks, memory and interfaces, as its guest and the host's files see it."""
 
 import asyncio
-import contextlib
-import fcntl
-import os
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.machine import Start
+from harness.tap import tap
 from shim.errors import MachineError
 from shim.rootfs import gpt
 from shim.vm.devices import Disk, JoinedDisk, Nic
@@ -22,9 +19,6 @@ pytestmark = pytest.mark.timeout(240)
 MIB = 1 << 20
 LAYERS = 100
 MAC = "02:71:65:6d:75:01"
-# linux/if_tun.h
-TUNSETIFF = 0x400454CA
-IFF_TAP_NO_PI_VNET_HDR = 0x0002 | 0x1000 | 0x4000
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +32,6 @@ def layers(work: Path) -> list[Path]:
         images.append(work / f"{number}.erofs")
         subprocess.run(["mkfs.erofs", "-Enoinline_data", images[-1], source], check=True, capture_output=True)
     return images
-
-
-@contextlib.contextmanager
-def tap() -> Iterator[int]:
-    """An open TAP; the interface is gone when all have closed it."""
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"qbxtest%d", IFF_TAP_NO_PI_VNET_HDR))
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def sparse(path: Path, mib: int) -> Path:

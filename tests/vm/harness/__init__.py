@@ -9,6 +9,7 @@
     images.py      the images the tests run, made here
     box.py         one runtime on one containerd: run, start, kill, wait, and clean up
     machine.py     one virtual machine by shim/vm alone, with an agent of ours in it
+    tap.py         a network interface for such a machine
     events.py      what containerd publishes
     terminal.py    a terminal for `ctr`, with the test at the keyboard
     messages.py    what a user should read when something cannot be done
