@@ -8,8 +8,10 @@ process that does nothing, until the shim ends.
 """
 
 import asyncio
+import contextlib
 import enum
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +31,8 @@ from shim.vm.timeline import Timeline
 from shim.vm.vm import VirtualMachine
 
 _NO_MEMORY: Final = -1
+# Plugs into a machine what has got ready meanwhile.
+Plug = Callable[[VirtualMachine], Awaitable[None]]
 
 
 class Memory(enum.StrEnum):
@@ -115,26 +119,29 @@ class Prelaunch:
                 timeline.mark("clone failed")
             finally:
                 found.close()
-        vm = await self._start(hypervisor, timeline, _NO_MEMORY, restored=False)
+        async with _vsock_beside(hypervisor) as plug:
+            vm = await self._start(hypervisor, timeline, _NO_MEMORY, restored=False)
+            await _or_kill(vm, plug(vm))
         return Launched(vm, hypervisor, "", Memory.BOOTED)
 
     async def _clone(self, hypervisor: Hypervisor, template: Template, timeline: Timeline) -> Launched:
         """A machine that has become what the template was. The template stays the caller's."""
         size = template.metadata.memory_size
         kept = None if hypervisor.machine.shared_memory else held.find(template)
-        memory_fd = await asyncio.to_thread(memory.copy, template.fd, size) if kept is None else kept
-        try:
-            vm = await self._start(hypervisor, timeline, memory_fd, restored=True)
-        finally:
-            os.close(memory_fd)
-        try:
-            await vm.restore(template.fd, size, deadlines.TEMPLATE_LOAD_S)
-            # Once more, now that all of it was read: nobody has written to it meanwhile.
-            template.metadata.check_state(os.fstat(template.fd))
-        except BaseException:
-            await vm.kill(deadlines.QEMU_KILL_S)
-            raise
+        async with _vsock_beside(hypervisor) as plug:
+            memory_fd = await asyncio.to_thread(memory.copy, template.fd, size) if kept is None else kept
+            try:
+                vm = await self._start(hypervisor, timeline, memory_fd, restored=True)
+            finally:
+                os.close(memory_fd)
+            await _or_kill(vm, self._become(vm, template, plug))
         return Launched(vm, hypervisor, template.name, Memory.COPIED if kept is None else Memory.PRIVATE)
+
+    async def _become(self, vm: VirtualMachine, template: Template, plug: Plug) -> None:
+        await vm.restore(template.fd, template.metadata.memory_size, deadlines.TEMPLATE_LOAD_S)
+        # Once more, now that all of it was read: nobody has written to it meanwhile.
+        template.metadata.check_state(os.fstat(template.fd))
+        await plug(vm)
 
     async def _start(
         self, hypervisor: Hypervisor, timeline: Timeline, memory_fd: int, *, restored: bool
@@ -151,6 +158,46 @@ class Prelaunch:
             memory_fd=memory_fd,
             restored=restored,
         )
+
+
+@contextlib.asynccontextmanager
+async def _vsock_beside(hypervisor: Hypervisor) -> AsyncIterator[Plug]:
+    """Have vsock get ready, which may be a daemon's start, while QEMU does: what this gives plugs it in then.
+
+    A backend that was not plugged in is closed. Nothing of the kind where the machine has ports.
+    """
+    backend = None if hypervisor.new_vsock is None else hypervisor.new_vsock()
+    if backend is None:
+        yield _nothing
+        return
+    preparing = asyncio.create_task(backend.prepare(deadlines.VSOCK_READY_S), name="vsock")
+    owned = True
+
+    async def plug(vm: VirtualMachine) -> None:
+        nonlocal owned
+        owned = False
+        await vm.add_vsock(backend, preparing)
+
+    try:
+        yield plug
+    finally:
+        if owned:
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+            await backend.close(deadlines.QEMU_KILL_S)
+
+
+async def _nothing(_vm: VirtualMachine) -> None:
+    return
+
+
+async def _or_kill(vm: VirtualMachine, work: Awaitable[None]) -> None:
+    """Do something to a machine that nobody has yet; it is ended if that fails."""
+    try:
+        await work
+    except BaseException:
+        await vm.kill(deadlines.QEMU_KILL_S)
+        raise
 
 
 def _forget(launching: "asyncio.Task[Launched]") -> None:

@@ -74,8 +74,6 @@ class Sandbox:
         vm, timeline = launched.vm, launched.vm.timeline
         try:
             timeline.mark("furnishing")
-            if launched.hypervisor.new_vsock is not None:
-                await vm.add_vsock(launched.hypervisor.new_vsock(), deadlines.VSOCK_READY_S)
             seats = {disk.serial: await vm.add_disk(_device(disk)) for disk in disks}
             await vm.resize_memory(_plugged_mib(size.memory_mib))
             timeline.mark("furnished")

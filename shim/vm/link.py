@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from api.link import port_number, port_token
@@ -19,7 +19,7 @@ from shim.errors import MachineError, StateError
 from shim.vm import devices
 from shim.vm.acceptor import TOKEN_BYTES
 from shim.vm.ports import Ports
-from shim.vm.vsock import VsockBackend
+from shim.vm.vsock import VsockBackend, VsockDevice
 
 if TYPE_CHECKING:
     from shim.vm.hotplug import Hotplug
@@ -37,11 +37,16 @@ class Link:
         self._removing: set[asyncio.Task[None]] = set()
 
     async def add_vsock(
-        self, backend: VsockBackend, hotplug: "Hotplug", *, on_lost: Callable[[str], None], timeout_s: float
+        self,
+        backend: VsockBackend,
+        prepared: Awaitable[VsockDevice],
+        hotplug: "Hotplug",
+        *,
+        on_lost: Callable[[str], None],
     ) -> None:
-        """Prepare a vsock backend and plug it in; it belongs to this object. `on_lost`: see VsockBackend.on_lost."""
+        """Plug in a vsock backend, which belongs to this object, as what it has prepared: see VsockBackend."""
         self._vsock = backend
-        device = await backend.prepare(timeout_s)
+        device = await prepared
         backend.on_lost(on_lost)
         await hotplug.add_vsock(device)
         backend.device_added()

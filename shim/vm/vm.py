@@ -30,7 +30,7 @@ from shim.vm.process import Credentials
 from shim.vm.qemu import Qemu, start
 from shim.vm.states import Cause, Exit, RunState, classify, transition
 from shim.vm.timeline import RESTORED, Timeline
-from shim.vm.vsock import VsockBackend
+from shim.vm.vsock import VsockBackend, VsockDevice
 
 if TYPE_CHECKING:
     from shim.vm.hotplug import Hotplug, Seat
@@ -163,17 +163,14 @@ class VirtualMachine:
         """Wait until the guest prints `words` on its console. Raises BootError if it does not in time, or ends."""
         await self._booting(self.console.expect(words), timeout_s, f"it did not print {words!r}")
 
-    async def add_vsock(self, backend: VsockBackend, timeout_s: float) -> None:
-        """Prepare a vsock backend and plug it in. The machine owns it from now on."""
+    async def add_vsock(self, backend: VsockBackend, prepared: Awaitable[VsockDevice]) -> None:
+        """Plug in a vsock backend, as what its `prepare` answers. The machine owns it from now on."""
         if self._link.is_there:
             raise StateError("the virtual machine has a way to its guest already")
         if backend.shared_memory and not self.machine.shared_memory:
             raise StateError("this way of vsock needs a machine with shared memory")
         adding = self._link.add_vsock(
-            backend,
-            self._devices(),
-            on_lost=lambda reason: self._kill(Cause.VSOCK, reason),
-            timeout_s=timeout_s,
+            backend, prepared, self._devices(), on_lost=lambda reason: self._kill(Cause.VSOCK, reason)
         )
         await self._guarded("adding vsock", adding)
 

@@ -76,7 +76,7 @@ async def clone(parts: Parts, work: Path, state: int, *, mac: str, disk: Path, m
     guest = Guest(vm, backend, directory)
     try:
         await vm.restore(state, BASE, 30)
-        await vm.add_vsock(backend, 30)
+        await vm.add_vsock(backend, backend.prepare(30))
         await vm.add_disk(Disk("layer", disk))
         await vm.add_disk(Disk("own", disk, read_only=False))
         await vm.resize_memory(memory_mib)

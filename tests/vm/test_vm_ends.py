@@ -99,7 +99,7 @@ async def main(qemu, kernel, image, daemon, directory, uid, gid):
         journal=journal, timeline=Timeline(), command_timeout_s=30,
     )
     backend = UserVsock(daemon=pathlib.Path(daemon), directory=directory / "vsock", credentials=user, journal=journal)
-    await vm.add_vsock(backend, 30)
+    await vm.add_vsock(backend, backend.prepare(30))
     await vm.run()
     print(vm.pid, backend._process.pid, flush=True)
     await vm.exited

@@ -159,7 +159,7 @@ def start(parts: Parts, work: Path) -> Start:
         )
         guest = Guest(vm, backend, directory)
         try:
-            await vm.add_vsock(backend, 30)
+            await vm.add_vsock(backend, backend.prepare(30))
             await vm.add_disk(Disk("agent", parts.agent))
             yield guest
         finally:

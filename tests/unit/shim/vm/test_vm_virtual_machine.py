@@ -204,7 +204,7 @@ async def test_killed_by_someone_else(launch: Launch) -> None:
 async def test_a_guest_that_cannot_be_reached_any_more(launch: Launch) -> None:
     async with launch([]) as vm:
         backend = Backend()
-        await vm.add_vsock(backend, 10)
+        await vm.add_vsock(backend, backend.prepare(10))
         await vm.run()
         backend.lose("the daemon ended")
         assert await ended(vm) == Exit(Cause.VSOCK, -signal.SIGKILL, "the daemon ended")
@@ -216,7 +216,7 @@ async def test_vsock_that_needs_shared_memory_is_refused_without(launch: Launch)
         backend = Backend()
         backend.shared_memory = True
         with pytest.raises(StateError, match="needs a machine with shared memory"):
-            await vm.add_vsock(backend, 10)
+            await vm.add_vsock(backend, asyncio.get_running_loop().create_future())
         await backend.close(1)
 
 
@@ -237,7 +237,8 @@ async def test_waiting_for_the_guest_ends_with_the_machine(launch: Launch) -> No
         ("exit", 0),
     ]
     async with launch(steps) as vm:
-        await vm.add_vsock(Backend(), 10)
+        backend = Backend()
+        await vm.add_vsock(backend, backend.prepare(10))
         with contextlib.suppress(BootError):
             await vm.run()
         with pytest.raises(BootError) as caught:
