@@ -62,9 +62,13 @@ def copy(state_fd: int, size: int) -> int:
 
 
 def sealed(state_fd: int, size: int) -> int:
-    """As `copy`, and nobody can ever write to it."""
+    """As `copy`, and nobody can ever write to it. Raises HostError."""
     fd = copy(state_fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        os.close(fd)
+        raise HostError(f"a template's memory cannot be sealed: {error.strerror}") from error
     return fd
 
 
