@@ -74,7 +74,7 @@ class Prelaunch:
 
     def begin(self) -> None:
         """Start the first machine now."""
-        self._launching = asyncio.create_task(self._launch(self.timeline, template=True), name="prelaunch")
+        self._launching = asyncio.create_task(self._launch(template=True), name="prelaunch")
         self._launching.add_done_callback(_forget)
 
     async def take(self) -> Launched:
@@ -84,7 +84,7 @@ class Prelaunch:
         """
         launching, self._launching = self._launching, None
         if launching is None:
-            return await self._launch(self.timeline, template=True)
+            return await self._launch(template=True)
         try:
             return await asyncio.shield(launching)
         except asyncio.CancelledError:
@@ -93,7 +93,7 @@ class Prelaunch:
 
     async def take_cold(self) -> Launched:
         """A machine that boots, whatever templates there are."""
-        return await self._launch(self.timeline, template=False)
+        return await self._launch(template=False)
 
     async def close(self) -> None:
         """End a machine that nobody has taken."""
@@ -105,33 +105,33 @@ class Prelaunch:
         if not launching.cancelled() and launching.exception() is None:
             await launching.result().vm.kill(deadlines.QEMU_KILL_S)
 
-    async def _launch(self, timeline: Timeline, *, template: bool) -> Launched:
+    async def _launch(self, *, template: bool) -> Launched:
         hypervisor = await choose(self._config, self._directory, self._bounds, self._journal, self._log)
-        timeline.mark("chosen")
+        self.timeline.mark("chosen")
         found = (
             choose_template(self._config, hypervisor.machine, self._identity.namespace, self._log) if template else None
         )
         if found is not None:
             try:
-                return await self._clone(hypervisor, found, timeline)
+                return await self._clone(hypervisor, found)
             except (MachineError, TemplateError) as error:
                 self._log.warning("cold boot: the template's clone failed", template=found.name, error=str(error))
-                timeline.mark("clone failed")
+                self.timeline.mark("clone failed")
             finally:
                 found.close()
         async with _vsock_beside(hypervisor) as plug:
-            vm = await self._start(hypervisor, timeline, _NO_MEMORY, restored=False)
+            vm = await self._start(hypervisor, _NO_MEMORY, restored=False)
             await _or_kill(vm, plug(vm))
         return Launched(vm, hypervisor, "", Memory.BOOTED)
 
-    async def _clone(self, hypervisor: Hypervisor, template: Template, timeline: Timeline) -> Launched:
+    async def _clone(self, hypervisor: Hypervisor, template: Template) -> Launched:
         """A machine that has become what the template was. The template stays the caller's."""
         size = template.metadata.memory_size
         kept = None if hypervisor.machine.shared_memory else held.find(template)
         async with _vsock_beside(hypervisor) as plug:
             memory_fd = await asyncio.to_thread(memory.copy, template.fd, size) if kept is None else kept
             try:
-                vm = await self._start(hypervisor, timeline, memory_fd, restored=True)
+                vm = await self._start(hypervisor, memory_fd, restored=True)
             finally:
                 os.close(memory_fd)
             await _or_kill(vm, self._become(vm, template, plug))
@@ -143,9 +143,7 @@ class Prelaunch:
         template.metadata.check_state(os.fstat(template.fd))
         await plug(vm)
 
-    async def _start(
-        self, hypervisor: Hypervisor, timeline: Timeline, memory_fd: int, *, restored: bool
-    ) -> VirtualMachine:
+    async def _start(self, hypervisor: Hypervisor, memory_fd: int, *, restored: bool) -> VirtualMachine:
         return await VirtualMachine.launch(
             hypervisor.machine,
             name=f"qemubox-{self._identity.key}",
@@ -153,7 +151,7 @@ class Prelaunch:
             console_kib=self._config.vm.console_kib,
             credentials=hypervisor.credentials,
             journal=self._journal,
-            timeline=timeline,
+            timeline=self.timeline,
             command_timeout_s=deadlines.QEMU_COMMAND_S,
             memory_fd=memory_fd,
             restored=restored,

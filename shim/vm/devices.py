@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shim.errors import HostError
-from shim.vm.machine import MEMORY_DEVICE, SLOT_BUS, drive_properties, port_properties
+from shim.vm.machine import MEMORY_DEVICE, PORT, SLOT_BUS, drive_properties, port_id, port_properties
 from shim.vm.vsock import KernelVsockDevice, VsockDevice
 
 Arguments = dict[str, object]
@@ -68,7 +68,6 @@ MEMORY_STEP_MIB: Final = 2
 VSOCK_DEVICE: Final = "vsock"
 VSOCK_CHARDEV: Final = "vsock-daemon"
 VSOCK_FD: Final = "vsock-fd"
-_PORT: Final = "port-"
 BLANK: Final = "blank"
 
 
@@ -206,15 +205,10 @@ def vsock_chardev() -> Arguments:
     return _socket_chardev(VSOCK_CHARDEV, VSOCK_FD)
 
 
-def port_id(number: int) -> str:
-    """What QEMU knows a port and its socket by."""
-    return f"{_PORT}{number}"
-
-
 def port_number(device: str) -> int:
     """The number of the port with this id; 0, control's, for any other device. Pure."""
-    number = device.removeprefix(_PORT)
-    return int(number) if device.startswith(_PORT) and number.isdecimal() else 0
+    number = device.removeprefix(PORT)
+    return int(number) if device.startswith(PORT) and number.isdecimal() else 0
 
 
 def port_chardev(number: int) -> Arguments:

@@ -7,8 +7,6 @@ taking any, which is given the disk's size; then the disk itself. The guest's dr
 told once, and finds a disk of that size (drivers/block/virtio_blk.c, virtblk_config_changed).
 """
 
-from collections.abc import Sequence
-
 from shim.vm.machine import LAYER_DRIVES, WRITABLE_DRIVES
 
 
@@ -27,8 +25,3 @@ class Drives:
         """The drive has no disk any more."""
         read_only = drive in LAYER_DRIVES
         self._free[read_only] = sorted([*self._free[read_only], drive])
-
-    @property
-    def left(self) -> Sequence[str]:
-        """Those that are empty."""
-        return (*self._free[True], *self._free[False])

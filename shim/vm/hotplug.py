@@ -21,7 +21,7 @@ from shim.errors import HostError, MachineError, NotFoundError
 from shim.vm import capacity, devices
 from shim.vm.devices import Disk, JoinedDisk, Nic
 from shim.vm.drives import Drives
-from shim.vm.machine import SLOTS, empty_medium
+from shim.vm.machine import SLOTS, empty_medium, port_id
 from shim.vm.qmp import Event, Qmp
 from shim.vm.slots import Slots
 from shim.vm.vmdk import Extent, descriptor
@@ -143,16 +143,16 @@ class Hotplug:
     async def add_port(self, number: int, fd: int) -> None:
         """Plug in a virtio-serial port on a connected socket, which stays the caller's."""
         async with AsyncExitStack() as undo:
-            await self._qmp.get_fd(devices.port_id(number), fd)
+            await self._qmp.get_fd(port_id(number), fd)
             await self._qmp.execute("chardev-add", devices.port_chardev(number))
-            undo.push_async_callback(self._take_back, "chardev-remove", {"id": devices.port_id(number)})
+            undo.push_async_callback(self._take_back, "chardev-remove", {"id": port_id(number)})
             await self._qmp.execute("device_add", devices.port_device(number))
             undo.pop_all()
 
     async def remove_port(self, number: int) -> None:
         """Take a port out; that needs no help of the guest's."""
-        await self._qmp.execute("device_del", {"id": devices.port_id(number)})
-        await self._qmp.execute("chardev-remove", {"id": devices.port_id(number)})
+        await self._qmp.execute("device_del", {"id": port_id(number)})
+        await self._qmp.execute("chardev-remove", {"id": port_id(number)})
 
     async def remove(self, device: str, timeout_s: float) -> None:
         """Take a device out of a running guest and release what was behind it.

@@ -41,6 +41,8 @@ MAX_PORTS: Final = 64
 # Those that are there from the start: standard input, output and error of the first container.
 STREAM_PORTS: Final = 3
 PORT_BUS: Final = "ports"
+# What the ids of ports begin with; their numbers follow.
+PORT: Final = "port-"
 # Drives that are there, empty, from the start: for as many layers as get a disk of their own (rootfs/plan.py), and for
 # one writable layer. They are read-only or not for ever; the guest tells them by their serial numbers, which are these.
 LAYER_DRIVES: Final = tuple(f"layer{number}" for number in range(4))
@@ -322,13 +324,18 @@ def _option(driver: str, properties: Mapping[str, str | int]) -> str:
     return ",".join((driver, *(f"{key}={value}" for key, value in properties.items())))
 
 
+def port_id(number: int) -> str:
+    """What QEMU knows a port and its socket by."""
+    return f"{PORT}{number}"
+
+
 def port_properties(number: int) -> dict[str, str | int]:
     """What port `number` is: 0 is the one for control. The bus keeps its own number 0 for a console."""
     return {
-        "id": f"port-{number}",
+        "id": port_id(number),
         "bus": f"{PORT_BUS}.0",
         "nr": number + 1,
-        "chardev": f"port-{number}",
+        "chardev": port_id(number),
         "name": port_name(port_token(number)) if number else CONTROL_PORT,
     }
 
