@@ -31,6 +31,10 @@ class Terminal:
         """Press these keys."""
         os.write(self.ours, keys)
 
+    def resize(self, rows: int, columns: int) -> None:
+        """Give it another size; whoever is to know of it must be told (SIGWINCH)."""
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     def read_until(self, words: str, deadline_s: float) -> str:
         """What the terminal shows up to `words`; fails when they do not come."""
         end, seen = time.monotonic() + deadline_s, ""
