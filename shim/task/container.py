@@ -6,10 +6,12 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+from google.protobuf.any_pb2 import Any as AnyMessage
+
 from api import events_pb2, guest_pb2, task_pb2, types_pb2
 from shim import deadlines
 from shim.anchor import Anchor
-from shim.errors import AlreadyExistsError, GuestError, NotFoundError, SpecError, StateError
+from shim.errors import AlreadyExistsError, GuestError, MachineError, NotFoundError, SpecError, StateError
 from shim.events import Publisher
 from shim.log import Logger
 from shim.process_spec import process_for_guest
@@ -19,6 +21,7 @@ from shim.task.exec import ExecProcess
 from shim.task.process import Exit, Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.state import State
+from shim.task.stats import Statistics
 from ttrpc import Code
 
 
@@ -50,6 +53,7 @@ class Container:
         self.init = init
         self.sandbox = sandbox
         self._resizer = resizer
+        self._statistics = Statistics(container_id, sandbox.guest)
         # Held by every call that changes the state of the first process, or frees one.
         self.lock = asyncio.Lock()
         self._execs: dict[str, ExecProcess] = {}
@@ -154,6 +158,15 @@ class Container:
         """Put other limits in force, with the machine's size. Raises StateError after the end, or as Resizer.update."""
         self.init.require(State.CREATED, State.RUNNING, State.PAUSED, to="update")
         await self._resizer.update(resources)
+
+    async def stats(self) -> AnyMessage:
+        """What it uses, in any state. Raises GuestError, MachineError, or NotFoundError if its machine went with it."""
+        try:
+            return await self._statistics.read()
+        except MachineError as error:
+            if self.init.exit is None:
+                raise
+            raise NotFoundError(f"{self.init.name} has no cgroup any more: {error}") from error
 
     def _publish_exit(self, process: Process, end: Exit) -> None:
         """Tell that a process has ended."""

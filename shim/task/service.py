@@ -157,6 +157,10 @@ class TaskService(TaskBase):
         return Empty()
 
     @_edge
+    async def Stats(self, request: task_pb2.StatsRequest, context: Context) -> task_pb2.StatsResponse:
+        return task_pb2.StatsResponse(stats=await self._container(request.id).stats())
+
+    @_edge
     async def CloseIO(self, request: task_pb2.CloseIORequest, context: Context) -> Empty:
         process = self._container(request.id).process(request.exec_id)
         if request.stdin and process.streams is not None:

@@ -83,7 +83,6 @@ async def test_what_is_not_there_is_never_answered_with_success(shim: Shim) -> N
         shim.task.Pause(task_pb2.PauseRequest(id="c")),
         shim.task.Resume(task_pb2.ResumeRequest(id="c")),
         shim.task.Checkpoint(task_pb2.CheckpointTaskRequest(id="c")),
-        shim.task.Stats(task_pb2.StatsRequest(id="c")),
         shim.task.Create(task_pb2.CreateTaskRequest(id="d", checkpoint="/x")),
         shim.task.Create(task_pb2.CreateTaskRequest(id="d")),
     ):

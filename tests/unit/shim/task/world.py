@@ -89,6 +89,11 @@ class Vminitd(ContainersBase):
         # How often Start was called, of whatever.
         self.starts = 0
         self.execs: dict[str, GuestExec] = {}
+        # What Stats answers, how often it was asked, and whether it may answer.
+        self.files: dict[str, bytes] = {}
+        self.stats = 0
+        self.may_tell = asyncio.Event()
+        self.may_tell.set()
         # Whose streams execs call for.
         self.sandbox: StandInSandbox | None = None
 
@@ -139,6 +144,12 @@ class Vminitd(ContainersBase):
     async def ResizePty(self, request: guest_pb2.ResizePtyRequest, context: Context) -> Empty:
         self._exec(request.exec_id).calls.append(f"resize {request.width}x{request.height}")
         return Empty()
+
+    async def Stats(self, request: guest_pb2.ContainerRequest, context: Context) -> guest_pb2.StatsResponse:
+        self.stats += 1
+        files = self.files
+        await self.may_tell.wait()
+        return guest_pb2.StatsResponse(files=files)
 
     async def Delete(self, request: guest_pb2.ProcessRequest, context: Context) -> Empty:
         process = self._exec(request.exec_id)
