@@ -22,6 +22,8 @@ VSOCK_READY_S: Final = 10.0
 GUEST_CONFIGURE_S: Final = 30.0
 # Delivering a signal. A machine that does not take SIGKILL in this time is ended itself.
 GUEST_KILL_S: Final = 8.0
+# All processes stand still, and all that they wrote is on the disk: longer than vminitd's own 30 s.
+GUEST_PAUSE_S: Final = 36.0
 # A call to vminitd that only looks something up.
 GUEST_CALL_S: Final = 15.0
 # The figures of a cgroup. Whoever polls many containers asks one after the other, and waits for each.

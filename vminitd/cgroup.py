@@ -8,7 +8,7 @@ import asyncio
 import os
 import select
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 from vminitd.boot import CGROUP_ROOT, write
@@ -50,6 +50,24 @@ def _mib(size: int) -> str:
     return f"{size / (1 << 20):.1f} MiB"
 
 
+async def changed_until(descriptor: int, holds: Callable[[], bool]) -> None:
+    """Returns when `holds`, which reads the file anew; asked again whenever the kernel says that the file has changed.
+
+    It says so by POLLPRI, until the file is read again. asyncio can wait for input alone, and such a file always has
+    that; but an epoll descriptor is a file, too, and has input when one of those that it watches has what it waits for.
+    """
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+    with select.epoll() as epoll:
+        epoll.register(descriptor, select.EPOLLPRI)
+        loop.add_reader(epoll.fileno(), changed.set)
+        try:
+            while not holds():
+                await changed.wait()
+                changed.clear()
+        finally:
+            loop.remove_reader(epoll.fileno())
+
+
 class Cgroup:
     """`path` is as in a specification: "/qemubox/NAME"."""
 
@@ -75,24 +93,22 @@ class Cgroup:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def freeze(self, deadline_s: float) -> None:
-        """Stops every process in it. Blocks; call it in a thread. Raises KernelError if they do not stop in time."""
+    async def freeze(self) -> None:
+        """Stops every process in it, and returns when all stand still. Raises OSError.
+
+        A caller that waits no longer must `thaw`.
+        """
         events = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         try:
             write(f"{self._directory}/cgroup.freeze", "1")
-            # The kernel tells of a change of cgroup.events by POLLPRI; reading it arms that again.
-            poll = select.poll()
-            poll.register(events, select.POLLPRI)
-            while parse_flat(os.pread(events, 4096, 0).decode()).get("frozen") != 1:
-                if not poll.poll(deadline_s * 1000):
-                    self.thaw()
-                    raise KernelError(f"the processes of {self.path} did not freeze within {deadline_s:g} s")
+            await changed_until(events, lambda: parse_flat(os.pread(events, 4096, 0).decode()).get("frozen") == 1)
         finally:
             os.close(events)
 
     def thaw(self) -> None:
-        """Lets them run again. Raises OSError."""
-        write(f"{self._directory}/cgroup.freeze", "0")
+        """Lets them run again; nothing if there is no such cgroup any more. Raises OSError."""
+        with suppress(FileNotFoundError):
+            write(f"{self._directory}/cgroup.freeze", "0")
 
     @asynccontextmanager
     async def held_below(self, limit: int) -> AsyncIterator[None]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 from vminitd import deadlines, log, milestones
@@ -11,7 +12,7 @@ from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
 from vminitd.directory import ContainerDirectory, remove_if_there, write_private
 from vminitd.errors import CrunError, KernelError, MountError, RequestError, StateError, TakenError, UnknownError
-from vminitd.freeze import freeze_filesystem, thaw_filesystem
+from vminitd.freezer import Freezer
 from vminitd.launch import Machinery, launch
 from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
@@ -54,7 +55,13 @@ class Container:
         self._directory = ContainerDirectory(f"{machinery.directory}/{self.name}")
         self._rootfs = Rootfs(self._directory.path)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
-        self._frozen = False
+        self._freezer = Freezer(f"container {self.id!r}")
+        self._pausing = False
+        self._starts = 0
+        # Set while no start of a further process is under way.
+        self._no_start = asyncio.Event()
+        self._no_start.set()
+        self._thawing: asyncio.Task[None] | None = None
         self._parked: ParkedCreate | None = None
         self._crun_name = self.name
 
@@ -153,7 +160,8 @@ class Container:
             await self._start_init()
             milestones.mark("started")
         else:
-            await self._start_further(process)
+            with self._start_under_way():
+                await self._start_further(process)
         log.debug("started", process=str(process), pid=process.pid)
         if process.state is State.STARTING:  # it may have ended already
             process.move(State.RUNNING)
@@ -194,7 +202,7 @@ class Container:
         )
         stdio.begin(started.master)
 
-    def kill(self, exec_id: str, number: int, *, everyone: bool) -> None:
+    async def kill(self, exec_id: str, number: int, *, everyone: bool) -> None:
         """Signals a process, or every process of the container. Raises UnknownError, StateError or RequestError."""
         process = self.process(exec_id)
         if not 0 <= number <= signal.SIGRTMAX:
@@ -202,6 +210,9 @@ class Container:
         process.kill(0 if everyone else number)
         if everyone:
             self._cgroup.kill(number)
+        if number == signal.SIGKILL and (everyone or process is self.init):
+            # A frozen process dies of it, but not while it has to write: an open file without a name is removed then.
+            await self._thaw_at_end()
 
     async def delete(self, exec_id: str) -> None:
         """Frees what a process holds that has ended or never ran; the container, if it is the first one's.
@@ -229,25 +240,49 @@ class Container:
         return [(pid, known.get(pid, "")) for pid in self._cgroup.pids()]
 
     async def pause(self) -> None:
-        """Stops its processes, and writes to its file system after that. Raises StateError or KernelError."""
-        if self.init.state is not State.RUNNING:
-            raise StateError(f"{self.init} is {self.init.state.value}, and not running")
-        await asyncio.to_thread(self._cgroup.freeze, deadlines.FREEZE)
-        try:
-            if self._rootfs.writable:
-                await asyncio.to_thread(freeze_filesystem, self._rootfs.writable)
-        except OSError as error:
-            self._cgroup.thaw()
-            raise KernelError(f"cannot freeze the file system of {self.init}: {error.strerror}") from error
-        self._frozen = True
-        if self.init.state is not State.RUNNING:  # it was killed meanwhile
-            self._thaw()
-        self.init.move(State.PAUSED)
+        """Stops its processes, and writes to its file system after that, with all of it written back.
 
-    def resume(self) -> None:
-        """Raises StateError."""
-        self.init.move(State.RUNNING)
-        self._thaw()
+        Raises StateError or KernelError; then it runs as before.
+        """
+        self._require_running()
+        end = asyncio.get_running_loop().time() + deadlines.FREEZE
+        self._pausing = True
+        try:
+            # What starts is not in the cgroup yet, or is crun, which would stand still with half of it done.
+            await self._starts_done(deadlines.FREEZE)
+            left_s = end - asyncio.get_running_loop().time()
+            await self._freezer.freeze(self._cgroup, self._rootfs.writable, left_s)
+        finally:
+            self._pausing = False
+        try:
+            self.init.move(State.PAUSED)
+        except StateError:  # it has ended meanwhile
+            await self._freezer.thaw()
+            raise
+
+    async def _starts_done(self, deadline_s: float) -> None:
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._no_start.wait()
+        except TimeoutError:
+            raise KernelError(f"a process of {self.init} is still being started after {deadline_s:g} s") from None
+
+    @contextmanager
+    def _start_under_way(self) -> Iterator[None]:
+        self._starts += 1
+        self._no_start.clear()
+        try:
+            yield
+        finally:
+            self._starts -= 1
+            if not self._starts:
+                self._no_start.set()
+
+    async def resume(self) -> None:
+        """Lets it run, and calls off a pause that is under way. Raises KernelError, or StateError if it has ended."""
+        await self._freezer.thaw()
+        if self.init.state is not State.RUNNING:
+            self.init.move(State.RUNNING)
 
     async def update(self, resources: bytes) -> None:
         """Sets new limits: an OCI LinuxResources. Raises StateError, RequestError or CrunError.
@@ -269,13 +304,13 @@ class Container:
         """The files of its cgroup."""
         return self._cgroup.statistics()
 
-    def kill_all(self, number: int) -> None:
-        """For the machine's end: signals its first process (SIGKILL: all), if there still is one."""
-        self._thaw()
+    async def kill_all(self, number: int) -> None:
+        """For the machine's end: signals its first process (SIGKILL: all), if there still is one, paused or not."""
         if number == signal.SIGKILL:
             self._cgroup.kill(number)
         with suppress(UnknownError, StateError):
             self.init.kill(number)
+        await self._thaw_at_end()
 
     async def gone(self) -> None:
         """Returns when its first process has ended."""
@@ -288,21 +323,24 @@ class Container:
     def _require_running(self) -> None:
         if self.init.state is not State.RUNNING:
             raise StateError(f"{self.init} is {self.init.state.value}, and not running")
+        if self._pausing:
+            raise StateError(f"{self.init} is being paused")
 
     def _init_ended(self, status: int) -> bool:
-        self._thaw()
+        self._thawing = asyncio.create_task(self._thaw_at_end(), name=f"thaw {self.init}")
         return self._cgroup.oom_kills() > 0
 
-    def _thaw(self) -> None:
-        """The file system first: a process that runs again must not meet it frozen."""
-        if self._frozen:
-            self._frozen = False
-            thaw_filesystem(self._rootfs.writable)
-            self._cgroup.thaw()
+    async def _thaw_at_end(self) -> None:
+        """What has ended, or is about to, must not hold anything frozen."""
+        try:
+            await self._freezer.thaw()
+        except KernelError as error:
+            log.error("at a container's end", error=error.message)
 
     async def _dismantle(self) -> None:
         """Takes it all down. Every step is tried; the first error is raised at the end."""
         errors: list[Exception] = []
+        await self._thaw_at_end()
         try:
             await self._machinery.crun.delete(self._crun_name)
         except CrunError as error:

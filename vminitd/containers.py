@@ -64,7 +64,7 @@ class Containers:
 
     async def _stop(self, containers: list[Container], number: int, deadline_s: float) -> None:
         for container in containers:
-            container.kill_all(number)
+            await container.kill_all(number)
         gone = [asyncio.create_task(container.gone()) for container in containers]
         _, pending = await asyncio.wait(gone, timeout=deadline_s)
         for task in pending:

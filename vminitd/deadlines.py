@@ -25,7 +25,7 @@ HELD_OUTPUT = 1.0
 """For a process's own children that keep its output open after its end: what they write later is not relayed."""
 
 FREEZE = 30.0
-"""For the processes of a cgroup to stop."""
+"""For a container to be paused: its processes stop, and all that they wrote is on the disk."""
 
 KILLED = 30.0
 """For a killed process to be gone."""

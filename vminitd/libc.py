@@ -1,7 +1,8 @@
-"""System calls that Python has no function for: mounts of both kinds, reboot, some socket options.
+"""System calls that Python has no function for: mounts of both kinds, syncfs, reboot, some socket options.
 
 Each raises OSError with the kernel's errno, and with the target as its file name. Called through libc; see mount(2),
-umount2(2), fsopen(2), fsconfig(2), fsmount(2), move_mount(2), reboot(2). glibc has the new mount calls since 2.36.
+umount2(2), fsopen(2), fsconfig(2), fsmount(2), move_mount(2), syncfs(2), reboot(2). glibc has the new mount calls
+since 2.36.
 """
 
 import ctypes
@@ -71,6 +72,11 @@ def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "")
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """syncfs(2): all of the file system that `descriptor` is open on is on its disk. Also tells of earlier losses."""
+    _check(_libc.syncfs(descriptor), "syncfs")
 
 
 def reboot(command: int) -> None:

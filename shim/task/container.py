@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from api import events_pb2, guest_pb2, task_pb2, types_pb2
+from api import events_pb2, guest_pb2, task_pb2, task_types_pb2, types_pb2
 from shim import deadlines
 from shim.anchor import Anchor
 from shim.errors import AlreadyExistsError, GuestError, MachineError, NotFoundError, SpecError, StateError
@@ -57,6 +57,7 @@ class Container:
         # Held by every call that changes the state of the first process, or frees one.
         self.lock = asyncio.Lock()
         self._execs: dict[str, ExecProcess] = {}
+        self._pausing = False
         self._resources = resources
         self._events = events
         self._on_started = on_started
@@ -75,6 +76,14 @@ class Container:
     def processes(self) -> list[Process]:
         """The first process, and the others that have a pid."""
         return [self.init, *(each for each in self._execs.values() if each.lives)]
+
+    def status(self, process: Process) -> task_types_pb2.Status:
+        """What containerd is told of a process: all of those that have not ended pause with their container."""
+        if process.exit is None and self._pausing:
+            return task_types_pb2.PAUSING
+        if process.exit is None and self.init.state is State.PAUSED:
+            return task_types_pb2.PAUSED
+        return process.state.value
 
     def _exec(self, exec_id: str) -> ExecProcess:
         try:
@@ -153,6 +162,43 @@ class Container:
             if process is not self.init or number != signal.SIGKILL or error.status is not Code.DEADLINE_EXCEEDED:
                 raise
             await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")
+
+    async def pause(self) -> None:
+        """Have all processes stand still, and all that they wrote on the disk. Raises StateError or GuestError.
+
+        After an error it runs as before.
+        """
+        async with self.lock:
+            self.init.require(State.RUNNING, to="pause")
+            self._pausing = True
+            try:
+                await self._pause_in_guest()
+                self.init.move(State.PAUSED)
+            finally:
+                self._pausing = False
+            self._events.publish(events_pb2.TaskPaused(container_id=self.container_id))
+
+    async def _pause_in_guest(self) -> None:
+        guest, request = self.sandbox.guest, guest_pb2.ContainerRequest(container_id=self.container_id)
+        try:
+            await guest.call(guest.containers.Pause(request), deadline_s=deadlines.GUEST_PAUSE_S)
+        except GuestError as error:
+            if error.status is Code.DEADLINE_EXCEEDED:
+                # It may have heard of the pause. It hears of this after it, whenever it comes to itself.
+                try:
+                    await guest.call(guest.containers.Resume(request), deadline_s=deadlines.GUEST_KILL_S)
+                except (GuestError, MachineError) as failure:
+                    self._log.warning("a pause could not be called off", error=str(failure))
+            raise
+
+    async def resume(self) -> None:
+        """Let all go on. Raises StateError unless it is paused, GuestError; then it is paused still."""
+        async with self.lock:
+            self.init.require(State.PAUSED, to="resume")
+            guest, request = self.sandbox.guest, guest_pb2.ContainerRequest(container_id=self.container_id)
+            await guest.call(guest.containers.Resume(request), deadline_s=deadlines.GUEST_CALL_S)
+            self.init.move(State.RUNNING)
+            self._events.publish(events_pb2.TaskResumed(container_id=self.container_id))
 
     async def update(self, resources: Json) -> None:
         """Put other limits in force, with the machine's size. Raises StateError after the end, or as Resizer.update."""

@@ -121,7 +121,7 @@ class TaskService(TaskBase):
             id=request.id,
             bundle=container.bundle,
             pid=process.pid,
-            status=process.state.value,
+            status=container.status(process),
             stdin=process.paths.stdin,
             stdout=process.paths.stdout,
             stderr=process.paths.stderr,
@@ -143,6 +143,18 @@ class TaskService(TaskBase):
     @_edge
     async def Kill(self, request: task_pb2.KillRequest, context: Context) -> Empty:
         await self._container(request.id).kill(request.exec_id, request.signal, everyone=request.all)
+        return Empty()
+
+    @_whole
+    @_edge
+    async def Pause(self, request: task_pb2.PauseRequest, context: Context) -> Empty:
+        await self._container(request.id).pause()
+        return Empty()
+
+    @_whole
+    @_edge
+    async def Resume(self, request: task_pb2.ResumeRequest, context: Context) -> Empty:
+        await self._container(request.id).resume()
         return Empty()
 
     @_edge

@@ -57,7 +57,7 @@ class ContainersService(ContainersBase):
 
     async def Kill(self, request: pb.KillRequest, context: Context) -> Empty:
         container = self._containers.get(request.container_id)
-        container.kill(request.exec_id, request.signal, everyone=request.all)
+        await container.kill(request.exec_id, request.signal, everyone=request.all)
         return Empty()
 
     async def Delete(self, request: pb.ProcessRequest, context: Context) -> Empty:
@@ -78,7 +78,7 @@ class ContainersService(ContainersBase):
         return Empty()
 
     async def Resume(self, request: pb.ContainerRequest, context: Context) -> Empty:
-        self._containers.get(request.container_id).resume()
+        await self._containers.get(request.container_id).resume()
         return Empty()
 
     async def Update(self, request: pb.UpdateRequest, context: Context) -> Empty:

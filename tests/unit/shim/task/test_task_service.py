@@ -80,8 +80,6 @@ async def test_what_is_no_terminal_has_no_size(shim: Shim) -> None:
 async def test_what_is_not_there_is_never_answered_with_success(shim: Shim) -> None:
     await shim.create()
     for call in (
-        shim.task.Pause(task_pb2.PauseRequest(id="c")),
-        shim.task.Resume(task_pb2.ResumeRequest(id="c")),
         shim.task.Checkpoint(task_pb2.CheckpointTaskRequest(id="c")),
         shim.task.Create(task_pb2.CreateTaskRequest(id="d", checkpoint="/x")),
         shim.task.Create(task_pb2.CreateTaskRequest(id="d")),

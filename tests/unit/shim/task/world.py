@@ -86,6 +86,11 @@ class Vminitd(ContainersBase):
         self.start_error: StatusError | None = None
         self.delete_error: StatusError | None = None
         self.kills: list[tuple[int, bool]] = []
+        # Pause and Resume as they came, and what becomes of a Pause.
+        self.pauses: list[str] = []
+        self.may_pause = asyncio.Event()
+        self.may_pause.set()
+        self.pause_error: StatusError | None = None
         # How often Start was called, of whatever.
         self.starts = 0
         self.execs: dict[str, GuestExec] = {}
@@ -139,6 +144,19 @@ class Vminitd(ContainersBase):
             self._exec(request.exec_id).calls.append(f"kill {request.signal}")
         else:
             self.kills.append((request.signal, request.all))
+        return Empty()
+
+    async def Pause(self, request: guest_pb2.ContainerRequest, context: Context) -> Empty:
+        self.pauses.append("pause")
+        await self.may_pause.wait()
+        if self.pause_error is not None:
+            raise self.pause_error
+        return Empty()
+
+    async def Resume(self, request: guest_pb2.ContainerRequest, context: Context) -> Empty:
+        self.pauses.append("resume")
+        if self.pause_error is not None:
+            raise self.pause_error
         return Empty()
 
     async def ResizePty(self, request: guest_pb2.ResizePtyRequest, context: Context) -> Empty:

@@ -1,0 +1,93 @@
+"""Stops one container and lets it go on: first its processes stand still, then its file system.
+
+In this order nobody stands still in the middle of a write, which would never end; and what the processes have written
+by then is all on the disk. It goes on in the reverse order, so that nobody who runs meets a frozen file system.
+"""
+
+import asyncio
+from typing import NamedTuple
+
+from vminitd import log
+from vminitd.cgroup import Cgroup
+from vminitd.errors import KernelError, StateError
+from vminitd.freeze import FilesystemFreeze
+
+
+class _Held(NamedTuple):
+    """What is frozen, or about to be. A read-only root file system needs none of it."""
+
+    cgroup: Cgroup
+    filesystem: FilesystemFreeze | None
+
+
+class Freezer:
+    """`name` is for messages."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._held: _Held | None = None
+        self._freezing: asyncio.Task[None] | None = None
+
+    async def freeze(self, cgroup: Cgroup, filesystem: str, deadline_s: float) -> None:
+        """Stops the processes of `cgroup`, then the file system mounted at `filesystem`, if that is not empty.
+
+        Raises KernelError where they do not stop, StateError if it was frozen already or `thaw` came in between. Then
+        nothing is frozen.
+        """
+        if self._held is not None:
+            raise StateError(f"{self._name} is frozen already, or about to be")
+        self._held = _Held(cgroup, FilesystemFreeze(filesystem) if filesystem else None)
+        self._freezing = asyncio.create_task(self._freeze(self._held, deadline_s), name=f"freeze {self._name}")
+        try:
+            await self._freezing
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling():
+                raise
+            raise StateError(f"{self._name} was not paused: it was resumed or killed meanwhile") from None
+        finally:
+            self._freezing = None
+
+    async def _freeze(self, held: _Held, deadline_s: float) -> None:
+        what = "the processes"
+        try:
+            async with asyncio.timeout(deadline_s):
+                await held.cgroup.freeze()
+                what = "the file system"
+                if held.filesystem is not None:
+                    await asyncio.to_thread(held.filesystem.freeze)
+        except BaseException as error:
+            # To its end, also if this is cancelled once more.
+            await asyncio.shield(asyncio.ensure_future(self._give_up(held)))
+            if isinstance(error, TimeoutError):
+                raise KernelError(f"{what} of {self._name} did not stand still within {deadline_s:g} s") from error
+            if isinstance(error, OSError):
+                raise KernelError(f"cannot freeze {what} of {self._name}: {error.strerror}") from error
+            raise
+
+    async def _give_up(self, held: _Held) -> None:
+        try:
+            if held.filesystem is not None:
+                await asyncio.to_thread(held.filesystem.thaw)
+        except OSError as error:
+            log.error("could not thaw after a freeze that failed", container=self._name, error=str(error))
+        finally:
+            held.cgroup.thaw()
+            self._held = None
+
+    async def thaw(self) -> None:
+        """Lets all go on, and calls off a freeze that is under way; nothing if none is.
+
+        Raises KernelError where the file system cannot be thawed. Then the processes stand still, too.
+        """
+        if self._freezing is not None:
+            self._freezing.cancel()
+            await asyncio.wait([self._freezing])
+        elif (held := self._held) is not None:
+            try:
+                if held.filesystem is not None:
+                    await asyncio.to_thread(held.filesystem.thaw)
+                held.cgroup.thaw()
+            except OSError as error:
+                raise KernelError(f"cannot thaw {self._name}: {error.strerror}") from error
+            self._held = None
