@@ -151,7 +151,7 @@ class ContainersBase(Service):
         """Registers a further process; Start runs it."""
         raise unimplemented("/qemubox.guest.v1.Containers/Exec")
 
-    async def Start(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.StartResponse:
+    async def Start(self, request: guest_pb2.StartRequest, context: Context) -> guest_pb2.StartResponse:
         raise unimplemented("/qemubox.guest.v1.Containers/Start")
 
     async def Wait(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.WaitResponse:
@@ -192,7 +192,7 @@ class ContainersBase(Service):
         return {
             "/qemubox.guest.v1.Containers/Create": Unary(guest_pb2.CreateRequest, self.Create),
             "/qemubox.guest.v1.Containers/Exec": Unary(guest_pb2.ExecRequest, self.Exec),
-            "/qemubox.guest.v1.Containers/Start": Unary(guest_pb2.ProcessRequest, self.Start),
+            "/qemubox.guest.v1.Containers/Start": Unary(guest_pb2.StartRequest, self.Start),
             "/qemubox.guest.v1.Containers/Wait": Unary(guest_pb2.ProcessRequest, self.Wait),
             "/qemubox.guest.v1.Containers/Kill": Unary(guest_pb2.KillRequest, self.Kill),
             "/qemubox.guest.v1.Containers/Delete": Unary(guest_pb2.ProcessRequest, self.Delete),
@@ -245,7 +245,7 @@ class ContainersStub:
 
     async def Start(
         self,
-        request: guest_pb2.ProcessRequest,
+        request: guest_pb2.StartRequest,
         *,
         timeout_s: float | None = None,
         metadata: Metadata | None = None,

@@ -4,7 +4,8 @@ The container's processes are in the machine and have no pid on the host. But cl
 look at `/proc/PID` of a task: nerdctl reads addresses from `ns/net`, `cp` writes through
 `root`, containerd asks whether the pid lives. QEMU's pid would hand them the host's
 root directory. So each container has this small process: in a mount namespace that holds
-nothing but an empty root, in a network namespace of its own, ended with the shim.
+nothing but an empty root, in a network namespace of its own, ended with the shim. It lives
+as long as what it stands for: ended before that is told, and whoever ends it ends that.
 
 What it is forked from and does: anchor_process.py.
 """
@@ -28,6 +29,13 @@ class Anchor:
         # Its pid on the host.
         self.pid = pid
         self._pidfd = pidfd
+        # Done when it has ended (pidfd_open(2)), and the kernel has reaped it.
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(pidfd, self._note_end)
+
+    def _note_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        self.ended.set_result(None)
 
     async def stop(self) -> None:
         """End it, and return when it is gone. Raises TimeoutError."""
@@ -36,9 +44,10 @@ class Anchor:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         async with asyncio.timeout(deadlines.ANCHOR_KILL_S):
-            await _readable(self._pidfd)  # it has ended (pidfd_open(2)), and the kernel reaps it
-        os.close(self._pidfd)
-        self._pidfd = -1
+            await asyncio.shield(self.ended)
+        if self._pidfd >= 0:  # another caller may have been faster
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 class Anchors:

@@ -64,8 +64,12 @@ class Container:
         self._new_anchor = new_anchor
         self._log = log
 
-    def watch(self) -> None:
-        """Begin to wait for the end of the first process: it is told after the ends of all others, which it causes."""
+    def watch(self, anchor: Anchor) -> None:
+        """Begin to wait for the end of the first process: it is told after the ends of all others, which it causes.
+
+        `anchor` is what clients are shown of it.
+        """
+        self.init.shown_as(anchor, functools.partial(self._lost, ""))
         self.init.watch(functools.partial(self._publish_exit, self.init), first=self._execs_settled)
 
     def process(self, exec_id: str) -> Process:
@@ -124,6 +128,7 @@ class Container:
             paths=StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr),
             sandbox=self.sandbox,
             new_anchor=self._new_anchor,
+            on_loss=functools.partial(self._lost, request.exec_id),
             log=self._log,
         )
         self._events.publish(events_pb2.TaskExecAdded(container_id=self.container_id, exec_id=request.exec_id))
@@ -142,7 +147,7 @@ class Container:
         """Any number of them may start at once."""
         self.init.require(State.RUNNING, to=f"start {process.exec_id} in")
         await process.start()
-        process.watch(functools.partial(self._publish_exit, process), first=process.stop_anchor)
+        process.watch(functools.partial(self._publish_exit, process))
         self._events.publish(
             events_pb2.TaskExecStarted(container_id=self.container_id, exec_id=process.exec_id, pid=process.pid)
         )
@@ -162,6 +167,13 @@ class Container:
             if process is not self.init or number != signal.SIGKILL or error.status is not Code.DEADLINE_EXCEEDED:
                 raise
             await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")
+
+    async def _lost(self, exec_id: str) -> None:
+        """Somebody has ended the host's process that stands for one of ours: it ends, too, as runc's would have."""
+        try:
+            await self.kill(exec_id, signal.SIGKILL, everyone=False)
+        except (NotFoundError, StateError, GuestError, MachineError) as error:
+            self._log.warning("not killed", process=exec_id or self.container_id, error=str(error))
 
     async def pause(self) -> None:
         """Have all processes stand still, and all that they wrote on the disk. Raises StateError or GuestError.

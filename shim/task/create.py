@@ -110,7 +110,7 @@ class Creator:
                 new_anchor=self._new_anchor,
                 log=self._log,
             )
-        container.watch()
+        container.watch(anchor)
         return container
 
     def _resizer(self, container_id: str, sandbox: Sandbox, size: Size, document: spec.Json) -> Resizer:

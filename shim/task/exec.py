@@ -34,8 +34,8 @@ _FAILED_START: Final = 127
 class ExecProcess(Process):
     """A process that is registered; `document` is the OCI process that the guest is to get.
 
-    `new_anchor` starts an anchor, or raises HostError. Raises HostError or UnsupportedError
-    where one of the streams cannot be opened.
+    `new_anchor` starts an anchor, or raises HostError; `on_loss` is Process.shown_as's.
+    Raises HostError or UnsupportedError where one of the streams cannot be opened.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class ExecProcess(Process):
         paths: StdioPaths,
         sandbox: Sandbox,
         new_anchor: Callable[[], Awaitable[Anchor]],
+        on_loss: Callable[[], Awaitable[None]],
         log: Logger,
     ) -> None:
         super().__init__(container_id=container_id, exec_id=exec_id, pid=0, paths=paths, guest=sandbox.guest, log=log)
         self._document = document
         self._sandbox = sandbox
         self._new_anchor = new_anchor
-        self._anchor: Anchor | None = None
+        self._on_loss = on_loss
         self._size: tuple[int, int] | None = None
         # Held while a start is under way.
         self._start_lock = asyncio.Lock()
@@ -73,16 +74,17 @@ class ExecProcess(Process):
         self.require(State.CREATED, to="start")
         if self._start_lock.locked():
             raise StateError(f"cannot start {self.name}: it is being started")
+        asked_ns = time.time_ns()
         async with self._start_lock:
             anchoring = asyncio.ensure_future(self._new_anchor())
             try:
                 started = await self._start_in_guest()
-                self._anchor = await anchoring
+                self.shown_as(await anchoring, self._on_loss)
             except BaseException:
                 await self._give_up_start(anchoring)
                 raise
-            self.pid = self._anchor.pid
             self.move(State.RUNNING)
+            self._started_ns = asked_ns
         return started
 
     async def _start_in_guest(self) -> guest_pb2.StartResponse:
@@ -95,7 +97,8 @@ class ExecProcess(Process):
             self._known = True
             if self._size is not None:
                 await super().resize(*self._size)
-            return await guest.call(guest.containers.Start(self._in_guest()), deadline_s=deadlines.GUEST_CRUN_S)
+            start = guest_pb2.StartRequest(container_id=self.container_id, exec_id=self.exec_id)
+            return await guest.call(guest.containers.Start(start), deadline_s=deadlines.GUEST_CRUN_S)
 
     async def _give_up_start(self, anchoring: "asyncio.Future[Anchor]") -> None:
         """Make a start that failed half way as if nothing had run: nobody hears of an exit, and all is let go of."""
@@ -146,11 +149,6 @@ class ExecProcess(Process):
         if self.lives:
             await self.wait()
 
-    async def stop_anchor(self) -> None:
-        """Its pid ends with it."""
-        if self._anchor is not None:
-            await self._anchor.stop()
-
     async def delete(self) -> Exit:
         """Let go of all of it, in the guest too. Raises StateError while it runs, GuestError where that keeps it."""
         if self._start_lock.locked() or self.lives:
@@ -160,11 +158,6 @@ class ExecProcess(Process):
         self.move(State.DELETED)
         await self.release()
         return end
-
-    async def release(self) -> None:
-        """Let go of the streams, the watcher and the anchor."""
-        await super().release()
-        await self.stop_anchor()
 
     async def _leave_guest(self) -> None:
         """Make the guest forget it; a guest that is gone, or never had it, has. Raises GuestError."""

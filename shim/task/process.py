@@ -14,6 +14,7 @@ from typing import Final
 
 from api import guest_pb2
 from shim import deadlines
+from shim.anchor import Anchor
 from shim.errors import GuestError, MachineError, NotFoundError, StateError
 from shim.guest import Guest
 from shim.log import Logger
@@ -60,7 +61,11 @@ class Process:
         self._stopped = asyncio.Event()
         # Held while a Start is under way: the start event goes out before the exit of even the fastest process.
         self._start_told = asyncio.Event()
+        # On the host's clock; 0 before the start.
+        self._started_ns = 0
         self._watcher: asyncio.Task[None] | None = None
+        self._anchor: Anchor | None = None
+        self._guard: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -90,12 +95,36 @@ class Process:
         """
         self._watcher = asyncio.create_task(self._watch(on_exit, first), name=f"watch {self.name}")
 
+    def shown_as(self, anchor: Anchor, on_loss: Callable[[], Awaitable[None]]) -> None:
+        """Show the anchor's pid, and end it with the process; `on_loss` is called when somebody else has ended it."""
+        self.pid = anchor.pid
+        self._anchor = anchor
+        self._guard = asyncio.create_task(self._guard_anchor(anchor, on_loss), name=f"guard {self.name}")
+
+    async def _guard_anchor(self, anchor: Anchor, on_loss: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.shield(anchor.ended)
+        self._log.warning("somebody has ended the process that stands for it", process=self.name, pid=anchor.pid)
+        await on_loss()
+
+    async def stop_anchor(self) -> None:
+        """The pid that clients are shown ends with the process."""
+        if self._guard is not None:
+            self._guard.cancel()
+        if self._anchor is None:
+            return
+        try:
+            await self._anchor.stop()
+        except TimeoutError:
+            self._log.error("anchor does not end", process=self.name, pid=self._anchor.pid)
+
     async def start(self) -> guest_pb2.StartResponse:
         """Run what was created; the guest's answer. Raises StateError, GuestError or MachineError."""
         self.require(State.CREATED, to="start")
         self.move(State.RUNNING)
+        self._started_ns = time.time_ns()
         try:
-            start = self._guest.containers.Start(self._in_guest())
+            request = guest_pb2.StartRequest(container_id=self.container_id, wall_clock_ns=time.time_ns())
+            start = self._guest.containers.Start(request)
             return await self._guest.call(start, deadline_s=deadlines.GUEST_CRUN_S)
         except BaseException:
             # No start event follows, also where containerd went away during the call. But the process ends: the
@@ -131,12 +160,13 @@ class Process:
         await self._guest.call(self._guest.containers.ResizePty(request), deadline_s=deadlines.GUEST_CALL_S)
 
     async def release(self) -> None:
-        """Let go of the streams and of the watcher; whoever still waits for an end hears of this one."""
+        """Let go of the streams, the watcher and the anchor; whoever still waits for an end hears of this one."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         if self.streams is not None:
             await self.streams.close()
+        await self.stop_anchor()
         if self.exit is None:
             self.exit = Exit(_MACHINE_GONE, time.time_ns())
         self._stopped.set()
@@ -148,7 +178,7 @@ class Process:
     async def _watch(self, on_exit: Callable[[Exit], None], first: Callable[[], Awaitable[None]] | None) -> None:
         try:
             reply = await self._guest.call(self._guest.containers.Wait(self._in_guest()), deadline_s=None)
-            end = Exit(reply.exit_status, reply.exited_at.ToNanoseconds())
+            end = Exit(reply.exit_status, self._within_life(reply.exited_at.ToNanoseconds()))
         except (GuestError, MachineError) as error:
             self._log.warning("exit not seen", process=self.name, error=str(error))
             end = Exit(_MACHINE_GONE, time.time_ns())
@@ -157,12 +187,17 @@ class Process:
             await self._start_told.wait()
         if first is not None:
             await first()
+        await self.stop_anchor()
         self.exit = end
         self.move(State.STOPPED)
         try:
             on_exit(end)
         finally:
             self._stopped.set()
+
+    def _within_life(self, at_ns: int) -> int:
+        """A time by the guest's clock, which may be off, or lie: after the start by ours, and not to come."""
+        return min(max(at_ns, self._started_ns), time.time_ns())
 
     async def _drain(self) -> None:
         if self.streams is None:

@@ -1,8 +1,13 @@
 """containerd's events: all of them, once, in order, also for the shortest process."""
 
+import datetime
+import os
+import signal
+
 import pytest
 
 from harness.box import Box
+from harness.images import BUSYBOX
 
 
 @pytest.mark.parametrize("command", [("true",), ("sh", "-c", "sleep 0.3; exit 9")])
@@ -38,6 +43,35 @@ def test_the_task_s_pid_lives_as_long_as_the_task(box: Box) -> None:
         assert any(process.pid == pid for process in box.containerd.cell.processes())
         box.kill(container).checked()
         events.wait("/tasks/exit", container)
-        box.delete_task(container).checked()
+        # Gone as soon as the end is told, and not with the container only.
+        assert not any(process.pid == pid for process in box.containerd.cell.processes())
+        assert "137" in box.delete_task(container).error
         box.remove(container).checked()
-    assert not any(process.pid == pid for process in box.containerd.cell.processes())
+
+
+def test_whoever_kills_the_pid_kills_the_task(box: Box) -> None:
+    with box.events() as events:
+        container = box.start("sleep", "1000")
+        os.kill(box.task_pid(container), signal.SIGKILL)
+        assert events.wait("/tasks/exit", container).fields["exit_status"] == 137
+        box.delete_task(container)
+        box.remove(container).checked()
+
+
+def test_the_time_inside_is_the_host_s(box: Box) -> None:
+    """A clone's clock goes on from when its template stood still, and is set before the first process runs."""
+    container = box.new_id()
+    script = "while :; do touch /now; stat -c %y /now; done"
+    with box.containerd.running(box.run_arguments(container, ["sh", "-c", script], ["--rm"], BUSYBOX)) as ctr:
+        assert ctr.stdout is not None
+        lines = (ctr.stdout.readline().decode() for _ in range(20))
+        late = [(datetime.datetime.now(datetime.UTC) - _time(line)).total_seconds() for line in lines]
+        box.kill(container).checked()
+        assert ctr.wait(60) == 137
+    # The quickest of the lines; the clock of files ticks each hundredth of a second.
+    assert -0.02 <= min(late) <= 0.05
+
+
+def _time(text: str) -> datetime.datetime:
+    """What stat(1) says, to the microsecond."""
+    return datetime.datetime.fromisoformat(f"{text[:26]}+00:00")

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from api import guest_pb2 as pb
 from api.guest_ttrpc import ContainersBase
 from ttrpc import Context
-from vminitd import milestones
+from vminitd import identity, milestones
 from vminitd.capacity import Capacity
 from vminitd.container import Order
 from vminitd.containers import Containers
@@ -38,7 +38,9 @@ class ContainersService(ContainersBase):
         container.add(request.exec_id, request.process, wish(request.stdio))
         return Empty()
 
-    async def Start(self, request: pb.ProcessRequest, context: Context) -> pb.StartResponse:
+    async def Start(self, request: pb.StartRequest, context: Context) -> pb.StartResponse:
+        if request.wall_clock_ns:
+            identity.set_clock(request.wall_clock_ns)
         await self._capacity.there()
         response = pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
         if not request.exec_id:

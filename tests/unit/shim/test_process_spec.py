@@ -42,7 +42,11 @@ def test_what_the_guest_may_see_goes_on_as_it_came() -> None:
 
 def test_what_is_null_is_as_if_it_were_not_there() -> None:
     document = _process(env=None, terminal=None)
-    assert json.loads(process_for_guest(document, terminal=False)) == {"args": ["true"], "cwd": "/"}
+    assert json.loads(process_for_guest(document, terminal=False)) == {
+        "args": ["true"],
+        "cwd": "/",
+        "terminal": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -54,8 +58,6 @@ def test_what_is_null_is_as_if_it_were_not_there() -> None:
         (b"{}", "args of the process to exec is None"),
         (_process(args=[]), r"args of the process to exec is \[\]"),
         (_process(args="true"), "args of the process to exec is 'true'"),
-        (_process(terminal=True), "terminal of the process to exec is True, but exec says False"),
-        (_process(terminal=0), "terminal of the process to exec is 0, but exec says False"),
     ],
 )
 def test_what_is_no_process_is_refused(document: bytes, words: str) -> None:
@@ -63,6 +65,7 @@ def test_what_is_no_process_is_refused(document: bytes, words: str) -> None:
         process_for_guest(document, terminal=False)
 
 
-def test_a_terminal_that_only_exec_asks_for_is_refused() -> None:
-    with pytest.raises(SpecError, match="terminal of the process to exec is False, but exec says True"):
-        process_for_guest(_process(), terminal=True)
+@pytest.mark.parametrize("said", [None, False, True, 0])
+@pytest.mark.parametrize("asked", [False, True])
+def test_whether_it_gets_a_terminal_says_exec(said: object, asked: bool) -> None:
+    assert json.loads(process_for_guest(_process(terminal=said), terminal=asked))["terminal"] is asked

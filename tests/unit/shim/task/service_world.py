@@ -41,9 +41,12 @@ class StandInAnchor(Anchor):
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.lives = True
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def stop(self) -> None:
         self.lives = False
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 class Made(Creator):
@@ -60,6 +63,7 @@ class Made(Creator):
         self.may_release = asyncio.Event()
         self.may_release.set()
         self.undone: list[str] = []
+        self.first_anchor: StandInAnchor | None = None
         self.anchors: list[StandInAnchor] = []
         self.anchor_error: Exception | None = None
 
@@ -87,7 +91,8 @@ class Made(Creator):
                 new_anchor=self._stand_in_anchor,
                 log=self.log,
             )
-        container.watch()
+        self.first_anchor = StandInAnchor(world.process.pid)
+        container.watch(self.first_anchor)
         return container
 
     async def _stand_in_anchor(self) -> Anchor:

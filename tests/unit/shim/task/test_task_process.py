@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,11 +35,23 @@ async def test_an_ordinary_life(world: World) -> None:
     waiters = [asyncio.create_task(world.wait()) for _ in range(3)]
     await world.start()
     assert world.process.state.name == "RUNNING"
-    world.vminitd.end(42)
-    expected = Exit(42, 123_000_000_456)
+    at_ns = time.time_ns()
+    world.vminitd.end(42, at_ns)
+    expected = Exit(42, at_ns)
     assert await asyncio.gather(*waiters) == [expected] * 3
     assert (world.exits, world.process.state, world.process.exit) == ([expected], State.STOPPED, expected)
     assert await world.wait() == expected
+
+
+@pytest.mark.parametrize("at_ns", [-(10**18), 1, 10**18, 9 * 10**18])
+async def test_whatever_the_guest_s_clock_says_the_end_is_after_the_start_and_not_to_come(
+    world: World, at_ns: int
+) -> None:
+    world.watch()
+    before_ns = time.time_ns()
+    await world.start()
+    world.vminitd.end(0, at_ns)
+    assert before_ns <= (await world.wait()).at_ns <= time.time_ns()
 
 
 async def test_the_exit_is_told_before_any_wait_is_answered(world: World) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
@@ -19,10 +20,10 @@ from shim.vm.states import Exit as MachineExit
 from ttrpc import Client, Code, Context, Server, StatusError
 
 
-def ending(status: int) -> guest_pb2.WaitResponse:
-    """What vminitd says of a process that has ended."""
+def ending(status: int, at_ns: int = 0) -> guest_pb2.WaitResponse:
+    """What vminitd says of a process that has ended: then, or just now."""
     response = guest_pb2.WaitResponse(exit_status=status)
-    response.exited_at.FromNanoseconds(123_000_000_456)
+    response.exited_at.FromNanoseconds(at_ns or time.time_ns())
     return response
 
 
@@ -102,9 +103,9 @@ class Vminitd(ContainersBase):
         # Whose streams execs call for.
         self.sandbox: StandInSandbox | None = None
 
-    def end(self, status: int) -> None:
-        """The first process has ended."""
-        self.ended.set_result(ending(status))
+    def end(self, status: int, at_ns: int = 0) -> None:
+        """The first process has ended: then, or just now."""
+        self.ended.set_result(ending(status, at_ns))
 
     def _exec(self, exec_id: str) -> GuestExec:
         if exec_id not in self.execs:
@@ -117,7 +118,7 @@ class Vminitd(ContainersBase):
         self.execs[request.exec_id] = GuestExec(request)
         return Empty()
 
-    async def Start(self, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.StartResponse:
+    async def Start(self, request: guest_pb2.StartRequest, context: Context) -> guest_pb2.StartResponse:
         if request.exec_id:
             self._exec(request.exec_id).calls.append("start")
         self.starts += 1
