@@ -1,7 +1,5 @@
 """What is killed while a container runs takes everything of that container with it, and says so."""
 
-import signal
-
 import psutil
 
 from harness.box import Box
@@ -80,28 +78,3 @@ def test_the_same_id_runs_again_after_a_loss(box: Box) -> None:
     container = box.start("sleep", "1000")
     _lose(box, container, box.shim(container))
     assert box.run("echo", "again", container=container).text == "again"
-
-
-def test_containerd_restarted_finds_its_containers(box: Box) -> None:
-    """The shim lives on; the new containerd connects to it and sees the end."""
-    container = box.start("sleep", "1000")
-    box.containerd.stop()
-    box.containerd.start()
-    assert box.status(container) == "RUNNING"
-    with box.events() as events:
-        box.kill(container).checked()
-        assert events.wait("/tasks/exit", container).fields["exit_status"] == 137
-    box.delete_task(container)
-    box.remove(container).checked()
-
-
-def test_containerd_killed_finds_its_containers(box: Box) -> None:
-    container = box.start_trapping(17)
-    shim = box.shim(container)
-    box.containerd.stop(signal.SIGKILL)
-    assert shim.is_running()
-    box.containerd.start()
-    box.kill(container, "TERM").checked()
-    box.wait_stopped(container)
-    assert "non-zero exit code 17" in box.delete_task(container).error
-    box.remove(container).checked()

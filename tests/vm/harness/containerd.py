@@ -74,6 +74,12 @@ class Containerd:
         }
         (cell.directory / "tmp").mkdir(exist_ok=True)
 
+    def upgraded(self, flavour: Flavour) -> "Containerd":
+        """Another containerd, not running yet, for the directories of this one, which has been stopped."""
+        new = Containerd(flavour, self.cell, self.qemubox, self._archives)
+        new.service = self.service
+        return new
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         argv = [str(self.flavour.containerd), "--config", str(self._config)]
