@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shim.errors import HostError
-from shim.vm.machine import MEMORY_DEVICE, PORT, SLOT_BUS, drive_properties, port_id, port_properties
+from shim.vm.machine import MEMORY_DEVICE, SLOT_BUS, drive_properties, port_properties
 from shim.vm.vsock import KernelVsockDevice, VsockDevice
 
 Arguments = dict[str, object]
@@ -205,20 +205,14 @@ def vsock_chardev() -> Arguments:
     return _socket_chardev(VSOCK_CHARDEV, VSOCK_FD)
 
 
-def port_number(device: str) -> int:
-    """The number of the port with this id; 0, control's, for any other device. Pure."""
-    number = device.removeprefix(PORT)
-    return int(number) if device.startswith(PORT) and number.isdecimal() else 0
-
-
-def port_chardev(number: int) -> Arguments:
+def port_chardev(device: str) -> Arguments:
     """`chardev-add` for a port's socket that QEMU knows by the port's id."""
-    return _socket_chardev(port_id(number), port_id(number))
+    return _socket_chardev(device, device)
 
 
-def port_device(number: int) -> Arguments:
+def port_device(number: int, device: str) -> Arguments:
     """`device_add` for a virtio-serial port."""
-    return {"driver": "virtserialport", **port_properties(number)}
+    return {"driver": "virtserialport", **port_properties(number, device)}
 
 
 def vsock_device(vsock: VsockDevice, slot: int) -> Arguments:

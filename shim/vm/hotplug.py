@@ -21,7 +21,7 @@ from shim.errors import HostError, MachineError, NotFoundError
 from shim.vm import capacity, devices
 from shim.vm.devices import Disk, JoinedDisk, Nic
 from shim.vm.drives import Drives
-from shim.vm.machine import SLOTS, empty_medium, port_id
+from shim.vm.machine import SLOTS, empty_medium
 from shim.vm.qmp import Event, Qmp
 from shim.vm.slots import Slots
 from shim.vm.vmdk import Extent, descriptor
@@ -46,6 +46,8 @@ class Hotplug:
         self._next_fdset = 1
         # By device id: what takes back its parts, once the device itself is out.
         self._parts: dict[str, AsyncExitStack] = {}
+        # Of ports that are out, and still to be removed.
+        self._chardevs: list[str] = []
         # By disk: the drive that it is in.
         self._seated: dict[str, str] = {}
 
@@ -140,19 +142,26 @@ class Hotplug:
             await self._qmp.execute("device_add", devices.vsock_device(vsock, slot))
             self._parts[devices.VSOCK_DEVICE] = undo.pop_all()
 
-    async def add_port(self, number: int, fd: int) -> None:
-        """Plug in a virtio-serial port on a connected socket, which stays the caller's."""
+    async def add_port(self, number: int, device: str, fd: int) -> None:
+        """Plug in a virtio-serial port, by the id `device`, on a connected socket, which stays the caller's."""
         async with AsyncExitStack() as undo:
-            await self._qmp.get_fd(port_id(number), fd)
-            await self._qmp.execute("chardev-add", devices.port_chardev(number))
-            undo.push_async_callback(self._take_back, "chardev-remove", {"id": port_id(number)})
-            await self._qmp.execute("device_add", devices.port_device(number))
+            await self._qmp.get_fd(device, fd)
+            await self._qmp.execute("chardev-add", devices.port_chardev(device))
+            undo.push_async_callback(self._take_back, "chardev-remove", {"id": device})
+            await self._qmp.execute("device_add", devices.port_device(number, device))
             undo.pop_all()
 
-    async def remove_port(self, number: int) -> None:
+    async def remove_port(self, device: str) -> None:
         """Take a port out; that needs no help of the guest's."""
-        await self._qmp.execute("device_del", {"id": port_id(number)})
-        await self._qmp.execute("chardev-remove", {"id": port_id(number)})
+        await self._qmp.execute("device_del", {"id": device})
+        # QEMU still has the device for the moment of an RCU grace period, and with it the socket's chardev, and tells
+        # nobody when that is over: chardevs are removed by the next call, and the last ones end with QEMU.
+        leftover, self._chardevs = self._chardevs, [device]
+        for chardev in leftover:
+            try:
+                await self._qmp.execute("chardev-remove", {"id": chardev})
+            except MachineError:
+                self._chardevs.append(chardev)
 
     async def remove(self, device: str, timeout_s: float) -> None:
         """Take a device out of a running guest and release what was behind it.

@@ -12,11 +12,10 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from api.link import port_number, port_token
 from shim.errors import MachineError, StateError
-from shim.vm import devices
 from shim.vm.acceptor import TOKEN_BYTES
 from shim.vm.ports import Ports
 from shim.vm.vsock import VsockBackend, VsockDevice
@@ -24,6 +23,9 @@ from shim.vm.vsock import VsockBackend, VsockDevice
 if TYPE_CHECKING:
     from shim.vm.hotplug import Hotplug
     from shim.vm.qmp import Event
+
+# QEMU speaks of one port once a second at most.
+_PORT_FREE_S: Final = 3.0
 
 
 class Link:
@@ -70,7 +72,7 @@ class Link:
         if self._ports is None:
             token = secrets.token_bytes(TOKEN_BYTES)
             return token, self.vsock.expect(token)
-        number = self._ports.take()
+        number = await self._ports.take(_PORT_FREE_S)
         if not self._ports.is_there(number):
             await self._add_port(self._ports, number, hotplug)
         return port_token(number), self._ports.open(number)
@@ -81,7 +83,7 @@ class Link:
             return
         number = port_number(token)
         if self._ports.is_taken(number) and number not in self._opened:
-            await hotplug.remove_port(number)
+            await hotplug.remove_port(self._ports.device(number))
             self._ports.free(number)
 
     @property
@@ -96,7 +98,7 @@ class Link:
 
         A clone is told that its ports are closed when it is restored: those have not been opened yet.
         """
-        number = devices.port_number(str(event.data.get("id", "")))
+        number = self._ports.number(str(event.data.get("id", ""))) if self._ports is not None else 0
         if not number or self._ports is None:
             return
         if event.data.get("open") is True:
@@ -120,7 +122,7 @@ class Link:
     async def _add_port(self, ports: Ports, number: int, hotplug: "Hotplug") -> None:
         child = ports.add(number)
         try:
-            await hotplug.add_port(number, child.fileno())
+            await hotplug.add_port(number, ports.device(number), child.fileno())
         except BaseException:
             ports.free(number)
             raise
@@ -129,5 +131,5 @@ class Link:
 
     async def _remove_port(self, ports: Ports, number: int, hotplug: "Hotplug") -> None:
         with contextlib.suppress(MachineError):  # QEMU is on its way out
-            await hotplug.remove_port(number)
+            await hotplug.remove_port(ports.device(number))
             ports.free(number)

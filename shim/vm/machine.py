@@ -276,7 +276,7 @@ class Machine:
         device = f"virtio-serial-pci,id={PORT_BUS},max_ports={MAX_PORTS},vectors=2,{MODERN},bus=pcie.0,addr=0x5"
         options = [("-device", device)]
         for number, fd in enumerate(fds):
-            properties = port_properties(number)
+            properties = port_properties(number, port_id(number))
             options += [
                 ("-chardev", f"socket,id={properties['chardev']},fd={fd}"),
                 ("-device", _option("virtserialport", properties)),
@@ -324,18 +324,18 @@ def _option(driver: str, properties: Mapping[str, str | int]) -> str:
     return ",".join((driver, *(f"{key}={value}" for key, value in properties.items())))
 
 
-def port_id(number: int) -> str:
-    """What QEMU knows a port and its socket by."""
-    return f"{PORT}{number}"
+def port_id(number: int, use: int = 0) -> str:
+    """What QEMU knows a port and its socket by: another thing for each use of the number (shim/vm/ports.py)."""
+    return f"{PORT}{number}.{use}" if use else f"{PORT}{number}"
 
 
-def port_properties(number: int) -> dict[str, str | int]:
+def port_properties(number: int, device: str) -> dict[str, str | int]:
     """What port `number` is: 0 is the one for control. The bus keeps its own number 0 for a console."""
     return {
-        "id": port_id(number),
+        "id": device,
         "bus": f"{PORT_BUS}.0",
         "nr": number + 1,
-        "chardev": port_id(number),
+        "chardev": device,
         "name": port_name(port_token(number)) if number else CONTROL_PORT,
     }
 

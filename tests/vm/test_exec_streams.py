@@ -102,3 +102,11 @@ def test_an_exec_outlives_its_clients_and_listens_to_the_next(box: Box) -> None:
             last.callback(writer.close)
             writer.write(b"leave\n")
             assert events.wait("/tasks/exit", container).fields["exit_status"] == 6
+
+
+def test_one_after_the_other_for_ever(vm: Box) -> None:
+    """Each has three streams, of which a machine with ports has 62 at once: those of one that has ended are free."""
+    with _container(vm) as container:
+        for number in range(30):
+            said = vm.containerd.ctr(*_exec(container, "echo", str(number)), stdin=b"x", deadline_s=_DEADLINE_S)
+            assert said.text == str(number), said.error

@@ -121,25 +121,18 @@ def test_a_drive_is_given_a_size_and_a_medium() -> None:
 
 
 def test_a_port() -> None:
-    assert devices.port_chardev(5) == {
-        "id": "port-5",
-        "backend": {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": "port-5"}}, "server": False}},
+    assert devices.port_chardev("port-5.2") == {
+        "id": "port-5.2",
+        "backend": {"type": "socket", "data": {"addr": {"type": "fd", "data": {"str": "port-5.2"}}, "server": False}},
     }
-    assert devices.port_device(5) == {
+    assert devices.port_device(5, "port-5.2") == {
         "driver": "virtserialport",
-        "id": "port-5",
+        "id": "port-5.2",
         "bus": "ports.0",
         "nr": 6,
-        "chardev": "port-5",
+        "chardev": "port-5.2",
         "name": "qemubox-port-005",
     }
-
-
-@pytest.mark.parametrize(
-    ("device", "number"), [("port-5", 5), ("port-0", 0), ("port-", 0), ("port-x", 0), ("vsock", 0)]
-)
-def test_which_port_a_device_is(device: str, number: int) -> None:
-    assert devices.port_number(device) == number
 
 
 def test_vsock_by_the_kernel() -> None:

@@ -124,16 +124,28 @@ async def test_a_disk_that_does_not_get_into_its_drive_is_taken_back(
 
 async def test_a_port_is_handed_over_and_comes_out_again(hotplug: Hotplug, peer: QmpPeer) -> None:
     fd = os.memfd_create("port")
-    await hotplug.add_port(5, fd)
+    await hotplug.add_port(5, "port-5.2", fd)
     assert peer.names == ["getfd", "chardev-add", "device_add"]
     peer.commands.clear()
-    await hotplug.remove_port(5)
-    assert peer.commands == [("device_del", {"id": "port-5"}), ("chardev-remove", {"id": "port-5"})]
+    await hotplug.remove_port("port-5.2")
+    assert peer.commands == [("device_del", {"id": "port-5.2"})]
     peer.refused["device_add"] = "no"
-    with pytest.raises(MachineError, match="QEMU refused device_add port-5"):
-        await hotplug.add_port(5, fd)
+    with pytest.raises(MachineError, match=r"QEMU refused device_add port-5\.2"):
+        await hotplug.add_port(5, "port-5.2", fd)
     assert peer.names[-1] == "chardev-remove"
     os.close(fd)
+
+
+async def test_a_port_s_chardev_is_removed_once_qemu_has_let_go_of_it(hotplug: Hotplug, peer: QmpPeer) -> None:
+    """QEMU holds it for a moment after device_del, and says that it is busy."""
+    removed = []
+    peer.before_answer["chardev-remove"] = lambda: removed.append(peer.commands[-1][1]["id"])
+    for refused, device in (("", "port-1"), ("busy", "port-2"), ("busy", "port-3"), ("", "port-4"), ("", "port-5")):
+        peer.refused.clear()
+        if refused:
+            peer.refused["chardev-remove"] = refused
+        await hotplug.remove_port(device)
+    assert removed == ["port-1", "port-2", "port-1", "port-3", "port-2", "port-1", "port-4"]
 
 
 async def test_an_interface(hotplug: Hotplug, peer: QmpPeer) -> None:

@@ -12,7 +12,7 @@ from shim.errors import MachineError, ResourceError, StateError
 from shim.vm.acceptor import TOKEN_BYTES
 from shim.vm.hotplug import Hotplug
 from shim.vm.link import Link
-from shim.vm.machine import MAX_PORTS, STREAM_PORTS
+from shim.vm.machine import MAX_PORTS, STREAM_PORTS, port_id
 from shim.vm.ports import Ports
 from shim.vm.qmp import Event, Qmp
 from tests.unit.shim.vm.qmp_peer import QmpPeer
@@ -37,8 +37,14 @@ async def ports() -> AsyncIterator[Ports]:
     made.close()
 
 
-def says(number: int, *, opened: bool) -> Event:
-    return Event("VSERPORT_CHANGE", {"id": f"port-{number}", "open": opened})
+def says(number: int, *, opened: bool, use: int = 0) -> Event:
+    return Event("VSERPORT_CHANGE", {"id": port_id(number, use), "open": opened})
+
+
+async def _turns() -> None:
+    """Let everything that can go on do so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 def test_a_token_is_a_port_s_name_and_of_a_token_s_size() -> None:
@@ -78,7 +84,7 @@ async def test_a_further_stream_is_plugged_in_and_comes_out_when_the_guest_close
     assert opened[-1][0] == port_token(number)
     assert peer.names == ["getfd", "chardev-add", "device_add"]
     removed = asyncio.Event()
-    peer.before_answer["chardev-remove"] = removed.set
+    peer.before_answer["device_del"] = removed.set
     # A clone hears that it is closed before anybody has opened it.
     link.on_event(says(number, opened=False), hotplug)
     link.on_event(says(number, opened=True), hotplug)
@@ -112,12 +118,51 @@ async def test_a_stream_that_the_guest_never_opened_is_taken_back(
 
 
 async def test_there_are_only_so_many(ports: Ports) -> None:
-    taken = [ports.take() for _ in range(MAX_PORTS - 2)]
+    taken = [await ports.take(10) for _ in range(MAX_PORTS - 2)]
     assert taken == list(range(1, MAX_PORTS - 1))
     with pytest.raises(ResourceError, match=f"the {MAX_PORTS - 2} streams"):
-        ports.take()
+        await ports.take(0.05)
     ports.free(7)
-    assert ports.take() == 7
+    assert await ports.take(10) == 7
+
+
+async def test_one_that_is_on_its_way_out_is_waited_for(ports: Ports) -> None:
+    for _ in range(MAX_PORTS - 2):
+        await ports.take(10)
+    waiting = [asyncio.create_task(ports.take(10)) for _ in range(2)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not any(each.done() for each in waiting)
+    ports.free(5)
+    ports.free(6)
+    assert sorted(await asyncio.gather(*waiting)) == [5, 6]
+
+
+async def test_each_use_of_a_number_has_an_id_of_its_own_and_hears_nothing_of_the_one_before(
+    ports: Ports, hotplug: Hotplug, peer: QmpPeer
+) -> None:
+    """QEMU tells of an id once a second at most: what it says late is of the use before."""
+    link = Link(ports)
+    removed = asyncio.Event()
+    peer.before_answer["device_del"] = removed.set
+    for use in range(3):
+        token, future = await link.new_stream(hotplug)
+        assert token == port_token(1)
+        link.on_event(says(1, opened=True, use=use), hotplug)
+        if use:
+            link.on_event(says(1, opened=False, use=use - 1), hotplug)
+        removed.clear()
+        link.on_event(says(1, opened=False, use=use), hotplug)
+        async with asyncio.timeout(10):
+            await removed.wait()
+        await _turns()
+        (await future).close()
+    assert [arguments["id"] for name, arguments in peer.commands if name == "device_del"] == [
+        "port-1",
+        "port-1.1",
+        "port-1.2",
+    ]
+    assert ports.number("port-1.2") == ports.number("port-x") == ports.number("") == 0
 
 
 async def test_a_port_that_qemu_refuses_leaves_its_number(ports: Ports, hotplug: Hotplug, peer: QmpPeer) -> None:
