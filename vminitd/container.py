@@ -207,9 +207,11 @@ class Container:
         process = self.process(exec_id)
         if not 0 <= number <= signal.SIGRTMAX:
             raise RequestError(f"there is no signal {number}")
-        process.kill(0 if everyone else number)
-        if everyone:
+        if everyone and self.init.state is not State.CREATED:
+            process.kill(0)
             self._cgroup.kill(number)
+        else:  # one that has not been started has nobody beside it
+            process.kill(number)
         if number == signal.SIGKILL and (everyone or process is self.init):
             # A frozen process dies of it, but not while it has to write: an open file without a name is removed then.
             await self._thaw_at_end()

@@ -23,6 +23,18 @@ FAILED_START = 127
 """Exit status of a process that could not be started, as a shell gives it."""
 
 
+ENDS_CREATED = frozenset(
+    {*range(signal.SIGHUP, signal.SIGKILL), signal.SIGSEGV, signal.SIGTERM, signal.SIGSTKFLT, signal.SIGSYS}
+)
+"""Signals that end a first process which has not been started.
+
+What crun leaves waiting for the start is process 1 of its namespace and handles no signal, so that only SIGKILL reaches
+it. runc's is a program in Go, which these end, with the status 2 (tried with each signal, runc 1.1.5): whoever stops a
+container relies on that.
+"""
+ENDED_CREATED = 2
+
+
 class Exit(NamedTuple):
     """How a process ended: `status` is its exit code, or 128 + n after signal n; the time is CLOCK_REALTIME."""
 
@@ -45,6 +57,7 @@ class Process:
         """Set when it has ended; its output may still be on its way."""
         self._ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._following: asyncio.Task[None] | None = None
+        self._status_instead: int | None = None
         self.size: tuple[int, int] | None = None
         """Of its terminal, as last set: width and height in characters."""
 
@@ -69,6 +82,8 @@ class Process:
 
     async def _follow(self, ended: asyncio.Future[int], ending: Callable[[int], bool]) -> None:
         status = await ended
+        if self._status_instead is not None:
+            status = self._status_instead
         exit_ = Exit(status, time.time_ns(), ending(status))
         self.move(State.STOPPED)
         self.gone.set()
@@ -92,14 +107,16 @@ class Process:
     def kill(self, number: int) -> None:
         """Sends it a signal. Raises UnknownError if it has ended, StateError if it does not run yet."""
         if self.state in (State.STOPPED, State.DELETED):
-            raise UnknownError(f"{self} has already finished")
+            raise UnknownError(f"{self}: process already finished")
         if not self.pid:
             raise StateError(f"{self} is {self.state.value}, and not running yet")
+        if self.state is State.CREATED and number in ENDS_CREATED:
+            self._status_instead, number = ENDED_CREATED, signal.SIGKILL
         try:
             # It is our child and its state changes just after it was reaped: the pid cannot be another's yet.
             os.kill(self.pid, number)
         except ProcessLookupError:
-            raise UnknownError(f"{self} has already finished") from None
+            raise UnknownError(f"{self}: process already finished") from None
 
     def resize(self, width: int, height: int) -> None:
         """Sets the size of its terminal, also before there is one. Raises StateError without a terminal."""

@@ -155,12 +155,15 @@ class Container:
         return process.pid
 
     async def kill(self, exec_id: str, number: int, *, everyone: bool) -> None:
-        """Send a signal to a process.
+        """Send a signal to a process, or to all of the container, which only the first process can stand for.
 
         SIGKILL to the first one always ends it, as it does on the host: a machine that does
         not answer is ended itself. Raises NotFoundError after the end, GuestError.
         """
         process = self.process(exec_id)
+        everyone = everyone and process is self.init
+        if everyone and process.exit is not None:
+            return  # nobody outlives the first process: all that there are have been signalled
         try:
             await process.kill(number, everyone=everyone)
         except GuestError as error:

@@ -96,6 +96,8 @@ async def test_signals_reach_it_until_it_has_ended(world: World, host: DialledHo
     world.behave(LEAVE_BEHIND % "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done")
     process = Process("c", "", WISH)
     await world.create(process)
+    for state in (State.STARTING, State.RUNNING):
+        process.move(state)
     await asyncio.get_running_loop().sock_recv(host.connections[OUT], 100)
     process.kill(0)
     process.kill(signal.SIGTERM)
@@ -103,8 +105,24 @@ async def test_signals_reach_it_until_it_has_ended(world: World, host: DialledHo
     host.connections[OUT].close()
     host.connections[ERR].close()
     assert (await process.wait()).status == 7
-    with pytest.raises(UnknownError, match="container 'c' has already finished"):
+    with pytest.raises(UnknownError, match="container 'c': process already finished"):
         process.kill(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 2), (signal.SIGQUIT, 2), (signal.SIGKILL, 137)])
+async def test_one_that_has_not_been_started_ends_as_with_runc(
+    world: World, host: DialledHost, number: int, status: int
+) -> None:
+    world.behave(LEAVE_BEHIND % "trap '' TERM QUIT USR1; echo ready; while :; do sleep 0.01; done")
+    process = Process("c", "", WISH)
+    await world.create(process)
+    await asyncio.get_running_loop().sock_recv(host.connections[OUT], 100)
+    process.kill(signal.SIGUSR1)
+    process.kill(number)
+    await process.gone.wait()
+    host.connections[OUT].close()
+    host.connections[ERR].close()
+    assert (await process.wait()).status == status
 
 
 async def test_reap_kills_and_tells_want_of_memory(world: World, host: DialledHost) -> None:

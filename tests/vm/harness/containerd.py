@@ -141,23 +141,40 @@ class Containerd:
 
     def update(self, container: str, resources: Mapping[str, object], namespace: str = "default") -> Result:
         """Change the limits of a task: an OCI LinuxResources. `ctr` has no such command."""
-        with self.updating(container, resources, namespace) as process:
-            stdout, stderr = process.communicate(timeout=_CALL_DEADLINE_S)
-        return Result(("update", container, json.dumps(resources)), process.returncode, stdout, stderr)
+        return self._call("update", container, json.dumps(resources), namespace=namespace)
 
     def create_task(self, container: str, namespace: str = "default") -> Result:
         """Create the task of a container without starting it, and without streams. `ctr` always starts it."""
         mount = self.ctr("snapshots", "mounts", "/rootfs", container, namespace=namespace).checked().text
         _mount, _t, fstype, source, _target, _o, options = shlex.split(mount)
-        with self._calling([namespace, "create", container, fstype, source, options]) as process:
-            stdout, stderr = process.communicate(timeout=_CALL_DEADLINE_S)
-        return Result(("create", container), process.returncode, stdout, stderr)
+        return self._call("create", container, fstype, source, options, namespace=namespace)
+
+    def start_task(self, container: str, namespace: str = "default") -> Result:
+        """Start a task that `create_task` has made."""
+        return self._call("start", container, namespace=namespace)
+
+    def signal(self, container: str, *numbers: int, everyone: bool = False, namespace: str = "default") -> Result:
+        """Send signals of any numbers to a task, one after the other; `ctr` refuses some by itself."""
+        arguments = [container, ",".join(map(str, numbers)), *(["all"] if everyone else [])]
+        return self._call("kill", *arguments, namespace=namespace)
+
+    def waiting(
+        self, container: str, count: int, namespace: str = "default"
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """So many waits for the end of a task at once: says "waiting", then all exit statuses in one line."""
+        return self._calling([namespace, "wait", container, str(count)])
 
     def updating(
         self, container: str, resources: Mapping[str, object], namespace: str = "default"
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """An `update` that is under way; ended at the end if it has not."""
         return self._calling([namespace, "update", container, json.dumps(resources)])
+
+    def _call(self, command: str, *arguments: str, namespace: str) -> Result:
+        """A call of task_client.py, to its end."""
+        with self._calling([namespace, command, *arguments]) as process:
+            stdout, stderr = process.communicate(timeout=_CALL_DEADLINE_S)
+        return Result((command, *arguments), process.returncode, stdout, stderr)
 
     @contextmanager
     def _calling(self, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:

@@ -157,7 +157,8 @@ async def test_kill_reaches_only_one_that_runs(shim: Shim) -> None:
     world = await running(shim)
 
     async def kill() -> None:
-        await shim.task.Kill(task_pb2.KillRequest(id="c", exec_id="e", signal=15), timeout_s=20)
+        """All are the first process's: of an exec's there is one."""
+        await shim.task.Kill(task_pb2.KillRequest(id="c", exec_id="e", signal=15, all=True), timeout_s=20)
 
     await shim.task.Exec(exec_request(), timeout_s=20)
     await refused(kill(), Code.FAILED_PRECONDITION, "cannot kill process e of c: it has not been started")

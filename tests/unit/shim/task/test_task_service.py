@@ -168,6 +168,19 @@ async def test_kill_reaches_the_guest(shim: Shim) -> None:
     with pytest.raises(StatusError, match="process already finished") as caught:
         await shim.task.Kill(task_pb2.KillRequest(id="c", signal=9), timeout_s=20)
     assert caught.value.code is Code.NOT_FOUND
+    await shim.task.Kill(task_pb2.KillRequest(id="c", signal=9, all=True), timeout_s=20)  # all that there are
+    assert world.vminitd.kills == [(15, True)]
+
+
+async def test_fifty_wait_and_hear_the_same(shim: Shim) -> None:
+    world = await shim.create()
+    waiting = [asyncio.create_task(shim.task.Wait(task_pb2.WaitRequest(id="c"), timeout_s=20)) for _ in range(50)]
+    await shim.start()
+    waiting[0].cancel()  # one that goes away takes nobody with it
+    await turns()
+    world.vminitd.end(143)
+    assert [(await each).exit_status for each in waiting[1:]] == [143] * 49
+    assert (await shim.task.Wait(task_pb2.WaitRequest(id="c"), timeout_s=20)).exit_status == 143
 
 
 async def test_shutdown_with_a_container_stays(shim: Shim) -> None:

@@ -142,7 +142,7 @@ class Vminitd(ContainersBase):
 
     async def Kill(self, request: guest_pb2.KillRequest, context: Context) -> Empty:
         if request.exec_id:
-            self._exec(request.exec_id).calls.append(f"kill {request.signal}")
+            self._exec(request.exec_id).calls.append(f"kill {request.signal}{' all' if request.all else ''}")
         else:
             self.kills.append((request.signal, request.all))
         return Empty()
