@@ -12,7 +12,6 @@ An error is told as `ctr` tells one.
 """
 
 import sys
-from collections.abc import Callable
 
 import grpc
 from google.protobuf.message import Message
@@ -67,14 +66,19 @@ def wait(namespace: str, container: str, count: str) -> None:
 def main() -> int:
     namespace, command, *arguments = sys.argv[1:]
     try:
-        commands: dict[str, Callable[..., None]] = {
-            "update": update,
-            "create": create,
-            "start": start,
-            "kill": kill,
-            "wait": wait,
-        }
-        commands[command](namespace, *arguments)
+        match command:
+            case "update":
+                update(namespace, *arguments)
+            case "create":
+                create(namespace, *arguments)
+            case "start":
+                start(namespace, *arguments)
+            case "kill":
+                kill(namespace, *arguments)
+            case "wait":
+                wait(namespace, *arguments)
+            case _:
+                sys.exit(f"there is no command {command}")
     except grpc.RpcError as error:
         print(f"ctr: {error.details()} [{error.code().name}]", file=sys.stderr)
         return 1
