@@ -1,8 +1,8 @@
 """What new limits mean for a running machine: a pure decision, as sizing.py is for a start.
 
 The rule is that of a start, for what the update names; the rest stays. A limit that is taken away
-makes the machine no smaller. What grows, grows before the container may use it; what shrinks, shrinks after it
-cannot use it any more: `Change.steps` says in which order.
+makes the machine no smaller. On which CPUs of the host it runs is settled first. What grows, grows before the
+container may use it; what shrinks, shrinks after it cannot use it any more: `Change.steps` says in which order.
 """
 
 import enum
@@ -13,7 +13,7 @@ from typing import Final
 
 from google.protobuf.any_pb2 import Any
 
-from shim import sizing
+from shim import cpuset, sizing
 from shim.errors import ResourceError, SpecError
 from shim.sizing import Bounds, Size
 from shim.spec import Json, JsonValue, guest_resources, section
@@ -21,7 +21,7 @@ from shim.spec import Json, JsonValue, guest_resources, section
 # The bare type name of a JSON value in containerd's API (typeurl); some prefix it.
 _TYPE: Final = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 # What a limit is when there is none, for those that crun takes back.
-_NO_LIMIT: Final[Mapping[str, Mapping[str, int]]] = {
+_NO_LIMIT: Final[Mapping[str, Json]] = {
     "memory": {"limit": -1, "swap": -1},
     "cpu": {"quota": -1, "period": 100_000},
     "pids": {"limit": -1},
@@ -34,6 +34,7 @@ _LEAST_QUOTA_US: Final = 1_000
 class Step(enum.Enum):
     """One thing to do for a change."""
 
+    PLACE = "CPUs of the host"
     MEMORY = "memory"
     CPUS = "vCPUs"
     CGROUP = "limits"
@@ -73,31 +74,40 @@ def decide(update: Json, in_force: Json, size: Size, bounds: Bounds, room_mib: i
 
     Raises SpecError for values that mean nothing, ResourceError for more than there can be.
     """
-    wanted = {name: _set_values(value) for name, value in guest_resources(update).items()}
-    cpu, memory = section(wanted, "cpu"), section(wanted, "memory")
-    merged = {**in_force, **{name: _merged(in_force.get(name), value) for name, value in wanted.items()}}
+    named = {name: _set_values(value) for name, value in update.items()}
+    cpu, memory = section(named, "cpu"), section(named, "memory")
     _check_cpu(cpu)
     after = size
+    first: list[Step] = []
     grows: list[Step] = []
     shrinks: list[Step] = []
-    if cpu.keys() & {"quota", "period"}:
-        after = replace(after, cpus=_cpus(merged, size, bounds))
+    cpuset.check_nodes(cpu, bounds.host_nodes)
+    if host_cpus := cpuset.host_cpus(cpu, bounds.host_cpus):
+        after = replace(after, host_cpus=host_cpus)
+        first.append(Step.PLACE)
+    if cpu.keys() & {"quota", "period", "cpus"}:
+        after = replace(after, cpus=_cpus({**section(in_force, "cpu"), **cpu}, after, bounds))
         (grows if after.cpus >= size.cpus else shrinks).append(Step.CPUS)
     if "limit" in memory:
         after = replace(after, memory_mib=_memory_mib(memory, size, bounds, room_mib))
         (grows if after.memory_mib >= size.memory_mib else shrinks).append(Step.MEMORY)
+    wanted = guest_resources(named, after.cpus)
+    if size.host_cpus and after.cpus != size.cpus:
+        wanted["cpu"] = {**section(wanted, "cpu"), "cpus": cpuset.vcpu_set(after.cpus)}
     return Change(
-        steps=(*grows, *([Step.CGROUP] if wanted else []), *shrinks),
+        steps=(*first, *grows, *([Step.CGROUP] if wanted else []), *shrinks),
         before=size,
         after=after,
         resources=wanted,
-        undo=_undo(wanted, in_force),
-        in_force=merged,
+        undo=_undo(wanted, in_force, size),
+        in_force={**in_force, **{name: _merged(in_force.get(name), value) for name, value in wanted.items()}},
     )
 
 
-def _cpus(merged: Json, size: Size, bounds: Bounds) -> int:
-    cpus = sizing.cpus(section(merged, "cpu"))
+def _cpus(cpu: Json, size: Size, bounds: Bounds) -> int:
+    """How many vCPUs a container with that `cpu` has on a machine of `size`, whose CPUs of the host are those to be."""
+    # A set is no promise of so many CPUs: others may run on them, too.
+    cpus = sizing.fewest(sizing.cpus(cpu), min(len(size.host_cpus), bounds.max_cpus))
     if not cpus:
         return max(size.cpus, min(bounds.default_cpus, bounds.max_cpus))
     if cpus > bounds.max_cpus:
@@ -135,23 +145,27 @@ def _check_cpu(cpu: Json) -> None:
 
 
 def _set_values(value: JsonValue) -> JsonValue:
-    """Without what is null or 0: clients in Go send these for what they do not mean to set."""
+    """Without what is null, 0 or empty: clients in Go send these for what they do not mean to set."""
     if not isinstance(value, dict):
         return value
-    return {key: inner for key, inner in value.items() if inner is not None and (inner != 0 or inner is False)}
+    return {key: inner for key, inner in value.items() if inner or inner is False}
 
 
 def _merged(old: JsonValue, new: JsonValue) -> JsonValue:
     return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
 
 
-def _undo(wanted: Json, in_force: Json) -> Json:
-    """What sets back each limit of `wanted`: to that of `in_force`, or to none, where crun knows how."""
+def _undo(wanted: Json, in_force: Json, size: Size) -> Json:
+    """What sets back each limit of `wanted`: to that of `in_force`, or to none, where crun knows how.
+
+    A set of CPUs, once given, cannot be taken away: that of all vCPUs is as good.
+    """
+    none = {**_NO_LIMIT, "cpu": {**_NO_LIMIT["cpu"], "cpus": cpuset.vcpu_set(size.cpus), "mems": "0"}}
     undo: Json = {}
     for name, value in wanted.items():
         before = in_force.get(name)
         if isinstance(value, dict):
-            known = {**_NO_LIMIT.get(name, {}), **(before if isinstance(before, dict) else {})}
+            known = {**none.get(name, {}), **(before if isinstance(before, dict) else {})}
             undo[name] = {key: known[key] for key in value if key in known}
         elif before is not None:
             undo[name] = before

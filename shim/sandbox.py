@@ -27,7 +27,7 @@ from shim.prelaunch import Launched
 from shim.rootfs.plan import Disk
 from shim.sizing import Size, contained_mib, plugged_mib
 from shim.task.stdio import ProcessStreams
-from shim.vm import devices
+from shim.vm import affinity, devices
 from shim.vm.hotplug import Seat
 from ttrpc import Client
 
@@ -74,6 +74,8 @@ class Sandbox:
         vm, timeline = launched.vm, launched.vm.timeline
         try:
             timeline.mark("furnishing")
+            if size.host_cpus:
+                affinity.bind(vm.pid, size.host_cpus)
             seats = {disk.serial: await vm.add_disk(_device(disk)) for disk in disks}
             await vm.resize_memory(_plugged_mib(size.memory_mib))
             timeline.mark("furnished")
@@ -104,6 +106,10 @@ class Sandbox:
     def memory_room_mib(self) -> int:
         """What the container's memory can grow to, on top of the machine's base."""
         return contained_mib(self._vm.machine.room_mib)
+
+    def place(self, host_cpus: frozenset[int]) -> None:
+        """Have the machine run on these CPUs of the host; none named: on all that we may use. Raises HostError."""
+        affinity.bind(self._vm.pid, host_cpus or os.sched_getaffinity(0))
 
     async def resize_memory(self, memory_mib: int) -> None:
         """Have the guest take memory, or give it back, until the container has so much. Raises GuestError."""

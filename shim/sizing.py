@@ -1,12 +1,14 @@
 """How large a container's machine is: a pure decision from the container's limits.
 
 The rule is Kata Containers': the limits, rounded up to what a machine can have, plus a
-base for the machine itself; the configured defaults only where there is no limit.
+base for the machine itself; the configured defaults only where there is no limit. A set of CPUs is a limit of their
+number, too (cpuset.py).
 """
 
 from dataclasses import dataclass
 from typing import Final
 
+from shim import cpuset
 from shim.errors import SpecError
 from shim.spec import Json, section
 
@@ -16,20 +18,26 @@ _DESCRIBED: Final = 63
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """vCPUs online, and MiB for the container on top of the machine's base."""
+    """vCPUs online, MiB for the container on top of the machine's base, and which CPUs of the host it runs on.
+
+    No CPU named: on all that containerd may use.
+    """
 
     cpus: int
     memory_mib: int
+    host_cpus: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What containers get without limits, and the most that any may have."""
+    """What containers get without limits, the most that any may have, and what of the host there is to choose from."""
 
     default_cpus: int
     default_memory_mib: int
     max_cpus: int
     max_memory_mib: int
+    host_cpus: frozenset[int] = frozenset({0})
+    host_nodes: frozenset[int] = frozenset({0})
 
 
 def size(spec: Json, bounds: Bounds) -> Size:
@@ -39,11 +47,19 @@ def size(spec: Json, bounds: Bounds) -> Size:
     smaller than its container's limit would break the limit's promise.
     """
     resources = section(section(spec, "linux"), "resources")
-    wanted_cpus = cpus(section(resources, "cpu")) or bounds.default_cpus
+    cpu = section(resources, "cpu")
+    placed = cpuset.host_cpus(cpu, bounds.host_cpus)
+    cpuset.check_nodes(cpu, bounds.host_nodes)
+    wanted_cpus = fewest(cpus(cpu), len(placed)) or bounds.default_cpus
     wanted_mib = memory_mib(section(resources, "memory")) or min(bounds.default_memory_mib, bounds.max_memory_mib)
     check_memory(wanted_mib, bounds)
     # A quota above the number of vCPUs is no promise of more CPUs than there are: the host's scheduler shares anyway.
-    return Size(cpus=min(wanted_cpus, bounds.max_cpus), memory_mib=wanted_mib)
+    return Size(cpus=min(wanted_cpus, bounds.max_cpus), memory_mib=wanted_mib, host_cpus=placed)
+
+
+def fewest(*numbers: int) -> int:
+    """The smallest one that says anything: 0 where all are 0."""
+    return min((number for number in numbers if number), default=0)
 
 
 def plugged_mib(memory_mib: int) -> int:

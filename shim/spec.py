@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shim import cpuset
 from shim.errors import SpecError, UnsupportedError
 
 Json = dict[str, "JsonValue"]
@@ -83,8 +84,8 @@ def load(bundle: Path) -> Json:
     return document
 
 
-def for_guest(spec: Json, *, terminal: bool) -> GuestSpec:
-    """What crun in the guest is to be given for `spec`.
+def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1) -> GuestSpec:
+    """What crun in the guest, a machine with so many vCPUs, is to be given for `spec`.
 
     Raises SpecError for what a virtual machine cannot give, UnsupportedError for what
     qemubox cannot do yet; each names the part of the specification.
@@ -99,7 +100,7 @@ def for_guest(spec: Json, *, terminal: bool) -> GuestSpec:
     _refuse_what_is_missing(guest, linux)
     linux["namespaces"] = [*_guest_namespaces(linux)]
     linux["devices"] = [*_guest_devices(linux)]
-    linux["resources"] = guest_resources(section(linux, "resources"))
+    linux["resources"] = guest_resources(section(linux, "resources"), vcpus)
     files: list[HostFile] = []
     guest["mounts"] = [_guest_mount(mount, files) for mount in objects(guest, "mounts")]
     # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
@@ -200,16 +201,17 @@ def _guest_devices(linux: Json) -> list[Json]:
     return kept
 
 
-def guest_resources(resources: Json) -> Json:
-    """Limits that mean the same in the guest.
+def guest_resources(resources: Json, vcpus: int) -> Json:
+    """Limits that mean the same in the guest, a machine with so many vCPUs.
 
-    Those that name CPUs, memory nodes, disks, network classes or huge pages of the host mean
-    nothing there and are left out (docs/limitations.md); none of them keeps a container in.
+    A set of the host's CPUs becomes that of the vCPUs. Those that name disks, network classes or huge pages of the host
+    mean nothing there and are left out (docs/limitations.md); none of them keeps a container in.
     """
     kept: Json = {}
     for key, value in resources.items():
         if key == "cpu" and isinstance(value, dict):
-            kept[key] = {name: v for name, v in value.items() if name not in ("cpus", "mems")}
+            same = {name: v for name, v in value.items() if name not in ("cpus", "mems")}
+            kept[key] = {**same, **cpuset.in_guest(value, vcpus)}
         elif key == "blockIO" and isinstance(value, dict):
             kept[key] = {name: value[name] for name in ("weight",) if name in value}
         elif key not in ("network", "rdma", "hugepageLimits"):

@@ -73,8 +73,8 @@ class Creator:
         timeline.mark("create")
         bundle = Path(request.bundle)
         document = await asyncio.to_thread(spec.load, bundle)
-        guest_spec = spec.for_guest(document, terminal=request.terminal)
         wanted = size(document, self._bounds)
+        guest_spec = spec.for_guest(document, terminal=request.terminal, vcpus=wanted.cpus)
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
         async with AsyncExitStack() as undo:
             streams = ProcessStreams(
@@ -114,7 +114,7 @@ class Creator:
         return container
 
     def _resizer(self, container_id: str, sandbox: Sandbox, size: Size, document: spec.Json) -> Resizer:
-        resources = spec.guest_resources(spec.section(spec.section(document, "linux"), "resources"))
+        resources = spec.guest_resources(spec.section(spec.section(document, "linux"), "resources"), size.cpus)
         return Resizer(
             container_id,
             sandbox,

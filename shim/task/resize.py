@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from api import guest_pb2
 from shim import deadlines
+from shim.cpuset import format_list
 from shim.errors import QemuboxError
 from shim.log import Logger
 from shim.resizing import Step, decide
@@ -47,7 +48,7 @@ class Resizer:
     async def update(self, resources: Json) -> None:
         """Put in force what the OCI LinuxResources name.
 
-        Raises SpecError, ResourceError, GuestError or MachineError.
+        Raises SpecError, UnsupportedError, ResourceError, HostError, GuestError or MachineError.
         """
         async with self._updating:
             change = decide(resources, self._in_force, self._size, self._bounds, self._sandbox.memory_room_mib)
@@ -62,11 +63,18 @@ class Resizer:
                 raise
             self._size, self._in_force = change.after, change.in_force
             self._on_resized(self._size)
-            self._log.info("updated", cpus=self._size.cpus, memory_mib=self._size.memory_mib)
+            self._log.info(
+                "updated",
+                cpus=self._size.cpus,
+                memory_mib=self._size.memory_mib,
+                host_cpus=format_list(self._size.host_cpus) or "any",
+            )
 
     async def _take(self, step: Step, size: Size, resources: Json) -> None:
         guest = self._sandbox.guest
         match step:
+            case Step.PLACE:
+                self._sandbox.place(size.host_cpus)
             case Step.MEMORY:
                 await self._sandbox.resize_memory(size.memory_mib)
             case Step.CPUS:
@@ -81,7 +89,7 @@ class Resizer:
     async def _take_back(self, step: Step, size: Size, resources: Json) -> None:
         """What cannot be taken back is logged; the first failure is the one to tell."""
         if step is Step.CGROUP and not resources:
-            return
+            return  # what there is no way back from
         try:
             await self._take(step, size, resources)
         except QemuboxError as error:

@@ -72,7 +72,7 @@ def test_a_number_that_is_no_signal_is_refused_and_zero_is_none(box: Box) -> Non
     with _running(box, "sleep 1000") as container:
         box.containerd.signal(container, 0).checked()
         for number in (-1, -9, 65, 1000):
-            assert "invalid argument" in box.containerd.signal(container, number).error
+            assert box.containerd.signal(container, number).code == 1
         assert box.status(container) == "RUNNING"
 
 

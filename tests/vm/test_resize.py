@@ -1,10 +1,6 @@
 """A machine grows and shrinks while its container runs: what Update does, seen inside and on the host."""
 
-import select
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,79 +8,19 @@ import pytest
 from harness.box import RUNTIMES, Box
 from harness.deadline import eventually
 from harness.images import BUSYBOX
+from harness.inside import CGROUP, inside
 from harness.messages import assert_one_clear_line
 from shim.sizing import plugged_mib
 
 pytestmark = pytest.mark.timeout(240)
 
 MIB = 1 << 20
-_SMALL = ("--memory-limit", str(256 * MIB), "--cpus", "1")
+_LIMITS = ("--memory-limit", str(256 * MIB), "--cpus", "1")
 _ANSWER_DEADLINE_S = 60.0
-_CGROUP = "/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)"
-# Runs one line after the other and says how each ended.
-_OBEY = 'echo "ended 0"; while read -r line; do eval "$line"; echo "ended $?"; done'
 # A tmpfs takes exactly what is written to it, and keeps it. Its pages are the container's, as those of processes are.
 _MEMORY = ("--mount", "type=tmpfs,src=tmpfs,dst=/memory,options=size=16g")
-_SEE_CGROUP = ("--mount", "type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=ro:nosuid:noexec:nodev")
+_SMALL = (*_MEMORY, *_LIMITS)
 _FILL = "dd if=/dev/zero of=/memory/filled bs=1M count={mib} 2>/dev/null"
-
-
-class Inside:
-    """A container that does what it is told."""
-
-    def __init__(self, box: Box, container: str, ctr: "subprocess.Popen[bytes]") -> None:
-        self.box = box
-        self.container = container
-        self._ctr = ctr
-
-    def do(self, line: str) -> tuple[int, str]:
-        """Run a line; its status and what it said."""
-        assert self._ctr.stdin is not None
-        self._ctr.stdin.write(line.encode() + b"\n")
-        return self.answer()
-
-    def answer(self) -> tuple[int, str]:
-        assert self._ctr.stdout is not None
-        end, said = time.monotonic() + _ANSWER_DEADLINE_S, b""
-        while not (said.endswith(b"\n") and said.splitlines()[-1].startswith(b"ended ")):
-            readable, _, _ = select.select([self._ctr.stdout], [], [], max(0.0, end - time.monotonic()))
-            assert readable, f"no answer within {_ANSWER_DEADLINE_S:g} s: {said!r}"
-            piece = self._ctr.stdout.read(65536)
-            assert piece, f"the container has ended: {said!r}"
-            said += piece
-        text, _, status = said.decode().rpartition("ended ")
-        return int(status), text.strip()
-
-    def number(self, line: str) -> int:
-        """The number that a line prints."""
-        status, text = self.do(line)
-        assert status == 0, text
-        return int(text)
-
-    @property
-    def total_mib(self) -> int:
-        return self.number("free -m | awk '/^Mem:/ { print $2 }'")
-
-    @property
-    def cpus(self) -> int:
-        return self.number("grep -c ^processor /proc/cpuinfo")
-
-    def update(self, **resources: object) -> None:
-        self.box.containerd.update(self.container, resources).checked()
-
-
-@contextmanager
-def inside(box: Box, *options: str) -> Iterator[Inside]:
-    """A running container."""
-    container = box.new_id()
-    arguments = box.run_arguments(container, ["sh", "-c", _OBEY], ["--rm", *_MEMORY, *_SEE_CGROUP, *options], BUSYBOX)
-    with box.containerd.running(arguments, stdin=subprocess.PIPE) as ctr:
-        made = Inside(box, container, ctr)
-        made.answer()
-        yield made
-        assert ctr.stdin is not None
-        ctr.stdin.close()
-        assert ctr.wait(_ANSWER_DEADLINE_S) == 0
 
 
 def resident_mib(vm: Box) -> int:
@@ -119,7 +55,7 @@ def test_memory_grows_is_there_to_use_and_goes_back_to_the_host(vm: Box) -> None
 
 def test_what_the_container_frees_goes_back_to_the_host_by_itself(vm: Box) -> None:
     """The guest's kernel reports free pages some seconds later, in pieces; no update has a part in it."""
-    with inside(vm, "--memory-limit", str(512 * MIB)) as container:
+    with inside(vm, *_MEMORY, "--memory-limit", str(512 * MIB)) as container:
         assert container.do(_FILL.format(mib=300))[0] == 0
         full_mib = resident_mib(vm)
         container.do("rm /memory/filled")
@@ -132,7 +68,7 @@ def test_processors_come_and_go(vm: Box) -> None:
         for quota, cpus in ((200_000, 2), (250_000, 3), (100_000, 1), (300_000, 3)):
             container.update(cpu={"quota": quota, "period": 100_000})
             assert container.cpus == cpus
-            assert container.do(f"cat {_CGROUP}/cpu.max")[1] == f"{quota} 100000"
+            assert container.do(f"cat {CGROUP}/cpu.max")[1] == f"{quota} 100000"
 
 
 def test_an_update_that_names_one_leaves_the_other(vm: Box) -> None:
@@ -144,12 +80,15 @@ def test_an_update_that_names_one_leaves_the_other(vm: Box) -> None:
         assert (container.cpus, container.total_mib) == (2, resized(total_mib, 256, 384))
         container.update(cpu={"shares": 512}, pids={"limit": 50})
         assert (container.cpus, container.total_mib) == (2, resized(total_mib, 256, 384))
-        assert container.do(f"cat {_CGROUP}/pids.max")[1] == "50"
+        assert container.do(f"cat {CGROUP}/pids.max")[1] == "50"
 
 
 def test_what_cannot_be_is_refused_and_changes_nothing(vm: Box) -> None:
-    with vm.qemubox.changed({"vm": {"max_cpus": 2, "max_memory_mib": 2048}}), inside(vm, *_SMALL) as container:
-        before = (container.total_mib, container.cpus, container.do(f"cat {_CGROUP}/memory.max {_CGROUP}/cpu.max"))
+    with (
+        vm.qemubox.changed({"vm": {"max_cpus": 2, "max_memory_mib": 2048}}),
+        inside(vm, *_SMALL) as container,
+    ):
+        before = (container.total_mib, container.cpus, container.do(f"cat {CGROUP}/memory.max {CGROUP}/cpu.max"))
         for resources, words in (
             ({"memory": memory(2049)}, ("2049 MiB", "2048 MiB", r"vm\.max_memory_mib")),
             ({"memory": {"limit": -5}}, ("-5",)),
@@ -163,19 +102,19 @@ def test_what_cannot_be_is_refused_and_changes_nothing(vm: Box) -> None:
         assert before == (
             container.total_mib,
             container.cpus,
-            container.do(f"cat {_CGROUP}/memory.max {_CGROUP}/cpu.max"),
+            container.do(f"cat {CGROUP}/memory.max {CGROUP}/cpu.max"),
         )
 
 
 def test_a_limit_below_what_is_in_use_is_refused_and_caches_are_no_use(vm: Box) -> None:
     """The numbers are told, nobody is killed, and what the container reads from its disk does not count."""
-    with inside(vm, "--memory-limit", str(512 * MIB)) as container:
+    with inside(vm, *_MEMORY, "--memory-limit", str(512 * MIB)) as container:
         total_mib = container.total_mib
         assert container.do(_FILL.format(mib=300))[0] == 0
         refused = vm.containerd.update(container.container, {"memory": memory(256)})
         assert_one_clear_line(refused, r"uses 3\d\d\.\d MiB", r"limited to 256\.0 MiB", "FAILED_PRECONDITION")
         assert container.total_mib == total_mib
-        assert container.do(f"cat {_CGROUP}/memory.max {_CGROUP}/memory.high")[1].split() == [str(512 * MIB), "max"]
+        assert container.do(f"cat {CGROUP}/memory.max {CGROUP}/memory.high")[1].split() == [str(512 * MIB), "max"]
         assert container.do("rm /memory/filled; head -c 300m /dev/zero >/file; cat /file >/dev/null")[0] == 0
         container.update(memory=memory(256))
         assert container.total_mib == resized(total_mib, 512, 256)
@@ -183,13 +122,16 @@ def test_a_limit_below_what_is_in_use_is_refused_and_caches_are_no_use(vm: Box) 
 
 def test_a_guest_that_gives_nothing_back_is_told_of_and_stays_as_it_was(vm: Box) -> None:
     """Its kernel is told not to unplug what is online. Growing works all the same, and so does the next update."""
-    with vm.qemubox.changed({"vm": {"kernel_args": "virtio_mem.unplug_online=0"}}), inside(vm, *_SMALL) as container:
+    with (
+        vm.qemubox.changed({"vm": {"kernel_args": "virtio_mem.unplug_online=0"}}),
+        inside(vm, *_SMALL) as container,
+    ):
         total_mib = container.total_mib
         container.update(memory=memory(512))
         failed = vm.containerd.update(container.container, {"memory": memory(256)})
         assert_one_clear_line(failed, "gave back 0 of 260 MiB", "DEADLINE_EXCEEDED")
         assert container.total_mib == resized(total_mib, 256, 512)
-        assert container.do(f"cat {_CGROUP}/memory.max")[1] == str(512 * MIB)
+        assert container.do(f"cat {CGROUP}/memory.max")[1] == str(512 * MIB)
         container.update(memory=memory(640))
         assert container.total_mib == resized(total_mib, 256, 640)
 
@@ -203,7 +145,7 @@ def test_two_updates_at_once_are_done_one_after_the_other(vm: Box) -> None:
                 stack.enter_context(vm.containerd.updating(container.container, resources)) for resources in updates
             ]
             assert [update.wait(_ANSWER_DEADLINE_S) for update in running] == [0, 0]
-        limit_mib = container.number(f"cat {_CGROUP}/memory.max") // MIB
+        limit_mib = container.number(f"cat {CGROUP}/memory.max") // MIB
         assert limit_mib in (512, 1024)
         assert container.total_mib == resized(total_mib, 256, limit_mib)
 
@@ -212,7 +154,7 @@ def test_a_created_container_can_be_updated_and_one_that_has_ended_cannot(box: B
     """As runc does it."""
     container = box.new_id()
     box.containerd.ctr(
-        "containers", "create", "--runtime", RUNTIMES[box.runtime], *_SMALL[:2], BUSYBOX, container, "sleep", "1000"
+        "containers", "create", "--runtime", RUNTIMES[box.runtime], *_LIMITS[:2], BUSYBOX, container, "sleep", "1000"
     ).checked()
     box.containerd.create_task(container).checked()
     assert box.status(container) == "CREATED"

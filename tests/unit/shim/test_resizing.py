@@ -1,6 +1,7 @@
 """What an update makes of a running machine: how large, in which order, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from google.protobuf.any_pb2 import Any
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from shim.errors import ResourceError, SpecError
 from shim.resizing import Change, Step, decide, read
 from shim.sizing import Bounds, Size
-from shim.spec import Json, JsonValue
+from shim.spec import Json, JsonValue, section
 
-_BOUNDS = Bounds(default_cpus=1, default_memory_mib=512, max_cpus=4, max_memory_mib=4096)
+_BOUNDS = Bounds(default_cpus=1, default_memory_mib=512, max_cpus=4, max_memory_mib=4096, host_cpus=frozenset(range(4)))
 _MIB = 1 << 20
 _SIZE = Size(cpus=2, memory_mib=1024)
 _IN_FORCE: Json = {"memory": {"limit": 1024 * _MIB}, "cpu": {"quota": 200_000, "period": 100_000, "shares": 512}}
@@ -91,8 +92,55 @@ def test_zero_and_null_mean_nothing_was_named(update: Json) -> None:
 
 
 def test_what_only_the_host_has_does_not_reach_the_guest() -> None:
-    update: Json = {"cpu": {"cpus": "0-1", "shares": 7}, "network": {"classID": 3}, "unified": {"memory.low": "5"}}
+    update: Json = {"cpu": {"cpus": "", "shares": 7}, "network": {"classID": 3}, "unified": {"memory.low": "5"}}
     assert _decide(update).resources == {"cpu": {"shares": 7}, "unified": {"memory.low": "5"}}
+
+
+_TWO = frozenset({1, 2})
+_PLACED = Size(cpus=2, memory_mib=1024, host_cpus=_TWO)
+
+
+@pytest.mark.parametrize(
+    ("size", "update", "after", "steps", "told"),
+    [
+        # The quota stays, 2 CPUs.
+        (_SIZE, {"cpus": "1-3"}, Size(2, 1024, frozenset({1, 2, 3})), (Step.PLACE, Step.CPUS, Step.CGROUP), "0-1"),
+        (_SIZE, {"cpus": "3"}, Size(1, 1024, frozenset({3})), (Step.PLACE, Step.CGROUP, Step.CPUS), "0"),
+        (
+            _SIZE,
+            {"cpus": "0-3", "quota": -1},
+            Size(4, 1024, frozenset({0, 1, 2, 3})),
+            (Step.PLACE, Step.CPUS, Step.CGROUP),
+            "0-3",
+        ),
+        # A quota of more than the set is no more, nor refused: the set is what holds.
+        (_PLACED, {"quota": 900_000}, _PLACED, (Step.CPUS, Step.CGROUP), None),
+        (_PLACED, {"quota": 100_000}, Size(1, 1024, _TWO), (Step.CGROUP, Step.CPUS), "0"),
+        (Size(1, 1024, _TWO), {"quota": 200_000}, _PLACED, (Step.CPUS, Step.CGROUP), "0-1"),
+        (_PLACED, {"shares": 5}, _PLACED, (Step.CGROUP,), None),
+    ],
+)
+def test_a_set_of_cpus(size: Size, update: Json, after: Size, steps: tuple[Step, ...], told: str | None) -> None:
+    """First the place, then the number; the guest is told of the vCPUs that stand for it, when they change."""
+    change = _decide({"cpu": update}, size=size)
+    assert (change.after, change.steps) == (after, steps)
+    assert section(change.resources, "cpu").get("cpus") == told
+    assert section(change.in_force, "cpu").get("cpus") == told
+    if told:
+        assert section(change.undo, "cpu")["cpus"] == ("0-1" if size.cpus == 2 else "0")
+
+
+def test_a_set_is_no_promise_of_so_many_cpus() -> None:
+    bounds = replace(_BOUNDS, max_cpus=2)
+    assert decide({"cpu": {"cpus": "0-3", "quota": -1}}, {}, _SIZE, bounds, 4096).after.cpus == 2
+
+
+@pytest.mark.parametrize(
+    ("cpu", "words"), [({"cpus": "0,4"}, "CPU set 0,4 names 4"), ({"mems": "0-1"}, "names 1"), ({"cpus": "all"}, "all")]
+)
+def test_a_set_that_the_host_has_not_is_refused(cpu: Json, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        _decide({"cpu": cpu, **_GROW_MEMORY})
 
 
 def test_what_takes_it_back() -> None:

@@ -1,5 +1,7 @@
 """How large a machine is: the container's limits, rounded up, or the defaults."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,27 @@ def test_cpus(cpu: Json | None, cpus: int) -> None:
 )
 def test_memory(memory: Json | None, mib: int) -> None:
     assert size(_spec(memory=memory), _BOUNDS).memory_mib == mib
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wanted"),
+    [
+        ({"cpus": "0-2"}, Size(3, 512, frozenset({0, 1, 2}))),  # more than the default
+        ({"cpus": "3"}, Size(1, 512, frozenset({3}))),  # and less
+        ({"cpus": "0-3", "quota": 150_000}, Size(2, 512, frozenset({0, 1, 2, 3}))),
+        ({"cpus": "0-1", "quota": 900_000, "mems": "0"}, Size(2, 512, frozenset({0, 1}))),
+        ({"cpus": ""}, Size(2, 512)),
+        ({"cpus": "0-9"}, Size(8, 512, frozenset(range(10)))),
+    ],
+)
+def test_a_set_of_cpus_is_a_limit_of_their_number(cpu: Json, wanted: Size) -> None:
+    assert size(_spec(cpu=cpu), replace(_BOUNDS, host_cpus=frozenset(range(10)))) == wanted
+
+
+def test_cpus_and_memory_nodes_that_are_not_there_are_refused() -> None:
+    for cpu, words in (({"cpus": "0-1"}, "CPU set 0-1 names 1"), ({"mems": "1"}, "nodes 1 names 1")):
+        with pytest.raises(SpecError, match=words):
+            size(_spec(cpu={**cpu}), _BOUNDS)
 
 
 def test_more_memory_than_there_may_be_is_refused() -> None:

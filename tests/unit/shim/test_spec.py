@@ -288,10 +288,12 @@ def test_resources_lose_what_names_the_hosts_parts_and_nothing_else() -> None:
         "devices": [{"allow": False}],
         "memory": {"limit": 5, "swap": 5},
         "pids": {"limit": 7},
-        "cpu": {"quota": 1, "period": 2, "shares": 3},
+        "cpu": {"quota": 1, "period": 2, "shares": 3, "cpus": "0", "mems": "0"},
         "blockIO": {"weight": 10},
         "unified": {"memory.high": "5"},
     }
+    guest = json.loads(for_guest(_with({"linux.resources": {"cpu": {"cpus": "4-7"}}}), terminal=False, vcpus=3).json)
+    assert guest["linux"]["resources"] == {"cpu": {"cpus": "0-2"}}
 
 
 @pytest.mark.parametrize("kind", ["ext4", "overlay", "9p", "nfs", "devtmpfs", "", None, ["proc"]])

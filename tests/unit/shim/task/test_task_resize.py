@@ -33,7 +33,7 @@ from ttrpc import Client, Code, Context, Server, StatusError
 
 _MIB = 1 << 20
 _TYPE = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
-_BOUNDS = Bounds(default_cpus=1, default_memory_mib=512, max_cpus=4, max_memory_mib=4096)
+_BOUNDS = Bounds(default_cpus=1, default_memory_mib=512, max_cpus=4, max_memory_mib=4096, host_cpus=frozenset(range(4)))
 _GROW: Json = {"memory": {"limit": 1024 * _MIB}, "cpu": {"quota": 300_000}}
 _SHRINK: Json = {"memory": {"limit": 256 * _MIB}, "cpu": {"quota": 50_000}}
 
@@ -82,6 +82,9 @@ class Machine(Sandbox):
     @property
     def memory_room_mib(self) -> int:
         return 2048
+
+    def place(self, host_cpus: frozenset[int]) -> None:
+        self._vminitd.told.append(f"place {sorted(host_cpus)}")
 
     async def resize_memory(self, memory_mib: int) -> None:
         self._vminitd.told.append(f"memory {memory_mib}")
@@ -233,6 +236,19 @@ async def test_a_machine_that_cannot_grow_leaves_the_limits_alone(world: World) 
     with pytest.raises(StatusError, match="took 0 of 512 MiB"):
         await world.update(_GROW)
     assert world.told == ["vcpus 3", "memory 1024", "memory 512", "vcpus 2"]
+
+
+async def test_the_place_comes_first_and_is_taken_back(world: World) -> None:
+    await world.update({"cpu": {"cpus": "1-3", "quota": 300_000}})
+    told = 'limits {"cpu": {"quota": 300000, "cpus": "0-2"}}'
+    assert world.told == ["place [1, 2, 3]", "vcpus 3", told]
+    world.told.clear()
+    world.vminitd.refuses["limits"] = StatusError(Code.INTERNAL, "no")
+    with pytest.raises(StatusError, match="no"):
+        await world.update({"cpu": {"cpus": "0"}})
+    back = 'limits {"cpu": {"cpus": "0-2"}}'
+    assert world.told == ["place [0]", 'limits {"cpu": {"cpus": "0"}}', back, "place [1, 2, 3]"]
+    assert world.sizes == [Size(3, 512, frozenset({1, 2, 3}))]
 
 
 async def test_what_cannot_be_taken_back_is_logged_and_the_first_failure_told(world: World, tmp_path: Path) -> None:
