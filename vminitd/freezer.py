@@ -27,6 +27,8 @@ class Freezer:
         self._name = name
         self._held: _Held | None = None
         self._freezing: asyncio.Task[None] | None = None
+        # A call that froze the file system, or will; it cannot be stopped when nobody waits for it any more.
+        self._call: asyncio.Future[None] | None = None
 
     async def freeze(self, cgroup: Cgroup, filesystem: str, deadline_s: float) -> None:
         """Stops the processes of `cgroup`, then the file system mounted at `filesystem`, if that is not empty.
@@ -36,6 +38,8 @@ class Freezer:
         """
         if self._held is not None:
             raise StateError(f"{self._name} is frozen already, or about to be")
+        if self._call is not None and not self._call.done():
+            raise KernelError(f"the file system of {self._name} is still being written back for an earlier pause")
         self._held = _Held(cgroup, FilesystemFreeze(filesystem) if filesystem else None)
         self._freezing = asyncio.create_task(self._freeze(self._held, deadline_s), name=f"freeze {self._name}")
         try:
@@ -55,7 +59,9 @@ class Freezer:
                 await held.cgroup.freeze()
                 what = "the file system"
                 if held.filesystem is not None:
-                    await asyncio.to_thread(held.filesystem.freeze)
+                    self._call = asyncio.ensure_future(asyncio.to_thread(held.filesystem.freeze))
+                    self._call.add_done_callback(_heard)
+                    await asyncio.shield(self._call)
         except BaseException as error:
             # To its end, also if this is cancelled once more.
             await asyncio.shield(asyncio.ensure_future(self._give_up(held)))
@@ -91,3 +97,9 @@ class Freezer:
             except OSError as error:
                 raise KernelError(f"cannot thaw {self._name}: {error.strerror}") from error
             self._held = None
+
+
+def _heard(call: asyncio.Future[None]) -> None:
+    """What becomes of it is no news where nobody waits for it any more."""
+    if not call.cancelled():
+        call.exception()
