@@ -1,16 +1,24 @@
 """`ctr tasks pause` and `resume`: the processes stand still, what they wrote is on the disk, all else answers."""
 
 import itertools
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from harness.box import RUNTIMES, Box
 from harness.containerd import Result
+from harness.deadline import eventually
 from harness.images import BUSYBOX
 from harness.messages import assert_one_clear_line
+from harness.terminal import terminal
+
+pytestmark = pytest.mark.timeout(150)
 
 _DEADLINE_S = 60.0
 # Writes down the machine's uptime again and again: a pause is a gap.
@@ -30,9 +38,9 @@ def _exec(box: Box, container: str, *command: str) -> Result:
 
 
 @contextmanager
-def _container(box: Box, script: str = _TICK) -> Iterator[str]:
+def _container(box: Box, script: str = _TICK, *options: str) -> Iterator[str]:
     """One that runs until the block is over, if it does not end before. It may be paused at the end, too."""
-    container = box.start("sh", "-c", script)
+    container = box.start("sh", "-c", script, options=("--null-io", *options))
     yield container
     box.kill(container)
     box.wait_stopped(container)
@@ -72,12 +80,145 @@ def test_sigkill_ends_a_paused_container(box: Box) -> None:
         assert "non-zero exit code 137" in box.delete_task(container).error
 
 
+@pytest.mark.parametrize("everyone", [False, True])
+def test_sigkill_ends_one_that_has_to_write_at_its_end(vm: Box, everyone: bool) -> None:
+    """The last one to close a file without a name removes it: on a frozen file system that would wait for ever."""
+    with _container(vm, f"exec 3>/unnamed; rm /unnamed; head -c 20m /dev/zero >&3; {_TICK}") as container:
+        eventually(lambda: _exec(vm, container, "test", "-s", "/ticks").code == 0, "it ticks", _DEADLINE_S)
+        _pause(vm, container).checked()
+        vm.containerd.signal(container, signal.SIGKILL, everyone=everyone).checked()
+        vm.wait_stopped(container, deadline_s=10)
+        assert "non-zero exit code 137" in vm.delete_task(container).error
+
+
+def test_all_else_is_answered_meanwhile(box: Box) -> None:
+    """In a second or so, with what runc answers; a signal is taken and arrives afterwards."""
+    with box.events() as events, _container(box, "trap 'exit 17' TERM; echo >/ready; " + _TICK) as container:
+        eventually(lambda: _exec(box, container, "test", "-e", "/ready").code == 0, "it is ready", _DEADLINE_S)
+        with box.containerd.waiting(container, 1) as waiting:
+            _pause(box, container).checked()
+            began = time.monotonic()
+            ctr = box.containerd.ctr
+            assert str(box.task_pid(container)) in ctr("tasks", "ps", container).checked().text
+            assert ctr("tasks", "metrics", container).checked().text
+            assert "paused" in _exec(box, container, "true").error
+            assert "paused" in _pause(box, container).error
+            assert "must be stopped before deletion" in box.delete_task(container).error
+            box.containerd.update(container, {"cpu": {"shares": 512}, "pids": {"limit": 50}}).checked()
+            box.containerd.signal(container, 0, signal.SIGTERM).checked()
+            assert box.status(container) == "PAUSED"
+            assert time.monotonic() - began < 20
+            _resume(box, container).checked()
+            assert waiting.communicate(timeout=_DEADLINE_S)[0].split() == [b"waiting", b"17"]
+        assert events.topics(container)[-3:] == ["/tasks/paused", "/tasks/resumed", "/tasks/exit"]
+
+
+def test_an_exec_is_paused_with_its_container(box: Box) -> None:
+    """It has its terminal, its input and its output; it can be killed; it goes on."""
+    with _container(box) as container, terminal(24, 80) as client:
+        script = "echo ready; read line; echo $line; stty size"
+        arguments = ["tasks", "exec", "-t", "--exec-id", "t", container, "sh", "-c", script]
+        with box.containerd.running(arguments, stdin=client.theirs, stdout=client.theirs) as ctr:
+            client.read_until("ready", _DEADLINE_S)
+            _pause(box, container).checked()
+            client.resize(30, 90)
+            ctr.send_signal(signal.SIGWINCH)
+            client.type(b"a line\n")
+            _resume(box, container).checked()
+            assert "a line" in client.read_until("30 90", 30)
+            assert ctr.wait(_DEADLINE_S) == 0
+        arguments = ["tasks", "exec", "--exec-id", "k", container, "sh", "-c", "echo ready; exec sleep 1000"]
+        with box.containerd.running(arguments) as ctr:
+            assert ctr.stdout is not None
+            assert ctr.stdout.read(6) == b"ready\n"
+            _pause(box, container).checked()
+            box.containerd.ctr("tasks", "kill", "-s", "SIGKILL", "--exec-id", "k", container).checked()
+            assert box.status(container) == "PAUSED"
+            _resume(box, container).checked()
+            assert ctr.wait(_DEADLINE_S) == 137
+
+
+def test_again_and_again_while_it_writes(vm: Box) -> None:
+    """Big writes, renames, syncs: each pause ends, and nothing is written during it."""
+    script = "while :; do head -c 5m /dev/urandom >/a; mv /a /b; sync; date >>/ticks; done"
+    with _container(vm, script) as container:
+        for _ in range(5):
+            _pause(vm, container).checked()
+            (image,) = _writable_files(vm)
+            before = image.stat()
+            assert vm.status(container) == "PAUSED"
+            after = image.stat()
+            assert (after.st_mtime_ns, after.st_blocks) == (before.st_mtime_ns, before.st_blocks)
+            assert b"needs_recovery" not in _debugfs(image, "features")
+            _resume(vm, container).checked()
+        assert vm.status(container) == "RUNNING"
+
+
+def test_without_anything_to_write_to(vm: Box) -> None:
+    with _container(vm, "while :; do sleep 0.1; done", "--read-only") as container:
+        _pause(vm, container).checked()
+        assert vm.status(container) == "PAUSED"
+        _resume(vm, container).checked()
+        assert _exec(vm, container, "echo", "here").checked().text == "here"
+
+
+def test_a_pause_and_an_end_at_once(vm: Box) -> None:
+    """Whoever is first: the container ends, once, and no call hangs."""
+    for pause_first in (True, False):
+        with vm.events() as events, _container(vm) as container, ThreadPoolExecutor(2) as pool:
+            calls: list[Callable[[], Result]] = [lambda: _pause(vm, container), lambda: vm.kill(container)]
+            done = [pool.submit(call) for call in (calls if pause_first else reversed(calls))]
+            for each in done:
+                each.result(_DEADLINE_S)
+            vm.wait_stopped(container, deadline_s=20)
+            events.wait("/tasks/exit", container)
+            assert events.topics(container).count("/tasks/exit") == 1
+
+
+@pytest.mark.parametrize(
+    ("whose", "number"), [("qemu", signal.SIGKILL), ("shim", signal.SIGTERM), ("shim", signal.SIGKILL)]
+)
+def test_a_loss_while_it_is_paused(vm: Box, whose: str, number: int) -> None:
+    with vm.events() as events, _container(vm) as container:
+        _pause(vm, container).checked()
+        victim = vm.shim(container) if whose == "shim" else vm.processes("qemu-system-x86_64")[0]
+        victim.send_signal(number)
+        assert events.wait("/tasks/exit", container, 20).fields["exit_status"] == 137
+        vm.wait_stopped(container)
+
+
+def test_a_restarted_containerd_finds_it_paused(box: Box) -> None:
+    with _container(box) as container:
+        _pause(box, container).checked()
+        box.containerd.stop()
+        box.containerd.start()
+        assert box.status(container) == "PAUSED"
+        _resume(box, container).checked()
+        assert _exec(box, container, "echo", "more").checked().text == "more"
+
+
+def test_a_machine_that_stands_still_is_not_half_paused(vm: Box) -> None:
+    """The pause fails within its deadline; when the machine goes on, the container does."""
+    with _container(vm) as container:
+        qemu = vm.processes("qemu-system-x86_64")[0]
+        qemu.suspend()
+        began = time.monotonic()
+        assert_one_clear_line(_pause(vm, container), "did not answer within 36 s")
+        assert time.monotonic() - began < 55
+        assert vm.status(container) == "RUNNING"
+        qemu.resume()
+        assert len(_gaps(vm, container)) > 0
+        before = len(_gaps(vm, container))
+        eventually(lambda: len(_gaps(vm, container)) > before, "it ticks", _DEADLINE_S)
+        _pause(vm, container).checked()
+        _resume(vm, container).checked()
+
+
 def test_what_was_written_before_is_on_the_host_s_disk(vm: Box) -> None:
     """In the file that takes the container's writes, whole, and without a journal to be replayed."""
     script = "seq 1 100000 >/before; mkdir /new; mv /before /new/name; echo ready >/new/ready; " + _TICK
     with _container(vm, script) as container:
-        while _exec(vm, container, "cat", "/new/ready").code:
-            pass
+        eventually(lambda: _exec(vm, container, "cat", "/new/ready").code == 0, "it is ready", _DEADLINE_S)
         _pause(vm, container).checked()
         (image,) = _writable_files(vm)
         wanted = "".join(f"{number}\n" for number in range(1, 100001)).encode()
