@@ -178,14 +178,14 @@ class StartResponse(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., boottime_ns: _Optional[int] = ...) -> None: ...
 
 class WaitResponse(_message.Message):
-    __slots__ = ("exit_status", "exited_at", "oom_killed")
+    __slots__ = ("exit_status", "exited_at", "oom_kills")
     EXIT_STATUS_FIELD_NUMBER: _ClassVar[int]
     EXITED_AT_FIELD_NUMBER: _ClassVar[int]
-    OOM_KILLED_FIELD_NUMBER: _ClassVar[int]
+    OOM_KILLS_FIELD_NUMBER: _ClassVar[int]
     exit_status: int
     exited_at: _timestamp_pb2.Timestamp
-    oom_killed: bool
-    def __init__(self, exit_status: _Optional[int] = ..., exited_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., oom_killed: _Optional[bool] = ...) -> None: ...
+    oom_kills: int
+    def __init__(self, exit_status: _Optional[int] = ..., exited_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., oom_kills: _Optional[int] = ...) -> None: ...
 
 class KillRequest(_message.Message):
     __slots__ = ("container_id", "exec_id", "signal", "all")
@@ -245,6 +245,20 @@ class StatsResponse(_message.Message):
     FILES_FIELD_NUMBER: _ClassVar[int]
     files: _containers.ScalarMap[str, bytes]
     def __init__(self, files: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class OomKillsRequest(_message.Message):
+    __slots__ = ("container_id", "known")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    known: int
+    def __init__(self, container_id: _Optional[str] = ..., known: _Optional[int] = ...) -> None: ...
+
+class OomKillsResponse(_message.Message):
+    __slots__ = ("kills",)
+    KILLS_FIELD_NUMBER: _ClassVar[int]
+    kills: int
+    def __init__(self, kills: _Optional[int] = ...) -> None: ...
 
 class Interface(_message.Message):
     __slots__ = ("mac", "name", "mtu", "addresses", "routes", "neighbours")

@@ -188,6 +188,10 @@ class ContainersBase(Service):
         """The files of the container's cgroup v2 that make up its statistics."""
         raise unimplemented("/qemubox.guest.v1.Containers/Stats")
 
+    async def OomKills(self, request: guest_pb2.OomKillsRequest, context: Context) -> guest_pb2.OomKillsResponse:
+        """Answers once the kernel has killed more of the container's processes for want of memory than the shim knows of."""
+        raise unimplemented("/qemubox.guest.v1.Containers/OomKills")
+
     def service_methods(self) -> Mapping[str, Method]:
         return {
             "/qemubox.guest.v1.Containers/Create": Unary(guest_pb2.CreateRequest, self.Create),
@@ -202,6 +206,7 @@ class ContainersBase(Service):
             "/qemubox.guest.v1.Containers/Resume": Unary(guest_pb2.ContainerRequest, self.Resume),
             "/qemubox.guest.v1.Containers/Update": Unary(guest_pb2.UpdateRequest, self.Update),
             "/qemubox.guest.v1.Containers/Stats": Unary(guest_pb2.ContainerRequest, self.Stats),
+            "/qemubox.guest.v1.Containers/OomKills": Unary(guest_pb2.OomKillsRequest, self.OomKills),
         }
 
 
@@ -396,6 +401,22 @@ class ContainersStub:
             "/qemubox.guest.v1.Containers/Stats",
             request,
             guest_pb2.StatsResponse,
+            timeout_s=timeout_s,
+            metadata=metadata,
+        )
+
+    async def OomKills(
+        self,
+        request: guest_pb2.OomKillsRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> guest_pb2.OomKillsResponse:
+        """Answers once the kernel has killed more of the container's processes for want of memory than the shim knows of."""
+        return await self._client.call(
+            "/qemubox.guest.v1.Containers/OomKills",
+            request,
+            guest_pb2.OomKillsResponse,
             timeout_s=timeout_s,
             metadata=metadata,
         )

@@ -62,6 +62,11 @@ class Publisher:
         )
         self._queue.put_nowait(request)
 
+    @property
+    def waiting(self) -> int:
+        """How many events are queued, and not under way yet."""
+        return self._queue.qsize()
+
     async def close(self) -> None:
         """Deliver what is queued, for at most EVENT_FLUSH_S, then hang up."""
         try:

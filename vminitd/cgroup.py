@@ -13,31 +13,10 @@ from contextlib import asynccontextmanager, suppress
 
 from vminitd.boot import CGROUP_ROOT, write
 from vminitd.errors import KernelError, StateError
+from vminitd.figures import Figures
 
 PARENT = "/qemubox"
 """Below the root of all cgroups, as in a specification's cgroupsPath."""
-
-_STATISTICS = (
-    "cpu.stat",
-    "cpu.max",
-    "cpu.pressure",
-    "memory.current",
-    "memory.peak",
-    "memory.max",
-    "memory.stat",
-    "memory.events",
-    "memory.swap.current",
-    "memory.swap.max",
-    "memory.pressure",
-    "pids.current",
-    "pids.max",
-    "io.stat",
-    "io.pressure",
-    "hugetlb.2MB.current",
-    "hugetlb.2MB.max",
-    "rdma.current",
-    "rdma.max",
-)
 
 
 def parse_flat(text: str) -> dict[str, int]:
@@ -73,7 +52,8 @@ class Cgroup:
 
     def __init__(self, path: str, root: str = CGROUP_ROOT) -> None:
         self.path = path
-        self._directory = root + path
+        self.directory = root + path
+        self.figures = Figures(self.directory)
 
     def pids(self) -> list[int]:
         """Every process in it and in the groups below it; none if it does not exist."""
@@ -87,7 +67,7 @@ class Cgroup:
         """Signals every process in it. SIGKILL reaches also those that are being forked just then."""
         if number == signal.SIGKILL:
             with suppress(FileNotFoundError):
-                write(f"{self._directory}/cgroup.kill", "1")
+                write(f"{self.directory}/cgroup.kill", "1")
             return
         for pid in self.pids():
             with suppress(ProcessLookupError):
@@ -98,9 +78,9 @@ class Cgroup:
 
         A caller that waits no longer must `thaw`.
         """
-        events = os.open(f"{self._directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        events = os.open(f"{self.directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            write(f"{self._directory}/cgroup.freeze", "1")
+            write(f"{self.directory}/cgroup.freeze", "1")
             await changed_until(events, lambda: parse_flat(os.pread(events, 4096, 0).decode()).get("frozen") == 1)
         finally:
             os.close(events)
@@ -108,7 +88,7 @@ class Cgroup:
     def thaw(self) -> None:
         """Lets them run again; nothing if there is no such cgroup any more. Raises OSError."""
         with suppress(FileNotFoundError):
-            write(f"{self._directory}/cgroup.freeze", "0")
+            write(f"{self.directory}/cgroup.freeze", "0")
 
     @asynccontextmanager
     async def held_below(self, limit: int) -> AsyncIterator[None]:
@@ -130,7 +110,7 @@ class Cgroup:
 
     async def _throttle_above(self, value: str) -> None:
         try:
-            await asyncio.to_thread(write, f"{self._directory}/memory.high", value)
+            await asyncio.to_thread(write, f"{self.directory}/memory.high", value)
         except OSError as error:
             raise KernelError(f"cannot set memory.high of {self.path} to {value}: {error.strerror}") from error
 
@@ -138,17 +118,13 @@ class Cgroup:
         """How many of its processes the kernel has killed for want of memory."""
         return parse_flat(self._read("memory.events").decode()).get("oom_kill", 0)
 
-    def statistics(self) -> dict[str, bytes]:
-        """The files that make up its statistics, by name; those that the kernel does not have are left out."""
-        return {name: content for name in _STATISTICS if (content := self._read(name))}
-
     def _read(self, name: str) -> bytes:
         try:
-            with open(f"{self._directory}/{name}", "rb") as file:
+            with open(f"{self.directory}/{name}", "rb") as file:
                 return file.read()
         except OSError:
             return b""
 
     def _directories(self) -> Iterator[str]:
-        for directory, _, _ in os.walk(self._directory):
+        for directory, _, _ in os.walk(self.directory):
             yield directory

@@ -14,6 +14,7 @@ from vminitd.directory import ContainerDirectory, remove_if_there, write_private
 from vminitd.errors import CrunError, KernelError, MountError, RequestError, StateError, TakenError, UnknownError
 from vminitd.freezer import Freezer
 from vminitd.launch import Machinery, launch
+from vminitd.oom import more_kills
 from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
 from vminitd.rootfs import Plan, Rootfs
@@ -179,7 +180,6 @@ class Container:
     async def _start_further(self, process: Process) -> None:
         stdio: Stdio | None = None
         path = self._directory.new_file()
-        kills_before = self._cgroup.oom_kills()
         try:
             write_private(path, process_for_crun(self._documents.pop(process.exec_id), process.size))
             stdio = await Stdio.open(process.wish, self._machinery.dial)
@@ -194,12 +194,7 @@ class Container:
             raise
         finally:
             remove_if_there(path)
-        process.adopt(
-            started.pid,
-            stdio,
-            started.ended,
-            lambda status: status == 128 + signal.SIGKILL and self._cgroup.oom_kills() > kills_before,
-        )
+        process.adopt(started.pid, stdio, started.ended, self._cgroup.oom_kills)
         stdio.begin(started.master)
 
     async def kill(self, exec_id: str, number: int, *, everyone: bool) -> None:
@@ -304,7 +299,14 @@ class Container:
 
     def statistics(self) -> dict[str, bytes]:
         """The files of its cgroup."""
-        return self._cgroup.statistics()
+        return self._cgroup.figures.read()
+
+    async def oom_kills(self, known: int) -> int:
+        """How many of its processes the kernel has killed for want of memory, once those are more than `known`.
+
+        Raises UnknownError if it never is, because the cgroup is gone.
+        """
+        return await more_kills(self._cgroup.directory, known)
 
     async def kill_all(self, number: int) -> None:
         """For the machine's end: signals its first process (SIGKILL: all), if there still is one, paused or not."""
@@ -328,9 +330,9 @@ class Container:
         if self._pausing:
             raise StateError(f"{self.init} is being paused")
 
-    def _init_ended(self, status: int) -> bool:
+    def _init_ended(self) -> int:
         self._thawing = asyncio.create_task(self._thaw_at_end(), name=f"thaw {self.init}")
-        return self._cgroup.oom_kills() > 0
+        return self._cgroup.oom_kills()
 
     async def _thaw_at_end(self) -> None:
         """What has ended, or is about to, must not hold anything frozen."""
@@ -347,6 +349,7 @@ class Container:
             await self._machinery.crun.delete(self._crun_name)
         except CrunError as error:
             errors.append(error)
+        self._cgroup.figures.close()
         try:
             if self._parked is not None:
                 await self._parked.close()

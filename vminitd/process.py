@@ -40,7 +40,8 @@ class Exit(NamedTuple):
 
     status: int
     at_ns: int
-    oom_killed: bool
+    oom_kills: int
+    """How many of the container's processes the kernel had killed for want of memory by then."""
 
 
 class Process:
@@ -68,11 +69,11 @@ class Process:
         """Raises StateError if it may not."""
         self.state = move(self.state, new, str(self))
 
-    def adopt(self, pid: int, stdio: Stdio, ended: asyncio.Future[int], ending: Callable[[int], bool]) -> None:
+    def adopt(self, pid: int, stdio: Stdio, ended: asyncio.Future[int], ending: Callable[[], int]) -> None:
         """The process exists: from here on its end is watched.
 
-        `ending` is called with its exit status as soon as it has ended, and says whether it was killed for want of
-        memory.
+        `ending` is called as soon as it has ended, and says how many of its container's processes were killed for want
+        of memory.
         """
         self.pid = pid
         self.stdio = stdio
@@ -80,11 +81,11 @@ class Process:
             stdio.resize(*self.size)
         self._following = asyncio.create_task(self._follow(ended, ending), name=f"exit of {self}")
 
-    async def _follow(self, ended: asyncio.Future[int], ending: Callable[[int], bool]) -> None:
+    async def _follow(self, ended: asyncio.Future[int], ending: Callable[[], int]) -> None:
         status = await ended
         if self._status_instead is not None:
             status = self._status_instead
-        exit_ = Exit(status, time.time_ns(), ending(status))
+        exit_ = Exit(status, time.time_ns(), ending())
         self.move(State.STOPPED)
         self.gone.set()
         log.debug("ended", process=str(self), status=status)
@@ -98,7 +99,7 @@ class Process:
         """It could not be started: as if it had ended at once."""
         self.move(State.STOPPED)
         self.gone.set()
-        self._ended.set_result(Exit(FAILED_START, time.time_ns(), oom_killed=False))
+        self._ended.set_result(Exit(FAILED_START, time.time_ns(), oom_kills=0))
 
     async def wait(self) -> Exit:
         """Returns when it has ended and its output is with the host; at once if so already."""

@@ -18,6 +18,7 @@ from shim.process_spec import process_for_guest
 from shim.sandbox import Sandbox
 from shim.spec import Json
 from shim.task.exec import ExecProcess
+from shim.task.oom import OomWatch
 from shim.task.process import Exit, Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.state import State
@@ -54,6 +55,7 @@ class Container:
         self.sandbox = sandbox
         self._resizer = resizer
         self._statistics = Statistics(container_id, sandbox.guest)
+        self._oom = OomWatch(container_id, sandbox.guest, events, log)
         # Held by every call that changes the state of the first process, or frees one.
         self.lock = asyncio.Lock()
         self._execs: dict[str, ExecProcess] = {}
@@ -141,6 +143,7 @@ class Container:
             self._on_started(await self.init.start())
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=self.init.pid))
         self.init.start_told()
+        self._oom.begin()
         return self.init.pid
 
     async def _start_exec(self, process: ExecProcess) -> int:
@@ -230,7 +233,10 @@ class Container:
             raise NotFoundError(f"{self.init.name} has no cgroup any more: {error}") from error
 
     def _publish_exit(self, process: Process, end: Exit) -> None:
-        """Tell that a process has ended."""
+        """Tell that a process has ended, and before that of what was killed by then."""
+        self._oom.hear(end.oom_kills)
+        if process is self.init:
+            self._oom.end()
         event = events_pb2.TaskExit(
             container_id=self.container_id,
             id=process.exec_id or self.container_id,

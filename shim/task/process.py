@@ -37,10 +37,11 @@ class StdioPaths:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended; `at_ns` counts from 1970."""
+    """How a process ended; `at_ns` counts from 1970, `oom_kills` its container's processes killed by then."""
 
     status: int
     at_ns: int
+    oom_kills: int = 0
 
 
 class Process:
@@ -178,7 +179,7 @@ class Process:
     async def _watch(self, on_exit: Callable[[Exit], None], first: Callable[[], Awaitable[None]] | None) -> None:
         try:
             reply = await self._guest.call(self._guest.containers.Wait(self._in_guest()), deadline_s=None)
-            end = Exit(reply.exit_status, self._within_life(reply.exited_at.ToNanoseconds()))
+            end = Exit(reply.exit_status, self._within_life(reply.exited_at.ToNanoseconds()), reply.oom_kills)
         except (GuestError, MachineError) as error:
             self._log.warning("exit not seen", process=self.name, error=str(error))
             end = Exit(_MACHINE_GONE, time.time_ns())

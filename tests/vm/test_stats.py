@@ -1,7 +1,10 @@
 """What a container uses, as `ctr task metrics` shows it: its cgroup in its machine, for both containerds."""
 
 import json
+import time
 from dataclasses import dataclass
+
+import pytest
 
 from harness.box import RUNTIMES, Box
 from harness.deadline import eventually
@@ -10,6 +13,7 @@ from harness.images import BUSYBOX
 MIB = 1 << 20
 _UNLIMITED = (1 << 64) - 1
 _WORK_DEADLINE_S = 60.0
+_IN_TIME_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,21 @@ def test_what_is_written_and_synced_is_counted(vm: Box) -> None:
         lambda: figures(vm, container).written >= before.written + 16 * MIB, "16 MiB are written", _WORK_DEADLINE_S
     )
     assert figures(vm, container).written < before.written + 32 * MIB
+    end(vm, container)
+
+
+def test_one_that_is_paused_has_figures_in_time(vm: Box) -> None:
+    container = vm.start("sh", "-c", "while :; do :; done")
+    vm.containerd.ctr("tasks", "pause", container).checked()
+    begin = time.monotonic()
+    paused = figures(vm, container)
+    time.sleep(1)
+    later = figures(vm, container)
+    assert time.monotonic() - begin < _IN_TIME_S
+    assert paused.number("pids", "current") == 1
+    # It stands still.
+    assert later.number("cpu", "user_usec") == pytest.approx(paused.number("cpu", "user_usec"), abs=20_000)
+    vm.containerd.ctr("tasks", "resume", container).checked()
     end(vm, container)
 
 

@@ -54,7 +54,7 @@ class ContainersService(ContainersBase):
         return pb.WaitResponse(
             exit_status=ended.status,
             exited_at=Timestamp(seconds=seconds, nanos=nanos),
-            oom_killed=ended.oom_killed,
+            oom_kills=ended.oom_kills,
         )
 
     async def Kill(self, request: pb.KillRequest, context: Context) -> Empty:
@@ -90,6 +90,9 @@ class ContainersService(ContainersBase):
 
     async def Stats(self, request: pb.ContainerRequest, context: Context) -> pb.StatsResponse:
         return pb.StatsResponse(files=self._containers.get(request.container_id).statistics())
+
+    async def OomKills(self, request: pb.OomKillsRequest, context: Context) -> pb.OomKillsResponse:
+        return pb.OomKillsResponse(kills=await self._containers.get(request.container_id).oom_kills(request.known))
 
 
 def order(request: pb.CreateRequest) -> Order:

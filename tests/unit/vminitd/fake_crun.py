@@ -60,6 +60,6 @@ class World:
         except BaseException:
             stdio.close()
             raise
-        process.adopt(started.pid, stdio, started.ended, lambda status: status == 137)
+        process.adopt(started.pid, stdio, started.ended, lambda: 3)
         stdio.begin(started.master)
         return stdio

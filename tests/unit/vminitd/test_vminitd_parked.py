@@ -43,7 +43,7 @@ async def go(world: World, parked: ParkedCreate, config: bytes, wish: Wish) -> P
         stdio.close()
         raise
     process = Process("c", "", wish)
-    process.adopt(started.pid, stdio, started.ended, lambda _: False)
+    process.adopt(started.pid, stdio, started.ended, lambda: 0)
     stdio.begin(started.master)
     return process
 

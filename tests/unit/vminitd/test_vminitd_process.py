@@ -25,7 +25,7 @@ async def test_a_process_from_create_to_wait(world: World, host: DialledHost) ->
     waiting = [asyncio.create_task(process.wait()) for _ in range(3)]
     assert [*await asyncio.gather(host.read(OUT), host.read(ERR))] == [b"out\n", b"err\n"]
     exits = await asyncio.gather(*waiting)
-    assert {(each.status, each.oom_killed) for each in exits} == {(42, False)}
+    assert {(each.status, each.oom_kills) for each in exits} == {(42, 3)}
     assert process.state is State.STOPPED
     assert await process.wait() == exits[0]
     (call,) = world.calls()
@@ -133,7 +133,7 @@ async def test_reap_kills_and_tells_want_of_memory(world: World, host: DialledHo
     await process.reap(10)
     await reading
     ended = await process.wait()
-    assert (ended.status, ended.oom_killed) == (137, True)
+    assert (ended.status, ended.oom_kills) == (137, 3)
     await process.reap(10)  # once more is nothing
 
 

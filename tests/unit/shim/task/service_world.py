@@ -25,6 +25,11 @@ class Told(Publisher):
 
     def __init__(self) -> None:
         self.events: list[Message] = []
+        self.waiting_now = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.waiting_now
 
     def publish(self, event: Message) -> None:
         self.events.append(event)

@@ -20,9 +20,9 @@ from shim.vm.states import Exit as MachineExit
 from ttrpc import Client, Code, Context, Server, StatusError
 
 
-def ending(status: int, at_ns: int = 0) -> guest_pb2.WaitResponse:
+def ending(status: int, at_ns: int = 0, *, oom_kills: int = 0) -> guest_pb2.WaitResponse:
     """What vminitd says of a process that has ended: then, or just now."""
-    response = guest_pb2.WaitResponse(exit_status=status)
+    response = guest_pb2.WaitResponse(exit_status=status, oom_kills=oom_kills)
     response.exited_at.FromNanoseconds(at_ns or time.time_ns())
     return response
 
@@ -100,6 +100,11 @@ class Vminitd(ContainersBase):
         self.stats = 0
         self.may_tell = asyncio.Event()
         self.may_tell.set()
+        # How many processes the kernel has killed, and how often the shim has asked for more.
+        self.oom_kills = 0
+        self.repeats_itself = False
+        self.kill_told = asyncio.Event()
+        self.asked_for_kills = 0
         # Whose streams execs call for.
         self.sandbox: StandInSandbox | None = None
 
@@ -169,6 +174,18 @@ class Vminitd(ContainersBase):
         files = self.files
         await self.may_tell.wait()
         return guest_pb2.StatsResponse(files=files)
+
+    async def OomKills(self, request: guest_pb2.OomKillsRequest, context: Context) -> guest_pb2.OomKillsResponse:
+        self.asked_for_kills += 1
+        while self.oom_kills <= request.known and not self.repeats_itself:
+            self.kill_told.clear()
+            await self.kill_told.wait()
+        return guest_pb2.OomKillsResponse(kills=self.oom_kills)
+
+    def oom(self, kills: int) -> None:
+        """So many have been killed by now."""
+        self.oom_kills = kills
+        self.kill_told.set()
 
     async def Delete(self, request: guest_pb2.ProcessRequest, context: Context) -> Empty:
         process = self._exec(request.exec_id)
