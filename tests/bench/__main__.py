@@ -7,6 +7,8 @@ starts.py      whole `ctr run`s, one after the other and several at once, and th
 bundle.py      what containerd hands to a shim, made here
 calls.py       the calls of one container's life, on the shim's own socket
 commands.py    the shim binary's jobs, beside an interpreter that does nothing
+output.py      100 MB through standard output
+polls.py       Stats, asked again and again: time, and processor time (processor.py)
 density.py     many idle containers: memory, the time of each start, whether all answer
 memory.py      what a process has for itself
 figures.py     medians, percentiles, ratios; pure

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from api import types_pb2
+from api import task_pb2, types_pb2
 from harness.images import BUSYBOX
 from tests.bench.place import Place
 
@@ -27,6 +27,16 @@ class Bundle:
     stdout: Path
     stderr: Path
     log: int
+
+    def create_request(self) -> task_pb2.CreateTaskRequest:
+        """Create, with both streams of output and no input."""
+        return task_pb2.CreateTaskRequest(
+            id=self.container_id,
+            bundle=str(self.path),
+            rootfs=self.mounts,
+            stdout=str(self.stdout),
+            stderr=str(self.stderr),
+        )
 
     def empty_log(self) -> None:
         """Take what the shim has said, so that there is room for more."""

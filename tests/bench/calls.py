@@ -63,15 +63,8 @@ async def _talk(place: Place, answer: bytes, made: Bundle) -> dict[str, float]:
     stdout, stderr = (os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) for path in (made.stdout, made.stderr))
     took: dict[str, float] = {}
     try:
-        create = task_pb2.CreateTaskRequest(
-            id=made.container_id,
-            bundle=str(made.path),
-            rootfs=made.mounts,
-            stdout=str(made.stdout),
-            stderr=str(made.stderr),
-        )
         begin = time.perf_counter()
-        await task.call("Create", create, task_pb2.CreateTaskResponse)
+        await task.call("Create", made.create_request(), task_pb2.CreateTaskResponse)
         took["Create"] = _since(begin)
         begin = time.perf_counter()
         first_byte = asyncio.create_task(_first_byte(stdout, begin))

@@ -37,16 +37,16 @@ def measure(place: Place, variant: Variant, points: Sequence[int]) -> Density:
                     begin = time.perf_counter()
                     started.append(box.start("sleep", "1000000"))
                     density.starts_ms.append(round((time.perf_counter() - begin) * 1000, 1))
-                density.points.append(memory.take(_all_of(place), count))
+                density.points.append(memory.take(all_of(place), count))
         density.answered = _how_many_answer(box, started)
         density.running = sum(box.status(container) == "RUNNING" for container in started)
     finally:
         progress("")
-        _end(box, started)
+        end(box, started)
     return density
 
 
-def _all_of(place: Place) -> list[psutil.Process]:
+def all_of(place: Place) -> list[psutil.Process]:
     """Every process that is there for the containers."""
     return [process for process in place.cell.processes() if process.pid != place.containerd.pid]
 
@@ -73,11 +73,13 @@ def _how_many_answer(box: Box, containers: Sequence[str]) -> int:
         return sum(pool.map(answers, containers))
 
 
-def _end(box: Box, containers: Sequence[str]) -> None:
-    def end(container: str) -> None:
+def end(box: Box, containers: Sequence[str]) -> None:
+    """Remove them all."""
+
+    def end_one(container: str) -> None:
         box.containerd.ctr("tasks", "delete", "-f", container, deadline_s=_DEADLINE_S)
         box.remove(container)
 
     with ThreadPoolExecutor(_HELPERS) as pool:
-        for _ in pool.map(end, containers):
+        for _ in pool.map(end_one, containers):
             pass

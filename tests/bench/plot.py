@@ -43,6 +43,10 @@ def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
         yield "calls", _calls(results)
     if results.at_once_ms:
         yield "at-once", _at_once(results)
+    if results.output_mb_s:
+        yield "output", _spread("100 MB through standard output", results.output_mb_s, unit="megabytes a second")
+    if results.polls:
+        yield "stats", _polls(results)
     if results.density:
         yield "memory", _memory(results)
         yield "starts", _starts(results)
@@ -58,9 +62,9 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _spread(title: str, found: dict[str, Runs]) -> Figure:
+def _spread(title: str, found: dict[str, Runs], unit: str = "milliseconds") -> Figure:
     """Every run a dot, the median a bar's end, the 95th percentile a stroke."""
-    figure, axes = _axes(title, "milliseconds", "")
+    figure, axes = _axes(title, unit, "")
     for row, runs in enumerate(found.values()):
         colour = _COLOURS[row % len(_COLOURS)]
         axes.barh(row, median(runs), color=colour, alpha=0.35)
@@ -117,6 +121,21 @@ def _at_once(results: Results) -> Figure:
         axes.plot(counts, [median(found[n]) for n in counts], "o-", color=_COLOURS[row % len(_COLOURS)], label=name)
         axes.set_xticks(counts)
     axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _polls(results: Results) -> Figure:
+    """What one answer costs, by kind of process, for each number of containers."""
+    figure, axes = _axes("Stats, each container asked once a second: the processor's time for one answer", "", "ms")
+    columns = [(name, polls) for name, found in results.polls.items() for polls in found]
+    kinds = sorted({kind for _, polls in columns for kind in polls.processor_ms})
+    bottoms = [0.0] * len(columns)
+    for number, kind in enumerate(kinds):
+        heights = [max(0.0, polls.processor_ms.get(kind, 0.0)) for _, polls in columns]
+        axes.bar(range(len(columns)), heights, bottom=bottoms, color=_COLOURS[number % len(_COLOURS)], label=kind)
+        bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+    axes.set_xticks(range(len(columns)), [f"{name}\n{polls.containers}" for name, polls in columns], fontsize=8)
     axes.legend(fontsize=8)
     return figure
 

@@ -6,7 +6,10 @@ from deploy import phases
 from tests.bench.aims import aims
 from tests.bench.commands import PYTHON
 from tests.bench.figures import growth, median, nearest_rank, ratio
-from tests.bench.results import Density, Point, Results, Runs
+from tests.bench.results import Density, Point, Polls, Results, Runs
+
+# Of a second of one processor.
+_MS_PER_PERCENT = 10.0
 
 
 def markdown(results: Results) -> str:
@@ -19,6 +22,8 @@ def markdown(results: Results) -> str:
         _calls(results),
         _at_once(results),
         _runs("The shim binary's jobs, ms", results.commands_ms, against=PYTHON),
+        _runs("100 MB of output, MB/s", results.output_mb_s, against="runc"),
+        _polls(results),
         _density(results),
         _aims(results),
     ]
@@ -99,11 +104,16 @@ def _calls(results: Results) -> str:
     if not results.calls_ms:
         return ""
     calls = list(next(iter(results.calls_ms.values())))
+    runc = results.calls_ms.get("runc", {})
     rows = [
-        [name, *(f"{number(median(found[call]))} ({number(nearest_rank(found[call], 95))})" for call in calls)]
+        [
+            name,
+            *(f"{number(median(found[call]))} ({number(nearest_rank(found[call], 95))})" for call in calls),
+            number(ratio(found.get("exec", []), runc.get("exec", []))),
+        ]
         for name, found in results.calls_ms.items()
     ]
-    return "### Calls on the shim's socket, ms: median (p95)\n\n" + table(["", *calls], rows)
+    return "### Calls on the shim's socket, ms: median (p95)\n\n" + table(["", *calls, "exec ÷ runc"], rows)
 
 
 def _at_once(results: Results) -> str:
@@ -116,6 +126,30 @@ def _at_once(results: Results) -> str:
     ]
     title = "### `ctr run --rm … true` at once: ms until all have ended (and per container), medians\n\n"
     return title + table(["", *map(str, counts)], rows)
+
+
+def _polls(results: Results) -> str:
+    if not results.polls:
+        return ""
+    rows = [[name, *_polls_row(polls)] for name, found in results.polls.items() for polls in found]
+    head = ["", "containers", "answer, ms", "p95", "processor ms a poll", "of which QEMU", "shim"]
+    head += ["of one processor", "answers a second without a pause"]
+    return "### Stats, each container asked once a second\n\n" + table(head, rows)
+
+
+def _polls_row(polls: Polls) -> list[str]:
+    used = polls.processor_ms
+    total_ms = sum(used.values())
+    return [
+        str(polls.containers),
+        number(median(polls.answer_ms)),
+        number(nearest_rank(polls.answer_ms, 95)),
+        number(total_ms),
+        number(used.get("QEMU")),
+        number(used.get("shim")),
+        f"{total_ms * polls.containers / _MS_PER_PERCENT:.1f} %",
+        number(polls.per_second),
+    ]
 
 
 def _density(results: Results) -> str:

@@ -31,6 +31,20 @@ class Density:
 
 
 @dataclass
+class Polls:
+    """Stats of so many containers, each asked once a second.
+
+    `processor_ms` are by kind of process, for one question, without what the processes use anyway; `per_second` answers
+    had a client that asked one of them without a pause.
+    """
+
+    containers: int
+    answer_ms: Runs
+    processor_ms: dict[str, float]
+    per_second: float
+
+
+@dataclass
 class Results:
     """Everything. `absent` says of a variant why it is not there."""
 
@@ -49,6 +63,10 @@ class Results:
     # By how many at once: until all had ended.
     at_once_ms: dict[str, dict[int, Runs]] = field(default_factory=dict)
     commands_ms: dict[str, Runs] = field(default_factory=dict)
+    # 100 MB of a container's output, see output.py.
+    output_mb_s: dict[str, Runs] = field(default_factory=dict)
+    # By how many containers there were.
+    polls: dict[str, list[Polls]] = field(default_factory=dict)
     density: dict[str, Density] = field(default_factory=dict)
 
     def json(self) -> str:

@@ -2,7 +2,7 @@
 
 from tests.bench.aims import MANY
 from tests.bench.commands import PYTHON
-from tests.bench.results import Density, Point, Results
+from tests.bench.results import Density, Point, Polls, Results
 
 
 def density(first_mib: float, each_mib: float, answered: int = MANY) -> Density:
@@ -40,11 +40,16 @@ def results() -> Results:
         host_marks_ms={"clone, private": marks},
         guest_marks_ms={"clone, private": {"waiting": 0.0, "called": 5.0}},
         calls_ms={
-            "runc": {"Create": [10, 11, 12], "Start": [1, 2, 3]},
-            "clone, private": {"Create": [100, 110, 120], "Start": [10, 20, 30]},
+            "runc": {"Create": [10, 11, 12], "Start": [1, 2, 3], "exec": [20, 20, 30]},
+            "clone, private": {"Create": [100, 110, 120], "Start": [10, 20, 30], "exec": [90, 100, 110]},
         },
         at_once_ms={"runc": {1: [100], 8: [400]}, "clone, private": {1: [400], 8: [1600]}},
         commands_ms={PYTHON: [8, 8, 8], "-info": [12, 12, 12], "start": [50, 50, 50], "delete": [32, 32, 32]},
+        output_mb_s={"runc": [1000, 1000], "clone, private": [40, 60]},
+        polls={
+            "runc": [Polls(1, [1.0, 2.0], {"shim": 0.5, "container": 0.0}, 1000)],
+            "clone, private": [Polls(50, [5.0, 7.0], {"shim": 1.0, "QEMU": 3.0}, 4000)],
+        },
         density={"clone, private": density(40, 30), "clone, shared": density(200, 90, answered=49)},
     )
 
