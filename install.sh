@@ -6,7 +6,7 @@ umask 022
 
 usage() {
     cat <<END
-usage: ./install.sh [--prefix DIR] [--demo]
+usage: ./install.sh [--prefix DIR] [--otel] [--demo]
        ./install.sh [--prefix DIR] --uninstall
        ./install.sh --help
 
@@ -15,6 +15,7 @@ and image (built here the first time, some minutes), and the shim. Run it again 
 not done yet. Containers that run are not disturbed.
 
   --prefix DIR   where to install (default /usr/local): DIR/bin, DIR/lib/qemubox, DIR/share/qemubox
+  --otel         with what sends spans to an OpenTelemetry collector (docs/observability.md); without it next time, not
   --demo         then run a container in a virtual machine, and show where its start time went
   --uninstall    remove what an installation brought; packages, caches and a changed configuration stay
   --help         this text
@@ -30,10 +31,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 prefix=/usr/local
 action=install
 demo=no
+lock=requirements.lock
 while [ $# -gt 0 ]; do
     case $1 in
     --prefix) [ $# -gt 1 ] || die "--prefix wants a directory"; prefix=$2; shift ;;
     --prefix=*) prefix=${1#*=} ;;
+    --otel) lock=requirements-otel.lock ;;
     --demo) demo=yes ;;
     --uninstall) action=uninstall ;;
     --help | -h) usage; exit 0 ;;
@@ -67,12 +70,12 @@ put() {
 # Everything that the installation is made from, as one hash.
 inputs() {
     {
-        echo "$prefix"
+        echo "$prefix $lock"
         /usr/bin/python3 -ISc 'import sys; print(sys.version)'
         dpkg-query -W -f '${Version}\n' linux-source-6.12
         cd "$here"
         find api shim ttrpc vminitd kernel initrd deploy install.sh pyproject.toml requirements.lock \
-            requirements-build.lock -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+            requirements-otel.lock requirements-build.lock -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum | cut -d ' ' -f 1
 }
 
@@ -81,7 +84,7 @@ install_python() {
     key=$({
         /usr/bin/python3 -ISc 'import sys; print(sys.version)'
         cd "$here"
-        find api shim ttrpc vminitd pyproject.toml requirements.lock requirements-build.lock -name __pycache__ -prune -o \
+        find api shim ttrpc vminitd pyproject.toml "$lock" requirements-build.lock -name __pycache__ -prune -o \
             -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum | cut -c 1-16)
     venv=$lib/venv-$key
@@ -93,7 +96,7 @@ install_python() {
         # The checkout is copied, for a build writes beside what it builds.
         mkdir "$work/source" "$work/wheel"
         (cd "$here" && cp -r api shim ttrpc vminitd pyproject.toml README.md LICENSE "$work/source")
-        pip install --require-hashes -r "$here/requirements.lock"
+        pip install --require-hashes -r "$here/$lock"
         pip install --require-hashes --target "$work/backend" -r "$here/requirements-build.lock"
         PYTHONPATH=$work/backend pip wheel --no-build-isolation --no-deps --no-index -w "$work/wheel" "$work/source"
         pip install --no-deps --no-index "$work"/wheel/qemubox-*.whl

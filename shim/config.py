@@ -53,6 +53,18 @@ class Text(NamedTuple):
         return ""
 
 
+class Names(NamedTuple):
+    """A list of names, each one of `known`."""
+
+    known: tuple[str, ...]
+
+    def refusal(self, value: object) -> str:
+        """What is wrong with `value`; empty where nothing is."""
+        if isinstance(value, list) and all(isinstance(name, str) and name in self.known for name in value):
+            return ""
+        return f"must be a list of some of {', '.join(self.known)}"
+
+
 _Name = Annotated[str, Text()]
 _Words = Annotated[str, Text(optional=True)]
 _Path = Annotated[str, Text(absolute=True)]
@@ -137,11 +149,23 @@ class TemplateConfig(NamedTuple):
     limit_mib: Annotated[int, Between(256, 1048576)] = 2048
 
 
+# Names of annotations, less the prefix io.qemubox (shim/annotations.py).
+ANNOTATIONS: Final = ("vm.cpus", "vm.memory_mib", "vm.accel", "vm.console_kib", "rootfs.writable_mib", "template.mode")
+
+
+class AnnotationsConfig(NamedTuple):
+    """What containers may ask for themselves, by annotations io.qemubox.* (docs/annotations.md)."""
+
+    # Whoever may create a container may set those that are named here, within the bounds of this file; with any other
+    # no container is created.
+    allow: Annotated[tuple[str, ...], Names(ANNOTATIONS)] = ()
+
+
 class LogConfig(NamedTuple):
     """What the shim and the guest say."""
 
-    # containerd's -debug raises this to debug.
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    # auto is containerd's own level; containerd's debug raises every other to debug.
+    level: Literal["auto", "debug", "info", "warning", "error"] = "auto"
 
 
 class Config(NamedTuple):
@@ -152,10 +176,13 @@ class Config(NamedTuple):
     vsock: VsockConfig = VsockConfig()
     rootfs: RootfsConfig = RootfsConfig()
     template: TemplateConfig = TemplateConfig()
+    annotations: AnnotationsConfig = AnnotationsConfig()
     log: LogConfig = LogConfig()
 
 
-_Section = TypeVar("_Section", RuntimeConfig, VmConfig, VsockConfig, RootfsConfig, TemplateConfig, LogConfig)
+_Section = TypeVar(
+    "_Section", RuntimeConfig, VmConfig, VsockConfig, RootfsConfig, TemplateConfig, AnnotationsConfig, LogConfig
+)
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Config:
@@ -207,6 +234,7 @@ def parse(text: str) -> Config:
         vsock=section(VsockConfig, "vsock"),
         rootfs=section(RootfsConfig, "rootfs"),
         template=section(TemplateConfig, "template"),
+        annotations=section(AnnotationsConfig, "annotations"),
         log=section(LogConfig, "log"),
     )
 
@@ -219,7 +247,11 @@ def _section(kind: type[_Section], name: str, table: object) -> _Section:
             raise ConfigError(f"unknown key {name}.{key} = {value!r}", hint=f"there are {', '.join(kind._fields)}")
         if refusal := _refusal(kind.__annotations__[key], value):
             raise ConfigError(f"{name}.{key} = {value!r}: {refusal}")
-    return kind(**table)
+    found = dict(table)
+    for key, value in table.items():
+        if isinstance(value, list):
+            found[key] = tuple(value)
+    return kind(**found)
 
 
 def _refusal(kind: object, value: object) -> str:
@@ -230,5 +262,5 @@ def _refusal(kind: object, value: object) -> str:
         choices = get_args(kind)
         return "" if value in choices else f"must be one of {', '.join(choices)}"
     _, rule = get_args(kind)
-    assert isinstance(rule, Between | Text)
+    assert isinstance(rule, Between | Text | Names)
     return rule.refusal(value)

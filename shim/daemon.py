@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from api.task_ttrpc import TaskBase
-from shim import deadlines
+from shim import annotations, deadlines, log_level
 from shim.anchor import Anchors
 from shim.anchor_process import Source
-from shim.arguments import Arguments
-from shim.config import Config, load
+from shim.annotations import Wishes
+from shim.config import load
 from shim.events import Publisher
 from shim.host import bounds
 from shim.identity import Identity
@@ -32,24 +32,26 @@ _ALIASES: Final = {"containerd.task.v2.Task": "containerd.task.v3.Task"}
 
 
 def run(
-    arguments: Arguments,
     identity: Identity,
     directory: Path,
     listener: socket.socket,
     lock_fd: int,
     source: Source,
     *,
+    containerd_level: str,
     why: str,
 ) -> int:
     """Serve until the end; the answer is the exit status. `lock_fd` is held until the process is gone.
 
-    `source` makes anchors; `why` says why this is no fork of the service, empty where it is one.
+    `source` makes anchors; `containerd_level` is how much containerd says (shim/log_level.py);
+    `why` says why this is no fork of the service, empty where it is one.
     """
-    config = load()
     bundle = Path.cwd()
+    wishes = annotations.read(load(), bundle)
+    level = log_level.in_force(wishes.owner.log.level, containerd_level)
     log = open_log(
         bundle / "log",
-        level="debug" if arguments.debug else config.log.level,
+        level=level,
         namespace=identity.namespace,
         container_id=identity.container_id,
     )
@@ -58,7 +60,7 @@ def run(
     # The bundle is removed under a living shim; a working directory there would keep it.
     os.chdir("/")
     try:
-        asyncio.run(_serve(config, identity, directory, listener, source, log))
+        asyncio.run(_serve(wishes, identity, directory, listener, source, level, log))
     except Exception:
         log.exception("the shim failed")
         return 1
@@ -69,12 +71,25 @@ def run(
 
 
 async def _serve(
-    config: Config, identity: Identity, directory: Path, listener: socket.socket, source: Source, log: Logger
+    wishes: Wishes,
+    identity: Identity,
+    directory: Path,
+    listener: socket.socket,
+    source: Source,
+    level: str,
+    log: Logger,
 ) -> None:
     stopped = asyncio.Event()
     events = Publisher(os.environ.get("TTRPC_ADDRESS", ""), identity.namespace, log)
     creator = Creator(
-        config, identity, directory, bounds=bounds(config), anchors=Anchors(source), events=events, log=log
+        wishes,
+        identity,
+        directory,
+        bounds=bounds(wishes.config),
+        anchors=Anchors(source),
+        events=events,
+        guest_log_level=level,
+        log=log,
     )
     creator.prepare()
     accepting: asyncio.Task[None] | None = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import socket
 
-from shim import bundle, wire
+from shim import bundle, log_level, wire
 from shim.arguments import Arguments
 from shim.claim import ClaimTimeout, claim, sign
 from shim.identity import DEFAULT_SOCKET_DIR, Identity
@@ -35,13 +35,21 @@ class Prepared:
     """A shim that is all there but for its process: locked, listening, and named in the bundle."""
 
     def __init__(
-        self, identity: Identity, directory: str, lock_fd: int, listener: socket.socket, socket_path: str
+        self,
+        identity: Identity,
+        directory: str,
+        lock_fd: int,
+        listener: socket.socket,
+        socket_path: str,
+        containerd_level: str,
     ) -> None:
         self.identity = identity
         self.directory = directory
         self.lock_fd = lock_fd
         self.listener = listener
         self.socket_path = socket_path
+        # How much containerd says, by the names of shim/log_level.py.
+        self.containerd_level = containerd_level
 
     def sign(self, pid: int) -> None:
         """Write down, in the lock and in the bundle, who the daemon is."""
@@ -63,7 +71,7 @@ def prepare(arguments: Arguments, stdin: bytes, still_wanted: Callable[[], None]
     from shim.config import load
 
     state_dir = load().runtime.state_dir
-    socket_dir = wire.bootstrap_socket_dir(stdin, arguments.container_id, arguments.namespace)
+    socket_dir, level = wire.bootstrap(stdin, arguments.container_id, arguments.namespace)
     identity = Identity(arguments.address, arguments.namespace, arguments.container_id)
     socket_path = identity.socket_path(socket_dir or DEFAULT_SOCKET_DIR)
     directory = os.path.join(state_dir, "vm", identity.key)
@@ -78,7 +86,8 @@ def prepare(arguments: Arguments, stdin: bytes, still_wanted: Callable[[], None]
     except BaseException:
         reclaim(directory)
         raise
-    return Prepared(identity, directory, lock_fd, listener, socket_path)
+    containerd_level = log_level.of_containerd(level, debug=arguments.debug)
+    return Prepared(identity, directory, lock_fd, listener, socket_path, containerd_level)
 
 
 def launch(arguments: Arguments, stdin: bytes, *, why: str, answered: bool) -> None:
@@ -93,7 +102,7 @@ def launch(arguments: Arguments, stdin: bytes, *, why: str, answered: bool) -> N
         prepared.undo()
         raise
     if pid == 0:
-        become_daemon(arguments, prepared, why=why)
+        become_daemon(prepared, why=why)
     try:
         prepared.sign(pid)
         if not answered:
@@ -125,7 +134,7 @@ def detach() -> None:
         os.close(null)
 
 
-def become_daemon(arguments: Arguments, prepared: Prepared, *, why: str = "") -> None:
+def become_daemon(prepared: Prepared, *, why: str = "") -> None:
     """Serve, in a process that has no threads and is nobody else's; never back into the caller.
 
     `why` tells the log why this is no fork of the service; empty where it is one.
@@ -143,7 +152,13 @@ def become_daemon(arguments: Arguments, prepared: Prepared, *, why: str = "") ->
         from shim.daemon import run
 
         status = run(
-            arguments, prepared.identity, Path(prepared.directory), prepared.listener, prepared.lock_fd, source, why=why
+            prepared.identity,
+            Path(prepared.directory),
+            prepared.listener,
+            prepared.lock_fd,
+            source,
+            containerd_level=prepared.containerd_level,
+            why=why,
         )
     except BaseException:  # noqa: BLE001 - whatever it is, nobody is above us to hear of it
         _last_words(log)

@@ -21,22 +21,26 @@ class WireError(ValueError):
     """The bytes are not a protobuf message."""
 
 
-def bootstrap_socket_dir(data: bytes, container_id: str, namespace: str) -> str:
-    """The socket directory that containerd 2.3 and newer name on the standard input of `start`.
+def bootstrap(data: bytes, container_id: str, namespace: str) -> tuple[str, int]:
+    """The socket directory and the log level that containerd 2.3 and newer write to the standard input of `start`.
 
-    That is field 9 of BootstrapParams (api/bootstrap.proto); empty where it is not set, or
-    where `data` is something else: older containerds write their runtime options, or
-    nothing. The rule that tells them apart is containerd's own (pkg/shim/compat.go): id and
-    namespace must be ours.
+    Those are fields 9 and 3 of BootstrapParams (api/bootstrap.proto); empty and 0 where they
+    are not set, or where `data` is something else: older containerds write their runtime
+    options, or nothing. The rule that tells them apart is containerd's own
+    (pkg/shim/compat.go): id and namespace must be ours.
     """
     texts = {1: "", 2: "", 9: ""}
+    level = 0
     try:
         for number, value in fields(data):
             if number in texts and isinstance(value, bytes):
                 texts[number] = value.decode()
+            elif number == 3 and isinstance(value, int):
+                # An int32: its lower half counts, and a negative one is that less 2^32.
+                level = (value + (1 << 31)) % (1 << 32) - (1 << 31)
     except ValueError:  # WireError and UnicodeDecodeError: some other message
-        return ""
-    return texts[9] if (texts[1], texts[2]) == (container_id, namespace) else ""
+        return "", 0
+    return (texts[9], level) if (texts[1], texts[2]) == (container_id, namespace) else ("", 0)
 
 
 def delete_response(*, pid: int, exit_status: int, exited_at_ns: int) -> bytes:

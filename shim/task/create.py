@@ -15,7 +15,7 @@ from pathlib import Path
 from api import guest_pb2, task_pb2
 from shim import deadlines, inspection, spec, timelines
 from shim.anchor import Anchor, Anchors
-from shim.config import Config
+from shim.annotations import Wishes
 from shim.errors import HostError, MachineError, MissingPartError
 from shim.events import Publisher
 from shim.identity import Identity
@@ -36,32 +36,39 @@ _Done = Coroutine[object, object, None]
 
 
 class Creator:
-    """Makes containers. `directory` is this shim's own under the runtime directory."""
+    """Makes containers. `directory` is this shim's own under the runtime directory.
+
+    `guest_log_level` is how much vminitd is to say.
+    """
 
     def __init__(
         self,
-        config: Config,
+        wishes: Wishes,
         identity: Identity,
         directory: Path,
         *,
         bounds: Bounds,
         anchors: Anchors,
         events: Publisher,
+        guest_log_level: str,
         log: Logger,
     ) -> None:
-        self._config = config
+        self._wishes = wishes
+        self._config = config = wishes.config
         self._identity = identity
         self._directory = directory
         self._bounds = bounds
         self._anchors = anchors
         self._events = events
+        self._guest_log_level = guest_log_level
         self._log = log
         self._journal = Journal(directory)
         self._prelaunch = Prelaunch(config, identity, directory, bounds=bounds, journal=self._journal, log=log)
 
     def prepare(self) -> None:
-        """Start a machine for the container that is to come."""
-        self._prelaunch.begin()
+        """Start a machine for the container that is to come, unless it will be refused."""
+        if not self._wishes.refused:
+            self._prelaunch.begin()
 
     async def close(self) -> None:
         """Let go of what was prepared for a container that never came."""
@@ -73,6 +80,7 @@ class Creator:
         timeline.mark("create")
         bundle = Path(request.bundle)
         document = await asyncio.to_thread(spec.load, bundle)
+        self._wishes.check(document)
         wanted = size(document, self._bounds)
         guest_spec = spec.for_guest(document, terminal=request.terminal, vcpus=wanted.cpus)
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
@@ -198,7 +206,7 @@ class Creator:
             size=wanted,
             disks=rootfs.disks,
             boot_timeout_s=self._config.vm.boot_timeout_s,
-            log_level=self._config.log.level,
+            log_level=self._guest_log_level,
             along=along,
             log=self._log,
         )

@@ -102,7 +102,7 @@ def _shim(connection: socket.socket, arguments: Arguments, request: _Request, ca
             _send(connection, message.FAILED, _line(error))
         return
     connection.close()
-    become_daemon(arguments, prepared)
+    become_daemon(prepared)
 
 
 def _await_go(connection: socket.socket, prepared: Prepared) -> None:

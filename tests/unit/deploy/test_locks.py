@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"]
+LOCKS = ["requirements.lock", "requirements-otel.lock", "requirements-dev.lock", "requirements-build.lock"]
 
 
 def _pins(name: str) -> dict[str, tuple[str, int]]:
@@ -40,11 +40,16 @@ def test_the_locks_hold_what_pyproject_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = {_normal(requirement) for requirement in project["project"]["dependencies"]}
     assert wanted <= _pins("requirements.lock").keys()
+    extra = {_normal(requirement) for requirement in project["project"]["optional-dependencies"]["otel"]}
+    assert wanted | extra <= _pins("requirements-otel.lock").keys()
+    assert not extra & _pins("requirements.lock").keys()
     groups = project["dependency-groups"]
     assert wanted | {_normal(requirement) for requirement in groups["dev"]} <= _pins("requirements-dev.lock").keys()
     assert {_normal(requirement) for requirement in groups["build"]} <= _pins("requirements-build.lock").keys()
 
 
 def test_the_tests_run_with_the_versions_that_are_installed() -> None:
-    installed, tested = _pins("requirements.lock"), _pins("requirements-dev.lock")
-    assert installed == {name: tested[name] for name in installed}
+    tested = _pins("requirements-dev.lock")
+    for lock in ("requirements.lock", "requirements-otel.lock"):
+        installed = _pins(lock)
+        assert installed == {name: tested[name] for name in installed}

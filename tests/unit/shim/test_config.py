@@ -155,3 +155,16 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load({"QEMUBOX_CONFIG": str(tmp_path)})
     assert caught.value.message == f"{tmp_path}: Is a directory"
+
+
+def test_a_list_of_names() -> None:
+    assert parse('[annotations]\nallow = ["vm.cpus", "vm.accel"]').annotations.allow == ("vm.cpus", "vm.accel")
+    assert parse("[annotations]\nallow = []") == Config()
+
+
+@pytest.mark.parametrize(
+    "value", ['"vm.cpus"', "true", "[1]", '["vm.kernel"]', '["io.qemubox.vm.cpus"]', '[["vm.cpus"]]']
+)
+def test_a_list_of_other_things_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"annotations\.allow = .*must be a list of some of vm\.cpus, vm\.memory_mib"):
+        parse(f"[annotations]\nallow = {value}")

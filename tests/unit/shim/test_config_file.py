@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from shim import config
-from shim.config import Between, Config, parse
+from shim.config import Between, Config, Names, parse
 
 _ROOT = Path(__file__).parents[3]
 _FILE = _ROOT / "deploy" / "config.toml"
@@ -59,6 +59,8 @@ def _allowed(kind: object) -> str:
     for rule in get_args(kind):
         if isinstance(rule, Between):
             return f"    # {rule.low} to {rule.high}"
+        if isinstance(rule, Names):
+            return f"    # {', '.join(rule.known)}"
     return ""
 
 

@@ -10,13 +10,18 @@ from shim import wire
 
 _TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=300)
 
+_LEVELS = [
+    *(bootstrap_pb2.LOG_LEVEL_TRACE, bootstrap_pb2.LOG_LEVEL_DEBUG, bootstrap_pb2.LOG_LEVEL_INFO),
+    *(bootstrap_pb2.LOG_LEVEL_WARN, bootstrap_pb2.LOG_LEVEL_ERROR, bootstrap_pb2.LOG_LEVEL_PANIC),
+]
+
 
 @st.composite
 def _params(draw: st.DrawFn) -> bootstrap_pb2.BootstrapParams:
     params = bootstrap_pb2.BootstrapParams(
         instance_id=draw(_TEXT),
         namespace=draw(_TEXT),
-        log_level=draw(st.sampled_from([bootstrap_pb2.LOG_LEVEL_TRACE, bootstrap_pb2.LOG_LEVEL_PANIC])),
+        log_level=draw(st.sampled_from(_LEVELS)),
         containerd_version=draw(_TEXT),
         containerd_ttrpc_address=draw(_TEXT),
         containerd_grpc_address=draw(_TEXT),
@@ -31,33 +36,34 @@ def _params(draw: st.DrawFn) -> bootstrap_pb2.BootstrapParams:
 @given(_params())
 def test_bootstrap_parameters(params: bootstrap_pb2.BootstrapParams) -> None:
     data = params.SerializeToString()
-    assert wire.bootstrap_socket_dir(data, params.instance_id, params.namespace) == params.socket_dir
-    assert wire.bootstrap_socket_dir(data, params.instance_id + "x", params.namespace) == ""
-    assert wire.bootstrap_socket_dir(data, params.instance_id, params.namespace + "x") == ""
+    assert wire.bootstrap(data, params.instance_id, params.namespace) == (params.socket_dir, params.log_level)
+    assert wire.bootstrap(data, params.instance_id + "x", params.namespace) == ("", 0)
+    assert wire.bootstrap(data, params.instance_id, params.namespace + "x") == ("", 0)
 
 
 @given(_params(), st.data())
 def test_bootstrap_parameters_cut_anywhere(params: bootstrap_pb2.BootstrapParams, data: st.DataObject) -> None:
     whole = params.SerializeToString()
     cut = whole[: data.draw(st.integers(0, len(whole)))]
-    found = wire.bootstrap_socket_dir(cut, params.instance_id, params.namespace)
-    assert found in ("", params.socket_dir)
+    found = wire.bootstrap(cut, params.instance_id, params.namespace)
+    assert found[0] in ("", params.socket_dir)
+    assert found[1] in (0, params.log_level)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_other_options(data: bytes) -> None:
-    assert wire.bootstrap_socket_dir(data, "an id", "a namespace") == ""
+    assert wire.bootstrap(data, "an id", "a namespace") == ("", 0)
 
 
 def test_nothing_is_no_bootstrap() -> None:
-    assert wire.bootstrap_socket_dir(b"", "id", "ns") == ""
+    assert wire.bootstrap(b"", "id", "ns") == ("", 0)
 
 
 def test_a_field_of_another_wire_type_is_another_field() -> None:
     # Field 1 as a fixed64 whose bytes are the id's; protobuf takes it for an unknown field.
     data = b"\x09abcdefgh" + bootstrap_pb2.BootstrapParams(namespace="ns", socket_dir="/x").SerializeToString()
     assert bootstrap_pb2.BootstrapParams.FromString(data).instance_id == ""
-    assert wire.bootstrap_socket_dir(data, "abcdefgh", "ns") == ""
+    assert wire.bootstrap(data, "abcdefgh", "ns") == ("", 0)
 
 
 @given(

@@ -27,7 +27,7 @@ _PACKAGES: Final = ("api", "shim", "ttrpc", "vminitd")
 _BUILD_DEADLINE_S: Final = 1800.0
 _COMMAND_DEADLINE_S: Final = 120.0
 
-Value = str | int | bool
+Value = str | int | bool | list[str]
 Sections = dict[str, dict[str, Value]]
 
 
