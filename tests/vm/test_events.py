@@ -35,6 +35,41 @@ def test_delete_comes_last_and_says_the_same(vm: Box) -> None:
     assert (delete["pid"], delete["exit_status"], delete["exited_at"]) == (end["pid"], 9, end["exited_at"])
 
 
+def test_all_there_are_in_a_whole_life(vm: Box) -> None:
+    """Each once, in this order; what is told of a process stands between its beginning and its end."""
+    with vm.events() as events:
+        container = vm.start("sleep", "1000", options=("--null-io", "--memory-limit", str(64 << 20)))
+        ctr = vm.containerd.ctr
+        ctr("tasks", "exec", "--exec-id", "quick", container, "true").checked()
+        ctr("tasks", "pause", container).checked()
+        ctr("tasks", "resume", container).checked()
+        hungry = ("sh", "-c", "head -c 400m /dev/zero | exec tail")
+        assert ctr("tasks", "exec", "--exec-id", "hungry", container, *hungry).code == 137
+        vm.kill(container).checked()
+        vm.wait_stopped(container)
+        vm.delete_task(container)
+        vm.remove(container).checked()
+        events.wait("/tasks/delete", container)
+        told = [
+            (event.topic, event.fields.get("exec_id", event.fields.get("id", ""))) for event in events.of(container)
+        ]
+    assert told == [
+        ("/tasks/create", ""),
+        ("/tasks/start", ""),
+        ("/tasks/exec-added", "quick"),
+        ("/tasks/exec-started", "quick"),
+        ("/tasks/exit", "quick"),
+        ("/tasks/paused", ""),
+        ("/tasks/resumed", ""),
+        ("/tasks/exec-added", "hungry"),
+        ("/tasks/exec-started", "hungry"),
+        ("/tasks/oom", ""),
+        ("/tasks/exit", "hungry"),
+        ("/tasks/exit", container),
+        ("/tasks/delete", container),
+    ]
+
+
 def test_the_task_s_pid_lives_as_long_as_the_task(box: Box) -> None:
     """Clients look at /proc/PID: hooks, inspect, stats, cp."""
     with box.events() as events:
