@@ -138,6 +138,38 @@ def test_an_exec_is_paused_with_its_container(box: Box) -> None:
             assert ctr.wait(_DEADLINE_S) == 137
 
 
+def test_an_exec_that_is_killed_meanwhile_has_ended_and_its_container_stands_still(vm: Box) -> None:
+    """At once, where runc needs the newer control groups for it; its client may delete it."""
+    with _container(vm) as container:
+        arguments = ["tasks", "exec", "--exec-id", "k", container, "sh", "-c", "echo ready; exec sleep 1000"]
+        with vm.containerd.running(arguments) as ctr:
+            assert ctr.stdout is not None
+            assert ctr.stdout.read(6) == b"ready\n"
+            _pause(vm, container).checked()
+            vm.containerd.ctr("tasks", "kill", "-s", "SIGKILL", "--exec-id", "k", container).checked()
+            assert ctr.wait(_DEADLINE_S) == 137
+        assert vm.status(container) == "PAUSED"
+        _resume(vm, container).checked()
+        assert _exec(vm, container, "echo", "here").checked().text == "here"
+
+
+def test_the_end_of_input_comes_through(box: Box) -> None:
+    container = box.new_id()
+    arguments = box.run_arguments(container, ["cat"], ["--rm"], BUSYBOX)
+    with box.containerd.running(arguments, stdin=subprocess.PIPE) as ctr:
+        assert ctr.stdin is not None
+        assert ctr.stdout is not None
+        ctr.stdin.write(b"one")
+        assert ctr.stdout.read(3) == b"one"
+        _pause(box, container).checked()
+        ctr.stdin.write(b"two")
+        ctr.stdin.close()
+        assert box.status(container) == "PAUSED"
+        _resume(box, container).checked()
+        assert ctr.stdout.read() == b"two"
+        assert ctr.wait(_DEADLINE_S) == 0
+
+
 def test_again_and_again_while_it_writes(vm: Box) -> None:
     """Big writes, renames, syncs: each pause ends, and nothing is written during it."""
     script = "while :; do head -c 5m /dev/urandom >/a; mv /a /b; sync; date >>/ticks; done"
