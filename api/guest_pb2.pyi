@@ -28,18 +28,20 @@ class ConfigureRequest(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., entropy: _Optional[bytes] = ..., wall_clock_ns: _Optional[int] = ..., vcpus: _Optional[int] = ..., memory_mib: _Optional[int] = ..., log_level: _Optional[str] = ...) -> None: ...
 
 class ConfigureResponse(_message.Message):
-    __slots__ = ("kernel_release", "vminitd_version", "milestones", "nonce", "boottime_ns")
+    __slots__ = ("kernel_release", "vminitd_version", "milestones", "nonce", "boottime_ns", "began_ns")
     KERNEL_RELEASE_FIELD_NUMBER: _ClassVar[int]
     VMINITD_VERSION_FIELD_NUMBER: _ClassVar[int]
     MILESTONES_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     BOOTTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_NS_FIELD_NUMBER: _ClassVar[int]
     kernel_release: str
     vminitd_version: str
     milestones: _containers.RepeatedCompositeFieldContainer[Milestone]
     nonce: int
     boottime_ns: int
-    def __init__(self, kernel_release: _Optional[str] = ..., vminitd_version: _Optional[str] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., nonce: _Optional[int] = ..., boottime_ns: _Optional[int] = ...) -> None: ...
+    began_ns: int
+    def __init__(self, kernel_release: _Optional[str] = ..., vminitd_version: _Optional[str] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., nonce: _Optional[int] = ..., boottime_ns: _Optional[int] = ..., began_ns: _Optional[int] = ...) -> None: ...
 
 class Milestone(_message.Message):
     __slots__ = ("name", "boottime_ns")
@@ -126,10 +128,16 @@ class File(_message.Message):
     def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
 
 class CreateResponse(_message.Message):
-    __slots__ = ("pid",)
+    __slots__ = ("pid", "milestones", "boottime_ns", "began_ns")
     PID_FIELD_NUMBER: _ClassVar[int]
+    MILESTONES_FIELD_NUMBER: _ClassVar[int]
+    BOOTTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_NS_FIELD_NUMBER: _ClassVar[int]
     pid: int
-    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+    milestones: _containers.RepeatedCompositeFieldContainer[Milestone]
+    boottime_ns: int
+    began_ns: int
+    def __init__(self, pid: _Optional[int] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., boottime_ns: _Optional[int] = ..., began_ns: _Optional[int] = ...) -> None: ...
 
 class ExecRequest(_message.Message):
     __slots__ = ("container_id", "exec_id", "process", "stdio")
@@ -168,14 +176,16 @@ class ContainerRequest(_message.Message):
     def __init__(self, container_id: _Optional[str] = ...) -> None: ...
 
 class StartResponse(_message.Message):
-    __slots__ = ("pid", "milestones", "boottime_ns")
+    __slots__ = ("pid", "milestones", "boottime_ns", "began_ns")
     PID_FIELD_NUMBER: _ClassVar[int]
     MILESTONES_FIELD_NUMBER: _ClassVar[int]
     BOOTTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_NS_FIELD_NUMBER: _ClassVar[int]
     pid: int
     milestones: _containers.RepeatedCompositeFieldContainer[Milestone]
     boottime_ns: int
-    def __init__(self, pid: _Optional[int] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., boottime_ns: _Optional[int] = ...) -> None: ...
+    began_ns: int
+    def __init__(self, pid: _Optional[int] = ..., milestones: _Optional[_Iterable[_Union[Milestone, _Mapping]]] = ..., boottime_ns: _Optional[int] = ..., began_ns: _Optional[int] = ...) -> None: ...
 
 class WaitResponse(_message.Message):
     __slots__ = ("exit_status", "exited_at", "oom_kills")

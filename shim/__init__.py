@@ -7,12 +7,14 @@ Read it in this order to follow one container from `start` to exit:
     warm/           by the service: a process that has imported everything, and forks
     launch.py       what making a shim is: claim, listen, become the daemon
     daemon.py       the daemon: serves the task API until containerd says Shutdown
+    annotations.py  what the container may change of the configuration for itself
     prelaunch.py    QEMU under way, as the clone of a template (template/) if there is one, before Create comes
     task/           the task service: containers, their processes, their states, their streams
     sizing.py       how large a machine is for its container's limits; resizing.py: for other limits, while it runs
     sandbox.py      one virtual machine, furnished for its container, and the connection to vminitd in it
     rootfs/         snapshotter mounts become disks
     vm/             QEMU: the machine as a value, its devices, vsock, the process
+    tracing/        spans of all that, for OpenTelemetry, where the environment asks for them
     journal.py      what exists on the host because of this container, written before it is made
     delete.py       what containerd runs when a shim is gone: plays the journal backwards
 

@@ -12,7 +12,6 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from api.task_ttrpc import TaskBase
 from shim import annotations, deadlines, log_level
 from shim.anchor import Anchors
 from shim.anchor_process import Source
@@ -25,7 +24,11 @@ from shim.log import Logger, open_log
 from shim.reclaim import reclaim
 from shim.task.create import Creator
 from shim.task.service import TaskService
+from shim.tracing import tracer as tracing
+from shim.tracing.server import TracedService
+from shim.tracing.tracer import Tracer
 from ttrpc import Server
+from ttrpc.service import Service
 
 # One set of handlers under both names: the messages are the same (contract 1.6).
 _ALIASES: Final = {"containerd.task.v2.Task": "containerd.task.v3.Task"}
@@ -55,18 +58,21 @@ def run(
         namespace=identity.namespace,
         container_id=identity.container_id,
     )
+    tracer = tracing.begin(os.environ, identity, log)
     if why:
         log.info("not forked from the service, which is slower", reason=why)
     # The bundle is removed under a living shim; a working directory there would keep it.
     os.chdir("/")
     try:
-        asyncio.run(_serve(wishes, identity, directory, listener, source, level, log))
+        asyncio.run(_serve(wishes, identity, directory, listener, source, level, tracer, log))
     except Exception:
         log.exception("the shim failed")
         return 1
     finally:
         source.end()
         _release_directory(directory, log)
+        if tracer is not None:
+            tracer.close()
     return 0
 
 
@@ -77,6 +83,7 @@ async def _serve(
     listener: socket.socket,
     source: Source,
     level: str,
+    tracer: Tracer | None,
     log: Logger,
 ) -> None:
     stopped = asyncio.Event()
@@ -103,7 +110,9 @@ async def _serve(
         await events.close()
         stopped.set()
 
-    service: TaskBase = TaskService(creator, shim_pid=os.getpid(), stop=stop, log=log)
+    service: Service = TaskService(creator, shim_pid=os.getpid(), stop=stop, log=log)
+    if tracer is not None:
+        service = TracedService(service, tracer)
     # Standard error is /dev/null: what nobody else catches must go into the log.
     server = Server(
         [service], aliases=_ALIASES, on_error=lambda where, error: log.error("ttrpc", where=where, error=str(error))

@@ -47,6 +47,9 @@ EVENT_RETRY_S: Final = 60.0
 EVENT_FLUSH_S: Final = 2.0
 # Answers under way when the daemon ends.
 SERVER_CLOSE_S: Final = 1.0
+# What spans of its last calls are not with the collector when all else of a shim has ended; nobody but containerd's
+# `delete` waits for that.
+TRACES_FLUSH_S: Final = 2.0
 # The anchor process: a fork, and its namespaces.
 ANCHOR_S: Final = 10.0
 # From SIGKILL to its end.

@@ -1,10 +1,10 @@
 """QEMU under way before its container is known.
 
 Which machine a container gets, and which template that is a clone of, depends on the
-configuration alone. So the daemon starts QEMU and restores the template as soon as it
-runs, while containerd still finds its socket and calls Create; the paused machine then
-only has to be given what is the container's own. A Create that never comes costs a
-process that does nothing, until the shim ends.
+configuration alone, with what annotations change of it (shim/annotations.py). So the daemon
+starts QEMU and restores the template as soon as it runs, while containerd still finds its
+socket and calls Create; the paused machine then only has to be given what is the container's
+own. A Create that never comes costs a process that does nothing, until the shim ends.
 """
 
 import asyncio

@@ -27,9 +27,9 @@ from shim.prelaunch import Launched
 from shim.rootfs.plan import Disk
 from shim.sizing import Size, contained_mib, plugged_mib
 from shim.task.stdio import ProcessStreams
+from shim.tracing.guest import GuestClient
 from shim.vm import affinity, devices
 from shim.vm.hotplug import Seat
-from ttrpc import Client
 
 _ENTROPY_BYTES: Final = 64
 
@@ -80,7 +80,7 @@ class Sandbox:
             await vm.resize_memory(_plugged_mib(size.memory_mib))
             timeline.mark("furnished")
             await vm.run()
-            guest = Guest(Client(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
+            guest = Guest(GuestClient(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
             sandbox = cls(launched, guest, seats, size, log)
             request = sandbox._request(key, log_level)
             await _both(sandbox._configure(request, boot_timeout_s), along(sandbox))

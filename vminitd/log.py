@@ -5,11 +5,16 @@ specification or an environment: they hold secrets. Writing to a serial console 
 """
 
 import os
+from contextvars import ContextVar
 
 LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 """By the names that the shim uses."""
 
 _MAX_LINE = 900  # the kernel refuses records longer than about 1 KiB (LOG_LINE_MAX, printk.c)
+
+trace_id: ContextVar[str] = ContextVar("trace id", default="")
+"""Of the call that is being served: in the debug lines, so that what the host says and what the guest says of one
+call can be found together."""
 
 _level = LEVELS["info"]
 _sink = 2
@@ -28,6 +33,8 @@ def set_level(name: str) -> None:
 
 
 def debug(message: str, **facts: str | int) -> None:
+    if trace := trace_id.get():
+        facts["trace"] = trace
     _write(LEVELS["debug"], message, facts)
 
 

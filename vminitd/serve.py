@@ -16,6 +16,7 @@ from vminitd.parked import Prepared
 from vminitd.reaper import Reaper
 from vminitd.services.containers import ContainersService
 from vminitd.services.machine import MachineService
+from vminitd.trace import Traced
 from vminitd.uevent import Uevents, kernel_socket
 
 
@@ -49,7 +50,8 @@ async def _serve() -> None:
 
     capacity = Capacity(uevents)
     machine = MachineService(capacity, containers, become_template)
-    server = Server([machine, ContainersService(containers, machine, capacity)], on_error=_report)
+    services = (machine, ContainersService(containers, machine, capacity))
+    server = Server([Traced(service) for service in services], on_error=_report)
     _settle()
     control = await link.attach(become_template)
     milestones.mark("connected")

@@ -30,6 +30,7 @@ from shim.task.container import Container
 from shim.task.process import Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.stdio import ProcessStreams
+from shim.tracing.phases import phases_of
 from shim.vm.timeline import Timeline
 
 _Done = Coroutine[object, object, None]
@@ -78,6 +79,10 @@ class Creator:
         """Make the container of `request`, or raise with nothing left behind."""
         timeline = self._prelaunch.timeline
         timeline.mark("create")
+        with phases_of(timeline):
+            return await self._create(request, timeline)
+
+    async def _create(self, request: task_pb2.CreateTaskRequest, timeline: Timeline) -> Container:
         bundle = Path(request.bundle)
         document = await asyncio.to_thread(spec.load, bundle)
         self._wishes.check(document)

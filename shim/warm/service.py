@@ -36,6 +36,8 @@ from shim.warm.caller import standing
 from shim.warm.code import Code
 from shim.warm.holdings import Holdings
 
+# What is imported only where it is asked for: it need not even be installed.
+_NOT_OURS: Final = ("shim.tracing.otel",)
 # What modules of the standard library import only when they are used.
 _FURTHER_MODULES: Final = ("concurrent.futures.thread", "ctypes", "hashlib", "json", "tomllib", "traceback")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -186,7 +188,8 @@ class Service:
 def _import_everything() -> None:
     """All that a shim comes to import in its life, at its start or later: our own modules, and what those need."""
     for module in pkgutil.walk_packages(shim.__path__, "shim."):
-        importlib.import_module(module.name)
+        if module.name not in _NOT_OURS:
+            importlib.import_module(module.name)
     for name in _FURTHER_MODULES:
         importlib.import_module(name)
 

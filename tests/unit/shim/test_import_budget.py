@@ -58,6 +58,8 @@ _DEAR = {
     "subprocess": 6,
     "logging": 6,
     "shim.daemon": 300,
+    "opentelemetry": 70,
+    "requests": 40,
 }
 
 
