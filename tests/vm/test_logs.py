@@ -49,8 +49,14 @@ def test_the_log_goes_on_after_a_restart_of_containerd(vm: Box) -> None:
 
 
 def test_what_is_not_worth_a_warning_is_not_said_where_only_warnings_are_wanted(vm: Box) -> None:
-    """`auto` with containerd's own debug is debug; a level that is set is in force otherwise."""
+    """A level that is set is in force where containerd is not at debug, and in the guest, too."""
     offset = vm.containerd.log_size()
-    with vm.qemubox.changed({"log": {"level": "warning"}}):
-        assert vm.run("echo", "hello").checked().text == "hello"
+    with vm.qemubox.changed({**_DEBUG, "log": {"level": "warning"}}):
+        container = vm.start("sleep", "100")
+        (console,) = vm.containerd.cell.path("/run/qemubox/vm").glob("*/console")
+        said = console.read_bytes()
+        _end(vm, container)
     assert "boot timeline" not in vm.containerd.log_tail(offset, limit=1 << 20)
+    # Its level comes with the first call; what it said before that is there.
+    assert b"vminitd: connected" in said
+    assert b"vminitd: created" not in said

@@ -57,11 +57,13 @@ def _ours(collector: Collector, container: str) -> list[Received]:
     return [span for span in collector.spans if span.resource.get("container.id") == container]
 
 
+def _named(collector: Collector, container: str, method: str) -> list[Received]:
+    return [span for span in _ours(collector, container) if span.name.endswith(f".Task/{method}")]
+
+
 def _await_all(collector: Collector, container: str) -> None:
     """Return once the last call's are there."""
-    eventually(
-        lambda: any(span.name.endswith("/Delete") for span in _ours(collector, container)), "all spans are there", 20
-    )
+    eventually(lambda: _named(collector, container, "Delete") != [], "all spans are there", 20)
 
 
 def _run_traced(box: Box, collector: Collector, environment: Mapping[str, str]) -> list[Received]:
@@ -135,6 +137,25 @@ def test_containerd_s_trace(vm: Box) -> None:
     assert parent.resource["service.name"] == "containerd"
     assert {span.resource["service.name"] for span in spans} == {"qemubox-shim"}
     assert parent.begin_ns <= create.begin_ns <= create.end_ns <= parent.end_ns
+
+
+def test_an_exec_s_spans(vm: Box) -> None:
+    """Its Start, and below that what the guest was asked for and did."""
+    with Collector() as collector, _with(vm.containerd, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}):
+        container = vm.start("sleep", "100")
+        assert vm.containerd.ctr("tasks", "exec", "--exec-id", "x", container, "/no/such/program").code != 0
+        vm.kill(container)
+        vm.wait_stopped(container)
+        vm.delete_task(container).checked()
+        vm.remove(container).checked()
+        eventually(lambda: _named(collector, container, "Shutdown") != [], "all spans are there", 20)
+        spans = _ours(collector, container)
+        _, failed = sorted(_named(collector, container, "Start"), key=lambda span: span.begin_ns)
+    _assert_nested(spans)
+    assert failed.failed
+    below = _below(spans, failed)
+    assert [span.name for span in below][:2] == ["guest Exec", "guest Start"]
+    assert [span.failed for span in below][:2] == [False, True]
 
 
 def test_the_guest_s_lines_name_the_trace(vm: Box) -> None:
