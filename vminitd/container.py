@@ -143,7 +143,7 @@ class Container:
         """Registers a further process: `document` is an OCI Process. Raises TakenError, StateError or RequestError."""
         if exec_id in self._processes:
             raise TakenError(f"container {self.id!r} already has a process {exec_id!r}")
-        self._require_running()
+        self._require_running(State.CREATED)
         parsed = parse(document, "the process")
         if wants_terminal(parsed) != wish.terminal:
             raise RequestError("terminal of the process and of its streams are not the same")
@@ -155,7 +155,7 @@ class Container:
         """Starts the process; gives its pid in the guest. Raises StateError, CrunError or KernelError."""
         process = self.process(exec_id)
         if process is not self.init:
-            self._require_running()
+            self._require_running(State.CREATED)
         process.move(State.STARTING)
         if process is self.init:
             await self._start_init()
@@ -324,8 +324,8 @@ class Container:
         """For the machine's end. Raises MountError."""
         await asyncio.to_thread(self._rootfs.unmount)
 
-    def _require_running(self) -> None:
-        if self.init.state is not State.RUNNING:
+    def _require_running(self, *also: State) -> None:
+        if self.init.state not in (State.RUNNING, *also):
             raise StateError(f"{self.init} is {self.init.state.value}, and not running")
         if self._pausing:
             raise StateError(f"{self.init} is being paused")

@@ -115,14 +115,14 @@ class Container:
     def add(self, request: task_pb2.ExecProcessRequest) -> None:
         """Exec: register a further process.
 
-        Raises AlreadyExistsError for its id, StateError where the container does not run,
+        Raises AlreadyExistsError for its id, StateError where the container is paused or has ended,
         SpecError for what it asks for, HostError or UnsupportedError for its streams.
         """
         if not request.exec_id:
             raise SpecError("the process to exec has no id")
         if request.exec_id in self._execs:
             raise AlreadyExistsError(f"container {self.container_id} has a process {request.exec_id} already")
-        self.init.require(State.RUNNING, to=f"exec {request.exec_id} in")
+        self.init.require(State.CREATED, State.RUNNING, to=f"exec {request.exec_id} in")
         self._execs[request.exec_id] = ExecProcess(
             container_id=self.container_id,
             exec_id=request.exec_id,
@@ -148,7 +148,7 @@ class Container:
 
     async def _start_exec(self, process: ExecProcess) -> int:
         """Any number of them may start at once."""
-        self.init.require(State.RUNNING, to=f"start {process.exec_id} in")
+        self.init.require(State.CREATED, State.RUNNING, to=f"start {process.exec_id} in")
         await process.start()
         process.watch(functools.partial(self._publish_exit, process))
         self._events.publish(
@@ -265,8 +265,22 @@ class Container:
             del self._execs[exec_id]
             return end
 
+    async def _end_unstarted(self) -> None:
+        """One that was never started ends like any other before it is deleted, with its execs and an exit told."""
+        try:
+            await self.kill("", signal.SIGKILL, everyone=False)
+        except (NotFoundError, GuestError, MachineError) as error:  # it has ended already, and will be seen to
+            self._log.debug("not killed before its delete", container=self.container_id, error=str(error))
+        try:
+            async with asyncio.timeout(deadlines.DRAIN_S):
+                await self.init.wait()
+        except TimeoutError:
+            self._log.warning("not ended before its delete", container=self.container_id, waited_s=deadlines.DRAIN_S)
+
     async def _delete_container(self) -> Exit:
         """Remove it from the machine and the host."""
+        if self.init.state is State.CREATED:
+            await self._end_unstarted()
         if self.init.state in (State.RUNNING, State.PAUSED):
             raise StateError(f"cannot delete {self.init.name}: it is {self.init.state.name.lower()}")
         self.init.move(State.DELETED)

@@ -71,11 +71,7 @@ async def test_pids_say_which_are_execs(shim: Shim) -> None:
 
 
 async def test_what_cannot_be_registered(shim: Shim) -> None:
-    await shim.create()
-    await refused(
-        shim.task.Exec(exec_request()), Code.FAILED_PRECONDITION, "cannot exec e in container c: it is created"
-    )
-    await shim.start()
+    await running(shim)
     await shim.task.Exec(exec_request(), timeout_s=20)
     await refused(shim.task.Exec(exec_request()), Code.ALREADY_EXISTS, "container c has a process e already")
     await refused(shim.task.Exec(exec_request("")), Code.INVALID_ARGUMENT, "no id")
@@ -84,6 +80,31 @@ async def test_what_cannot_be_registered(shim: Shim) -> None:
     await refused(shim.task.Exec(exec_request("f", stdout="binary:///x")), Code.UNIMPLEMENTED, "binary://")
     await refused(state(shim, "f"), Code.NOT_FOUND, "no process f")
     assert told(shim)[2:] == ["TaskExecAdded e"]
+
+
+async def test_one_in_a_container_that_is_not_started_yet(shim: Shim) -> None:
+    """As with runc; it ends with the container, and before it."""
+    world = await shim.create()
+    await shim.task.Exec(exec_request(), timeout_s=20)
+    assert await start(shim) == 100
+    assert told(shim)[1:] == ["TaskExecAdded e", "TaskExecStarted e"]
+    world.vminitd.dies_of_sigkill = True
+    deleting = asyncio.create_task(shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20))
+    await turns()
+    world.vminitd.execs["e"].end(137)
+    await deleting
+    assert shim.told.names[3:] == ["TaskExit", "TaskExit", "TaskDelete"]
+
+
+async def test_nothing_is_registered_in_one_that_has_ended(shim: Shim) -> None:
+    world = await running(shim)
+    await shim.task.Exec(exec_request(), timeout_s=20)
+    world.vminitd.end(0)
+    await wait(shim, "")
+    await refused(
+        shim.task.Exec(exec_request("f")), Code.FAILED_PRECONDITION, "cannot exec f in container c: it is stopped"
+    )
+    await refused(start(shim), Code.FAILED_PRECONDITION, "cannot start e in container c: it is stopped")
 
 
 async def test_a_missing_program_fails_at_start_and_can_be_deleted(shim: Shim, tmp_path: Path) -> None:

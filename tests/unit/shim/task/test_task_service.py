@@ -138,12 +138,34 @@ async def test_a_running_container_cannot_be_deleted(shim: Shim) -> None:
 
 
 async def test_one_that_was_never_started_can_be_deleted(shim: Shim) -> None:
-    await shim.create()
+    """It ends first: as with runc, its exit is told."""
+    world = await shim.create()
+    world.vminitd.dies_of_sigkill = True
     waiting = asyncio.create_task(shim.task.Wait(task_pb2.WaitRequest(id="c"), timeout_s=20))
     await turns()
-    await shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)
+    assert (await shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)).exit_status == 137
     assert (await waiting).exit_status == 137
-    assert shim.told.names == ["TaskCreate", "TaskDelete"]
+    assert world.vminitd.kills == [(9, False)]
+    assert shim.told.names == ["TaskCreate", "TaskExit", "TaskDelete"]
+
+
+async def test_one_that_was_never_started_and_has_just_ended_is_deleted_after_its_exit(shim: Shim) -> None:
+    world = await shim.create()
+    world.vminitd.kill_error = StatusError(Code.NOT_FOUND, "container 'c' has already finished")
+    deleting = asyncio.create_task(shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20))
+    await turns()
+    assert world.vminitd.kills == [(9, False)]
+    assert shim.told.names == ["TaskCreate"]
+    world.vminitd.end(137)
+    assert (await deleting).exit_status == 137
+    assert shim.told.names == ["TaskCreate", "TaskExit", "TaskDelete"]
+
+
+async def test_one_that_was_never_started_can_be_deleted_without_its_machine(shim: Shim) -> None:
+    world = await shim.create()
+    await world.server.close(0)
+    await shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)
+    assert shim.told.names == ["TaskCreate", "TaskExit", "TaskDelete"]
 
 
 async def test_pids_are_never_empty(shim: Shim) -> None:

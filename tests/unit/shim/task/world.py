@@ -87,6 +87,9 @@ class Vminitd(ContainersBase):
         self.start_error: StatusError | None = None
         self.delete_error: StatusError | None = None
         self.kills: list[tuple[int, bool]] = []
+        # Whether the first process ends as it should.
+        self.dies_of_sigkill = False
+        self.kill_error: StatusError | None = None
         # Pause and Resume as they came, and what becomes of a Pause.
         self.pauses: list[str] = []
         self.may_pause = asyncio.Event()
@@ -150,6 +153,10 @@ class Vminitd(ContainersBase):
             self._exec(request.exec_id).calls.append(f"kill {request.signal}{' all' if request.all else ''}")
         else:
             self.kills.append((request.signal, request.all))
+            if self.kill_error is not None:
+                raise self.kill_error
+            if self.dies_of_sigkill and request.signal == 9 and not self.ended.done():
+                self.end(137)
         return Empty()
 
     async def Pause(self, request: guest_pb2.ContainerRequest, context: Context) -> Empty:
