@@ -1,10 +1,6 @@
 """A shim, started and called as containerd does: its binary in the bundle, then ttrpc on its socket."""
 
-import asyncio
 import contextlib
-import json
-import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +12,7 @@ from google.protobuf.message import Message
 from api import task_pb2
 from harness.containerd import ADDRESS
 from harness.qemubox import BINARY
-from shim import wire
+from harness.shim import dial, parse
 from tests.bench.bundle import Bundle
 from tests.bench.place import Place
 from tests.bench.variants import Variant
@@ -110,37 +106,10 @@ class Task:
         await self._client.close()
 
 
-def parse(answer: bytes) -> tuple[str, str]:
-    """The socket's path and the service's name, from what `start` has printed, in any of its three forms."""
-    if answer.startswith(b"{"):
-        document = json.loads(answer)
-        version, address = document["version"], document["address"]
-    elif answer.startswith(b"unix://"):
-        version, address = 2, answer.decode().strip()
-    else:  # containerd 2.3 and newer: a containerd.runtime.bootstrap.v1.BootstrapResult
-        found = dict(wire.fields(answer))
-        version, name = found[1], found[2]
-        assert isinstance(name, bytes), f"start has printed {answer!r}"
-        address = name.decode()
-    return address.removeprefix("unix://"), f"containerd.task.v{version}.Task"
-
-
 async def connect(place: Place, answer: bytes, container_id: str) -> Task:
     """Dial the shim that has answered so."""
     address, service = parse(answer)
-    path = place.cell.path(address)
-    # The path through the cell's root is longer than unix(7) allows; by its open directory it is short.
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        async with asyncio.timeout(_DEADLINE_S):
-            await asyncio.get_running_loop().sock_connect(sock, f"/proc/self/fd/{directory}/{path.name}")
-    except BaseException:
-        sock.close()
-        raise
-    finally:
-        os.close(directory)
-    return Task(Client(sock), service, container_id)
+    return Task(Client(await dial(place.containerd, address)), service, container_id)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -32,12 +33,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--runtime` and `--containerd` narrow a run down by hand."""
     parser.addoption("--runtime", choices=[*RUNTIMES], action="append", help="only this runtime")
     parser.addoption("--containerd", choices=[*FLAVOUR_NAMES], action="append", help="only this containerd")
+    parser.addoption("--state-machine", type=int, default=0, metavar="N", help="N random sequences of calls")
     parser.addoption("--without-service", action="store_true", help="every shim is a fork of its own `start`")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The one marker of ours."""
+    """The markers of ours."""
     config.addinivalue_line("markers", "on(*names): the containerds that the test is for; default all")
+    config.addinivalue_line("markers", "newest_runc: the test is for runc's shim of the newest containerd, too")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -51,8 +54,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("containerd", chosen, indirect=True, scope="session", ids=[f"c{name}" for name in chosen])
     if "runtime" in metafunc.fixturenames:
         runtimes = config.getoption("runtime") or [*RUNTIMES]
-        names = ["qemubox"] if "vm" in metafunc.fixturenames else [*RUNTIMES]
-        metafunc.parametrize("runtime", [name for name in names if name in runtimes])
+        names = ["qemubox"] if {"vm", "vm_theatre"} & {*metafunc.fixturenames} else [*RUNTIMES]
+        scope: Literal["module"] | None = "module" if "theatre" in metafunc.fixturenames else None
+        metafunc.parametrize("runtime", [name for name in names if name in runtimes], scope=scope)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     out = [item for item in items if "NOTSET" in item.name]
     if not config.getoption("runtime"):
-        out += [item for item in items if "c2-runc" in item.name]
+        out += [item for item in items if "c2-runc" in item.name and not item.get_closest_marker("newest_runc")]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.shim import parse
 from tests.bench.aims import Aim, aims
 from tests.bench.plot import draw
 from tests.bench.report import markdown, number, table
-from tests.bench.shim import parse
 from tests.bench.starts import machine_ms
 from tests.unit.bench.results_made_up import nothing, results
 

@@ -8,6 +8,7 @@
     qemubox.py     the shim under test as an installed prefix, and its configuration
     images.py      the images the tests run, made here
     box.py         one runtime on one containerd: run, start, kill, wait, and clean up
+    shim.py        a shim by itself, and calls straight to its socket
     machine.py     one virtual machine by shim/vm alone, with an agent of ours in it
     tap.py         a network interface for such a machine
     events.py      what containerd publishes
