@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ class Containerd(EventsBase):
         self.path = path
         self.received: asyncio.Queue[ForwardRequest] = asyncio.Queue()
         self.refusals: list[StatusError] = []
+        self.refuses: Callable[[ForwardRequest], bool] = lambda _request: False
         self.stuck = False
         self._server = Server([self])
         self._serving: asyncio.Task[None] | None = None
@@ -38,6 +39,8 @@ class Containerd(EventsBase):
             await asyncio.Event().wait()
         if self.refusals:
             raise self.refusals.pop()
+        if self.refuses(request):
+            raise StatusError(Code.INVALID_ARGUMENT, "never")
         self.received.put_nowait(request)
         return Empty()
 
@@ -165,19 +168,50 @@ async def test_a_refusal_is_tried_again(containerd: Containerd, log: Logger, mon
     await publisher.close()
 
 
-async def test_what_nobody_takes_is_dropped_and_logged(
-    tmp_path: Path, log: Logger, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_refused_for_too_long_is_dropped_and_logged(
+    containerd: Containerd, tmp_path: Path, log: Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadlines, "EVENT_RETRY_S", 0.05)
     monkeypatch.setattr(events, "_RETRY_PAUSE_S", 0.001)
-    with same_fds():
-        publisher = Publisher(str(tmp_path / "gone"), "ns", log)
-        for number in range(3):
-            publisher.publish(_event(number))
-        await publisher.close()
+    containerd.refuses = lambda request: _number(request) == 1
+    publisher = Publisher(str(containerd.path), "ns", log)
+    publisher.publish(_event(1))
+    publisher.publish(_event(2))
+    assert _number(await containerd.next()) == 2
+    await publisher.close()
     text = (tmp_path / "log").read_text()
-    assert text.count("event dropped: containerd does not take it") == 3
+    assert text.count("event dropped: containerd does not take it") == 1
     assert "topic=/tasks/start" in text
+
+
+async def test_containerd_away_for_an_hour(
+    containerd: Containerd, tmp_path: Path, log: Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an exec each second: the queue is bounded, exits are kept, in order, and the log says what went."""
+    monkeypatch.setattr(deadlines, "EVENT_RETRY_S", 0.0)  # being away is no refusal, however long
+    monkeypatch.setattr(events, "_RETRY_PAUSE_S", 0.001)
+    await containerd.end()
+    publisher = Publisher(str(containerd.path), "ns", log)
+    for number in range(3600):
+        publisher.publish(events_pb2.TaskExecAdded(container_id="c", exec_id=f"e{number}"))
+        publisher.publish(events_pb2.TaskExecStarted(container_id="c", exec_id=f"e{number}", pid=number))
+        publisher.publish(events_pb2.TaskExit(container_id="c", id=f"e{number}", exit_status=number))
+    assert len(publisher._queue) == events.QUEUE_LIMIT
+    await asyncio.sleep(0.1)
+    containerd.begin()
+    received = [await containerd.next() for _ in range(events.QUEUE_LIMIT)]
+    await publisher.close()
+    assert containerd.received.empty()
+    # The first was under way. All others are exits, the newest, in order.
+    assert received[0].envelope.topic == "/tasks/exec-added"
+    assert {each.envelope.topic for each in received[1:]} == {"/tasks/exit"}
+    exits = [events_pb2.TaskExit.FromString(each.envelope.event.value).exit_status for each in received[1:]]
+    assert exits == list(range(3600 - len(exits), 3600))
+    text = (tmp_path / "log").read_text()
+    assert text.count("events are dropped: containerd is away, and too many wait") == 1
+    assert "3599 /tasks/exec-added" in text
+    assert "3600 /tasks/exec-started" in text
+    assert f"{3600 - len(exits)} /tasks/exit" in text
 
 
 async def test_closing_has_a_deadline(
@@ -195,7 +229,7 @@ async def test_closing_has_a_deadline(
 async def test_a_dial_that_hangs_has_a_deadline(tmp_path: Path, log: Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket whose backlog is full: connecting to it waits (unix(7))."""
     monkeypatch.setattr(deadlines, "DIAL_S", 0.05)
-    monkeypatch.setattr(deadlines, "EVENT_RETRY_S", 0.5)
+    monkeypatch.setattr(deadlines, "EVENT_FLUSH_S", 0.5)
     monkeypatch.setattr(events, "_RETRY_PAUSE_S", 0.001)
     path = str(tmp_path / "full.sock")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
@@ -207,4 +241,6 @@ async def test_a_dial_that_hangs_has_a_deadline(tmp_path: Path, log: Logger, mon
         publisher.publish(_event(1))
         await asyncio.wait_for(publisher.close(), 10)
         assert len(os.listdir("/proc/self/fd")) == len(fds)
-    assert "event dropped" in (tmp_path / "log").read_text()
+    text = (tmp_path / "log").read_text()
+    assert "event not delivered yet" in text
+    assert 'msg="events not delivered" count=1' in text
