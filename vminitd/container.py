@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
-from vminitd import deadlines, log, milestones
+from vminitd import deadlines, log, milestones, sysctl
 from vminitd.cgroup import PARENT, Cgroup
 from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
@@ -102,12 +102,13 @@ class Container:
         log.debug("created", container=self.id, pid=started.pid, crun=self._crun_name)
 
     def _configuration(self, order: Order) -> bytes:
-        spec = parse(order.spec, "the specification")
+        spec, network = sysctl.without_network(parse(order.spec, "the specification"))
         if wants_terminal(spec.get("process")) != order.stdio.terminal:
             raise RequestError("process.terminal of the specification and the streams' terminal are not the same")
         if self._machinery.prepared.device_rules and has_usual_rules(spec):
             spec = without_rules(spec)
             self._cgroup = Cgroup(f"{SHARED}/{self.name}")
+        sysctl.apply(network)
         files = write_files(self._directory.files, order.files)
         return for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files)
 
