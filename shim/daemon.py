@@ -148,5 +148,5 @@ def _unlisten(listener: socket.socket) -> None:
 
 def _release_directory(directory: Path, log: Logger) -> None:
     """Play the journal: in good order nothing is left but the directory. The last act of the process."""
-    for problem in reclaim(directory):
+    for problem in reclaim(directory, warn=lambda problem: log.warning("a hook failed", error=problem)):
         log.error("not removed", what=problem)

@@ -54,3 +54,11 @@ TRACES_FLUSH_S: Final = 2.0
 ANCHOR_S: Final = 10.0
 # From SIGKILL to its end.
 ANCHOR_KILL_S: Final = 5.0
+# A logger says that it is ready; nerdctl's, under load, takes seconds.
+LOGGER_READY_S: Final = 30.0
+# From the end of its streams to its own; from SIGTERM to that, as containerd's shim has it; from SIGKILL.
+LOGGER_EOF_S: Final = 2.0
+LOGGER_TERM_S: Final = 12.0
+LOGGER_KILL_S: Final = 5.0
+# An OCI hook that has no timeout of its own. (runc waits for ever.)
+HOOK_S: Final = 120.0

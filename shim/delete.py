@@ -54,7 +54,12 @@ def _clean(directory: str, *, shim_pid: int, container_id: str) -> list[str]:
         return _await_end(shim_pid, container_id)
     except ClaimTimeout as timeout:
         return [f"shim {timeout.holder} does not die"]
-    return reclaim(directory)
+    return reclaim(directory, warn=_warn)
+
+
+def _warn(problem: str) -> None:
+    """containerd logs our standard error."""
+    os.write(2, f"{problem}\n".encode(errors="backslashreplace"))
 
 
 def _take(directory: str) -> None:

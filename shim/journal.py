@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
 FILE_NAME = "journal"
 # The kinds of resources, and the fact that each is found by.
-KINDS = {"process": "marker", "path": "path", "mount": "path", "netns": "path", "draft": "path"}
+KINDS = {
+    "process": "marker",
+    "child": "marker",
+    "path": "path",
+    "mount": "path",
+    "netns": "path",
+    "draft": "path",
+    "poststop": "path",
+}
 
 
 class Journal:
@@ -35,9 +43,11 @@ class Journal:
     def record(self, kind: str, **facts: str | int) -> None:
         """Write down one resource that is about to be made.
 
-        Kinds and their facts: `process` marker (a text found in its command line),
+        Kinds and their facts: `process` marker (a text found in its command line), `child` marker (pid and start time
+        of a foreign program that waits for us before it does anything, or ends with us by itself),
         `path` path (file or whole tree), `mount` path, `netns` path, `draft` path (a file in
-        the making by who has `path`.lock locked); paths are absolute.
+        the making by who has `path`.lock locked), `poststop` path (a hook that is to run, shim/hooks/poststop.py);
+        paths are absolute.
         Raises OSError where it cannot be written, ValueError for what could not be undone.
         """
         import json

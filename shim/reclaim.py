@@ -22,23 +22,35 @@ if TYPE_CHECKING:
     from shim.journal import Facts
 
 _KILL_DEADLINE_S = 2.0
+# A foreign program, which may have something to write yet: to its end by itself, and after SIGTERM.
+_CHILD_DEADLINE_S = 1.5
+_CHILD_TERM_DEADLINE_S = 0.5
 # umount2(2)
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
 
-def reclaim(directory: str | os.PathLike[str], *, keep_directory: bool = False) -> list[str]:
+def reclaim(
+    directory: str | os.PathLike[str], *, keep_directory: bool = False, warn: Callable[[str], None] | None = None
+) -> list[str]:
     """Undo everything in the journal of `directory`, last made first, then remove what is in it, and itself.
 
     Returns what could not be undone, one line each; then the journal stays for the next try.
     `keep_directory` leaves the directory and the lock in it, for a caller who holds that lock and goes on.
+    `warn` is told of a poststop hook that failed, which keeps nothing (runtime-spec, lifecycle 13).
     """
     problems: list[str] = []
-    for entry in reversed(Journal(directory).entries()):
+    entries = Journal(directory).entries()
+    # Hooks last, in their order: they run when the container is no more.
+    hooks = [entry for entry in entries if entry["kind"] == "poststop"]
+    for entry in [*reversed([entry for entry in entries if entry["kind"] != "poststop"]), *hooks]:
         kind = str(entry["kind"])
         try:
             check(kind, entry)
-            _UNDO[kind](entry)
+            if kind == "poststop":
+                _run_hook(entry, warn)
+            else:
+                _UNDO[kind](entry)
         except ValueError as error:
             problems.append(f"journal of {directory}: {error}")
         except OSError as error:
@@ -139,6 +151,48 @@ def _wait_gone(pidfd: int, deadline: float) -> None:
         raise TimeoutError(errno.ETIMEDOUT, f"still alive {_KILL_DEADLINE_S} s after SIGKILL")
 
 
+def start_time(pid: int) -> int:
+    """When a process started, in ticks since the boot (proc_pid_stat(5), field 22); -1 where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b") ")[2].split()[19])
+    except OSError:
+        return -1
+
+
+def _end_child(entry: Facts) -> None:
+    """Let it end by itself, since what it waited for from us will not come; then make it."""
+    import select
+    import signal
+
+    pid, started = map(int, str(entry["marker"]).split())
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    try:
+        if start_time(pid) != started or poller.poll(_CHILD_DEADLINE_S * 1000):
+            return
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if poller.poll(_CHILD_TERM_DEADLINE_S * 1000):
+            return
+        os.killpg(pid, signal.SIGKILL)  # it leads a group of its own, and has not been reaped as long as it lives
+        _wait_gone(pidfd, time.monotonic() + _KILL_DEADLINE_S)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def _run_hook(entry: Facts, warn: Callable[[str], None] | None) -> None:
+    from shim.hooks.poststop import run_left
+
+    if (problem := run_left(str(entry["path"]))) and warn is not None:
+        warn(problem)
+
+
 def _remove_path(entry: Facts) -> None:
     _remove(str(entry["path"]))
 
@@ -215,6 +269,7 @@ def _remove_draft(entry: Facts) -> None:
 
 _UNDO: dict[str, Callable[[Facts], None]] = {
     "process": _kill_processes,
+    "child": _end_child,
     "path": _remove_path,
     "mount": _unmount,
     "netns": _remove_netns,

@@ -27,6 +27,10 @@ JsonValue = str | int | float | bool | None | list["JsonValue"] | Json
 # Bytes that all files copied into one container may have together: they travel in one message of at most 4 MiB.
 FILES_LIMIT: Final = 1 << 20
 FILE_SOURCE_PREFIX: Final = "qemubox-file:"
+# The hooks whose programs lie in the container: crun runs them. All others are the host's (shim/hooks/).
+HOOKS_IN_THE_CONTAINER: Final = "startContainer"
+# Files that clients mount read-write where the container only wants to read them: it gets copies (nerdctl, CRI).
+_COPIED_WRITABLE: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 # A process of the guest kernel's own can only be joined, or shared, with the guest.
 _NAMESPACES_OF_THE_HOST: Final = {
@@ -105,6 +109,7 @@ def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1) -> GuestSpec:
     guest["mounts"] = [_guest_mount(mount, files) for mount in objects(guest, "mounts")]
     # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
     # named run.oci.* would steer crun, and whoever sets a container's annotations must not.
+    hooks = objects(section(guest, "hooks"), HOOKS_IN_THE_CONTAINER)
     for holder, keys in (
         (guest, ("annotations", "hooks")),
         (process, ("apparmorProfile", "selinuxLabel")),
@@ -113,6 +118,8 @@ def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1) -> GuestSpec:
         for key in keys:
             holder.pop(key, None)
     guest["process"], guest["linux"] = process, linux
+    if hooks:
+        guest["hooks"] = {HOOKS_IN_THE_CONTAINER: [*hooks]}
     return GuestSpec(json=json.dumps(guest, separators=(",", ":")).encode(), files=tuple(files))
 
 
@@ -143,7 +150,6 @@ def objects(holder: Json, key: str) -> list[Json]:
 
 def _refuse_what_is_missing(guest: Json, linux: Json) -> None:
     wishes: tuple[tuple[str, object, str], ...] = (
-        ("hooks", any(section(guest, "hooks").values()), "OCI hooks are not run yet"),
         ("linux.intelRdt", linux.get("intelRdt"), "the guest has no such hardware"),
         ("linux.uidMappings", linux.get("uidMappings"), "user namespaces are not supported yet"),
         (
@@ -237,10 +243,12 @@ def _guest_mount(mount: Json, files: list[HostFile]) -> Json:
         raise SpecError(f"cannot mount {source} at {destination}: {getattr(error, 'strerror', error)}") from error
     used = sum(os.stat(file.path).st_size for file in files)
     read_only = "ro" in options and "rw" not in options
-    if not stat.S_ISREG(status.st_mode) or not read_only or status.st_size + used > FILES_LIMIT:
+    may_be_copied = read_only or destination in _COPIED_WRITABLE
+    if not stat.S_ISREG(status.st_mode) or not may_be_copied or status.st_size + used > FILES_LIMIT:
         raise UnsupportedError(
             f"the bind mount of {source} at {destination} is not supported yet:"
-            f" only read-only regular files of up to {FILES_LIMIT >> 20} MiB together are"
+            f" only read-only regular files, and {', '.join(_COPIED_WRITABLE)}, of up to {FILES_LIMIT >> 20} MiB"
+            " together are"
         )
     file = HostFile(name=str(len(files)), path=source)
     files.append(file)

@@ -18,6 +18,8 @@ from shim.process_spec import process_for_guest
 from shim.sandbox import Sandbox
 from shim.spec import Json
 from shim.task.exec import ExecProcess
+from shim.task.hooks import Hooks
+from shim.task.logger import Loggers
 from shim.task.oom import OomWatch
 from shim.task.process import Exit, Process, StdioPaths
 from shim.task.resize import Resizer
@@ -46,6 +48,8 @@ class Container:
         events: Publisher,
         on_started: Callable[[guest_pb2.StartResponse], None],
         new_anchor: Callable[[], Awaitable[Anchor]],
+        hooks: Hooks,
+        loggers: Loggers,
         log: Logger,
     ) -> None:
         self.container_id = container_id
@@ -64,6 +68,8 @@ class Container:
         self._events = events
         self._on_started = on_started
         self._new_anchor = new_anchor
+        self._hooks = hooks
+        self._loggers = loggers
         self._log = log
 
     def watch(self, anchor: Anchor) -> None:
@@ -130,6 +136,7 @@ class Container:
             paths=StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr),
             sandbox=self.sandbox,
             new_anchor=self._new_anchor,
+            loggers=self._loggers,
             on_loss=functools.partial(self._lost, request.exec_id),
             log=self._log,
         )
@@ -141,6 +148,7 @@ class Container:
             return await self._start_exec(self._exec(exec_id))
         async with self.lock:
             self._on_started(await self.init.start())
+            await self._hooks.started(self.init.pid)
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=self.init.pid))
         self.init.start_told()
         self._oom.begin()

@@ -8,6 +8,7 @@ container's, for Delete to unwind.
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from api import guest_pb2, task_pb2
 from shim import deadlines, inspection, spec, timelines
 from shim.anchor import Anchor, Anchors
 from shim.annotations import Wishes
-from shim.errors import HostError, MachineError, MissingPartError
+from shim.errors import HostError, MachineError, MissingPartError, SpecError
 from shim.events import Publisher
 from shim.identity import Identity
 from shim.journal import Journal
@@ -27,6 +28,8 @@ from shim.rootfs.prepare import PreparedRootfs, prepare
 from shim.sandbox import Sandbox
 from shim.sizing import Bounds, Size, size
 from shim.task.container import Container
+from shim.task.hooks import Hooks
+from shim.task.logger import Loggers
 from shim.task.process import Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.stdio import ProcessStreams
@@ -64,6 +67,7 @@ class Creator:
         self._guest_log_level = guest_log_level
         self._log = log
         self._journal = Journal(directory)
+        self._loggers = Loggers(identity.namespace, self._journal, log)
         self._prelaunch = Prelaunch(config, identity, directory, bounds=bounds, journal=self._journal, log=log)
 
     def prepare(self) -> None:
@@ -88,16 +92,28 @@ class Creator:
         self._wishes.check(document)
         wanted = size(document, self._bounds)
         guest_spec = spec.for_guest(document, terminal=request.terminal, vcpus=wanted.cpus)
+        hooks = Hooks(
+            document,
+            container_id=request.id,
+            bundle=request.bundle,
+            directory=self._directory,
+            journal=self._journal,
+            log=self._log,
+        )
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
         async with AsyncExitStack() as undo:
+            undo.push_async_callback(hooks.deleted)
             streams = ProcessStreams(
                 terminal=paths.terminal, stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr
             )
             undo.push_async_callback(streams.close)
+            await streams.open(self._loggers, request.id)
             rootfs = await self._prepare_rootfs(request, undo)
             timeline.mark("rootfs ready")
             anchor = await self._new_anchor()
             undo.push_async_callback(anchor.stop)
+            await hooks.create_runtime(anchor.pid)
+            timeline.mark("hooks run")
 
             async def create_in_guest(sandbox: Sandbox) -> None:
                 await self._create_in_guest(request.id, guest_spec, rootfs, paths, streams, sandbox)
@@ -121,6 +137,8 @@ class Creator:
                 events=self._events,
                 on_started=functools.partial(self._record, timeline, sandbox, wanted),
                 new_anchor=self._new_anchor,
+                hooks=hooks,
+                loggers=self._loggers,
                 log=self._log,
             )
         container.watch(anchor)
@@ -246,11 +264,16 @@ class Creator:
 
 def _read_files(files: tuple[spec.HostFile, ...]) -> list[guest_pb2.File]:
     found = []
+    left = spec.FILES_LIMIT
     for file in files:
         try:
-            status, content = file.path.stat(), file.path.read_bytes()
+            with file.path.open("rb") as opened:
+                status, content = os.stat(opened.fileno()), opened.read(left + 1)
         except OSError as error:
             raise MissingPartError(f"cannot read {file.path} for the container: {error.strerror}") from error
+        left -= len(content)
+        if left < 0:  # a hook has made it larger
+            raise SpecError(f"{file.path}: the container's files have more than {spec.FILES_LIMIT >> 20} MiB together")
         found.append(
             guest_pb2.File(
                 name=file.name, content=content, mode=status.st_mode & 0o7777, uid=status.st_uid, gid=status.st_gid

@@ -22,6 +22,7 @@ from shim.anchor import Anchor
 from shim.errors import GuestError, MachineError, StateError
 from shim.log import Logger
 from shim.sandbox import Sandbox
+from shim.task.logger import Loggers
 from shim.task.process import Exit, Process, StdioPaths
 from shim.task.state import State
 from shim.task.stdio import ProcessStreams
@@ -47,6 +48,7 @@ class ExecProcess(Process):
         paths: StdioPaths,
         sandbox: Sandbox,
         new_anchor: Callable[[], Awaitable[Anchor]],
+        loggers: Loggers,
         on_loss: Callable[[], Awaitable[None]],
         log: Logger,
     ) -> None:
@@ -54,6 +56,7 @@ class ExecProcess(Process):
         self._document = document
         self._sandbox = sandbox
         self._new_anchor = new_anchor
+        self._loggers = loggers
         self._on_loss = on_loss
         self._size: tuple[int, int] | None = None
         # Held while a start is under way.
@@ -91,6 +94,8 @@ class ExecProcess(Process):
         request = guest_pb2.ExecRequest(container_id=self.container_id, exec_id=self.exec_id, process=self._document)
         request.stdio.terminal = self.paths.terminal
         guest = self._guest
+        # Under the exec's id alone, as containerd's own shim has it.
+        await self._own_streams.open(self._loggers, self.exec_id)
         async with self._sandbox.streams(self._own_streams, request.stdio):
             self._told = True
             await guest.call(guest.containers.Exec(request), deadline_s=deadlines.GUEST_CALL_S)

@@ -117,7 +117,9 @@ def _parts(address: str) -> tuple[str, Path]:
     if not is_uri:
         return "", Path(address)
     if scheme not in ("file", "fifo"):
-        raise UnsupportedError(f"standard stream {address}: {scheme}:// is not supported yet")
+        raise UnsupportedError(
+            f"standard stream {address}: {scheme}:// is not supported here (a logger is named by standard output)"
+        )
     return scheme, Path(unquote(rest.partition("?")[0]))
 
 

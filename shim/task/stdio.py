@@ -7,11 +7,15 @@ The stream is over at the end frame, or with the connection when the machine is 
 
 import asyncio
 import contextlib
+import os
 import socket
 from typing import Final
 
 from api.frames import END, FrameReader, header
+from shim.errors import UnsupportedError
 from shim.task.fifo import InputSource, OutputSink, open_input, open_output
+from shim.task.logger import LoggerProcess, Loggers
+from shim.task.logger_address import parse
 
 _PIECE: Final = 256 << 10
 
@@ -71,16 +75,26 @@ async def _closed_by_peer(connection: socket.socket) -> None:
 class ProcessStreams:
     """The open host ends of one process's streams and the tasks that carry them.
 
-    `paths` are those of the task API; an empty one is no stream.
-    Raises HostError or UnsupportedError where one cannot be opened; then none is left open.
+    `paths` are those of the task API; an empty one is no stream. A logger takes both kinds of
+    output, and is only started by `open`.
+    Raises HostError, SpecError or UnsupportedError where one cannot be opened; then none is left open.
     """
 
     def __init__(self, *, terminal: bool, stdin: str, stdout: str, stderr: str) -> None:
+        self._terminal = terminal
+        self._logger_address = parse(stdout)
+        self._logger: LoggerProcess | None = None
         self._source: InputSource | None = None
         self._sinks: dict[str, OutputSink] = {}
         self._connections: list[socket.socket] = []
         self._inputs: set[asyncio.Task[None]] = set()
         self._outputs: set[asyncio.Task[None]] = set()
+        if self._logger_address is not None:
+            if not terminal and stderr not in ("", stdout):
+                raise UnsupportedError(
+                    f"standard output goes to the logger {stdout} and standard error to {stderr}: one logger takes both"
+                )
+            stdout = stderr = ""
         try:
             self._source = open_input(stdin) if stdin else None
             # A terminal has one stream for both kinds of output (contract 1.8).
@@ -90,6 +104,17 @@ class ProcessStreams:
         except BaseException:
             self._close_all()
             raise
+
+    async def open(self, loggers: Loggers, name: str) -> None:
+        """Start the logger, if they go to one, for the process `name`. Raises HostError or MissingPartError."""
+        if self._logger_address is None:
+            return
+        self._logger = logger = await loggers.start(self._logger_address, name)
+        self._sinks["stdout"] = OutputSink(logger.stdout, -1)
+        if self._terminal:
+            os.close(logger.stderr)
+        else:
+            self._sinks["stderr"] = OutputSink(logger.stderr, -1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,6 +149,8 @@ class ProcessStreams:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._close_all()
+        if self._logger is not None:
+            await self._logger.end()
 
     def _close_all(self) -> None:
         for end in (self._source, *self._sinks.values(), *self._connections):

@@ -72,6 +72,10 @@ async def test_after_shutdown_nobody_can_connect(shim: Shim) -> None:
         assert not os.path.lexists(shim.socket)
 
 
+# A container with namespaces of its own.
+_OWN = {"linux": {"namespaces": [{"type": kind} for kind in ("mount", "network", "pid", "ipc")]}}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_it_and_leaves_nothing(shim: Shim, number: int) -> None:
     async with _client(shim) as client:
@@ -87,7 +91,8 @@ async def test_a_signal_ends_it_and_leaves_nothing(shim: Shim, number: int) -> N
         (None, Code.INVALID_ARGUMENT, "config.json: No such file or directory"),
         ("{", Code.INVALID_ARGUMENT, "not JSON"),
         ({"linux": {}}, Code.INVALID_ARGUMENT, "which a virtual machine cannot give"),
-        ({"hooks": {"poststop": [{"path": "/x"}]}}, Code.UNIMPLEMENTED, "OCI hooks are not run yet"),
+        ({"hooks": {"poststop": [{"path": "x"}]}, **_OWN}, Code.INVALID_ARGUMENT, "it must be absolute"),
+        ({"hooks": {"createContainer": [{"path": "/x"}]}, **_OWN}, Code.UNIMPLEMENTED, "hooks.createContainer"),
     ],
 )
 async def test_a_create_that_is_refused_leaves_the_shim_as_it_was(

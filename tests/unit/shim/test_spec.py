@@ -227,7 +227,6 @@ def test_a_network_that_was_made_for_the_container_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"hooks": {"createRuntime": [{"path": "/bin/x"}]}}, "hooks"),
         ({"linux.intelRdt": {"closID": "x"}}, "linux.intelRdt"),
         ({"linux.uidMappings": [{"hostID": 1}]}, "linux.uidMappings"),
         ({"linux.seccomp.listenerPath": "/run/x"}, "linux.seccomp.listenerPath"),
@@ -246,7 +245,13 @@ def test_a_user_namespace_is_refused() -> None:
 
 
 def test_lists_of_no_hooks_are_no_hooks() -> None:
-    assert "hooks" not in _guest(_with({"hooks": {"prestart": [], "poststop": None}}))
+    assert "hooks" not in _guest(_with({"hooks": {"prestart": [], "poststop": None, "startContainer": []}}))
+
+
+def test_of_the_hooks_only_those_in_the_container_go_there() -> None:
+    inside: Json = {"path": "/bin/x", "args": ["x"]}
+    hooks: Json = {"createRuntime": [{"path": "/bin/y"}], "startContainer": [inside], "poststop": [{"path": "/bin/z"}]}
+    assert _guest(_with({"hooks": hooks}))["hooks"] == {"startContainer": [inside]}
 
 
 def test_devices_that_the_guest_has_too_are_kept() -> None:
@@ -317,6 +322,27 @@ def test_small_read_only_files_travel_with_the_container(small: Path) -> None:
 def test_a_writable_bind_mount_is_refused(small: Path, options: list[str]) -> None:
     with pytest.raises(UnsupportedError, match=f"bind mount of {small} at /etc/x"):
         for_guest(_with({"mounts": [_bind(small, *options)]}), terminal=False)
+
+
+@pytest.mark.parametrize("destination", ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"])
+def test_files_that_clients_mount_writable_are_copied(small: Path, destination: str) -> None:
+    mount: Json = {"destination": destination, "type": "bind", "source": str(small), "options": ["rbind", "rw"]}
+    guest = for_guest(_with({"mounts": [mount]}), terminal=False)
+    assert guest.files == (HostFile("0", small),)
+    assert cast("list[Json]", json.loads(guest.json)["mounts"])[0]["options"] == ["rbind", "rw"]
+
+
+@pytest.mark.parametrize("destination", ["/etc/hosts/", "/etc/../etc/hosts", "/etc/passwd", "etc/hosts", None, 5])
+def test_no_other_place_is_one_of_those(small: Path, destination: JsonValue) -> None:
+    mount: Json = {"destination": destination, "type": "bind", "source": str(small), "options": ["rbind", "rw"]}
+    with pytest.raises(UnsupportedError, match="only read-only regular files, and /etc/hosts"):
+        for_guest(_with({"mounts": [mount]}), terminal=False)
+
+
+def test_a_directory_at_such_a_place_is_none_of_those(tmp_path: Path) -> None:
+    mount: Json = {"destination": "/etc/hosts", "type": "bind", "source": str(tmp_path), "options": ["rw"]}
+    with pytest.raises(UnsupportedError, match=f"bind mount of {tmp_path} at /etc/hosts"):
+        for_guest(_with({"mounts": [mount]}), terminal=False)
 
 
 def test_a_directory_cannot_be_bound_yet(tmp_path: Path) -> None:

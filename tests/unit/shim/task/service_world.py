@@ -11,12 +11,14 @@ from api import task_pb2
 from api.task_ttrpc import TaskStub
 from shim.anchor import Anchor
 from shim.events import Publisher
+from shim.journal import Journal
 from shim.log import Logger
 from shim.task.container import Container
 from shim.task.create import Creator
+from shim.task.logger import Loggers
 from shim.task.resize import Resizer
 from shim.task.service import TaskService
-from tests.unit.shim.task.world import World
+from tests.unit.shim.task.world import World, no_hooks
 from ttrpc import Client, Server
 
 
@@ -94,6 +96,8 @@ class Made(Creator):
                 events=self.told,
                 on_started=lambda _: None,
                 new_anchor=self._stand_in_anchor,
+                hooks=no_hooks(self.log),
+                loggers=Loggers("default", Journal("/nonexistent"), self.log),
                 log=self.log,
             )
         self.first_anchor = StandInAnchor(world.process.pid)

@@ -77,7 +77,9 @@ async def test_what_cannot_be_registered(shim: Shim) -> None:
     await refused(shim.task.Exec(exec_request("")), Code.INVALID_ARGUMENT, "no id")
     await refused(shim.task.Exec(task_pb2.ExecProcessRequest(id="c", exec_id="f")), Code.INVALID_ARGUMENT, "not JSON")
     await refused(shim.task.Exec(exec_request("f", stdout="/nonexistent/x")), Code.INTERNAL, "/nonexistent/x")
-    await refused(shim.task.Exec(exec_request("f", stdout="binary:///x")), Code.UNIMPLEMENTED, "binary://")
+    await refused(shim.task.Exec(exec_request("f", stdout="binary:")), Code.INTERNAL, "binary:")
+    await refused(shim.task.Exec(exec_request("f", stdout="ttrpc+unix:///s")), Code.UNIMPLEMENTED, r"ttrpc\+unix://")
+    await refused(shim.task.Exec(exec_request("f", stdout="binary://x")), Code.INVALID_ARGUMENT, "names no logger")
     await refused(state(shim, "f"), Code.NOT_FOUND, "no process f")
     assert told(shim)[2:] == ["TaskExecAdded e"]
 

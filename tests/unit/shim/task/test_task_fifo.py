@@ -141,7 +141,7 @@ def test_a_fifo_whose_reader_is_gone_is_not_made_a_file(tmp_path: Path) -> None:
 def test_other_schemes_are_refused_by_name(address: str) -> None:
     scheme = address.partition(":")[0].replace("+", r"\+")
     for opening in (open_output, open_input):
-        with pytest.raises(UnsupportedError, match=f"{scheme}:// is not supported yet"):
+        with pytest.raises(UnsupportedError, match=f"{scheme}:// is not supported here"):
             opening(address)
 
 

@@ -18,17 +18,20 @@ from shim.anchor import Anchor
 from shim.errors import GuestError
 from shim.events import Publisher
 from shim.guest import Guest
+from shim.journal import Journal
 from shim.log import Logger, open_log
 from shim.sandbox import Sandbox
 from shim.sizing import Bounds, Size
 from shim.spec import Json
 from shim.task.container import Container
 from shim.task.create import Creator
+from shim.task.logger import Loggers
 from shim.task.process import Exit, Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.service import TaskService
 from shim.task.state import State
 from shim.vm.states import Exit as MachineExit
+from tests.unit.shim.task.world import no_hooks
 from ttrpc import Client, Code, Context, Server, StatusError
 
 _MIB = 1 << 20
@@ -130,6 +133,8 @@ class World:
             events=Publisher("", "default", log),
             on_started=lambda _: None,
             new_anchor=_no_anchor,
+            hooks=no_hooks(log),
+            loggers=Loggers("default", Journal("/nonexistent"), log),
             log=log,
         )
         service = TaskService(_Made(container), shim_pid=7, stop=_nothing, log=log)

@@ -41,7 +41,7 @@ async def test_a_process_has_the_streams_that_are_named(fifos: dict[str, str]) -
         await streams.close()
 
 
-@pytest.mark.parametrize(("bad", "error"), [("/nonexistent/x", HostError), ("binary:///x", UnsupportedError)])
+@pytest.mark.parametrize(("bad", "error"), [("/nonexistent/x", HostError), ("ttrpc+unix:///x", UnsupportedError)])
 def test_one_that_cannot_be_opened_leaves_none_open(fifos: dict[str, str], bad: str, error: type[Exception]) -> None:
     with same_fds():
         for name in fifos:

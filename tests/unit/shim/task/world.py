@@ -6,18 +6,28 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
 
 from api import guest_pb2
 from api.guest_ttrpc import ContainersBase
 from shim.guest import Guest
+from shim.journal import Journal
 from shim.log import Logger
 from shim.sandbox import Sandbox
+from shim.task.hooks import Hooks
 from shim.task.process import Exit, Process, StdioPaths
 from shim.task.stdio import ProcessStreams
 from shim.vm.states import Exit as MachineExit
 from ttrpc import Client, Code, Context, Server, StatusError
+
+
+def no_hooks(log: Logger) -> Hooks:
+    """The hooks of a container that has none."""
+    return Hooks(
+        {}, container_id="c", bundle="/b", directory=Path("/nonexistent"), journal=Journal("/nonexistent"), log=log
+    )
 
 
 def ending(status: int, at_ns: int = 0, *, oom_kills: int = 0) -> guest_pb2.WaitResponse:
