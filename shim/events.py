@@ -84,7 +84,7 @@ class Publisher:
     @property
     def waiting(self) -> int:
         """How many events are queued, and not under way yet."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     async def close(self) -> None:
         """Deliver what is queued, for at most EVENT_FLUSH_S, then hang up."""
