@@ -40,17 +40,24 @@ class Freezer:
             raise StateError(f"{self._name} is frozen already, or about to be")
         if self._call is not None and not self._call.done():
             raise KernelError(f"the file system of {self._name} is still being written back for an earlier pause")
-        self._held = _Held(cgroup, FilesystemFreeze(filesystem) if filesystem else None)
-        self._freezing = asyncio.create_task(self._freeze(self._held, deadline_s), name=f"freeze {self._name}")
+        held = self._held = _Held(cgroup, FilesystemFreeze(filesystem) if filesystem else None)
+        self._freezing = asyncio.create_task(self._freeze(held, deadline_s), name=f"freeze {self._name}")
         try:
             await self._freezing
         except asyncio.CancelledError:
+            if self._held is held:  # it was done at that very moment
+                await asyncio.shield(asyncio.ensure_future(self._give_up(held)))
             caller = asyncio.current_task()
             if caller is None or caller.cancelling():
                 raise
-            raise StateError(f"{self._name} was not paused: it was resumed or killed meanwhile") from None
+            raise self._called_off() from None
         finally:
             self._freezing = None
+        if self._held is not held:
+            raise self._called_off()
+
+    def _called_off(self) -> StateError:
+        return StateError(f"{self._name} was not paused: it was resumed or killed meanwhile")
 
     async def _freeze(self, held: _Held, deadline_s: float) -> None:
         what = "the processes"
@@ -89,14 +96,16 @@ class Freezer:
         if self._freezing is not None:
             self._freezing.cancel()
             await asyncio.wait([self._freezing])
-        elif (held := self._held) is not None:
-            try:
-                if held.filesystem is not None:
-                    await asyncio.to_thread(held.filesystem.thaw)
-                held.cgroup.thaw()
-            except OSError as error:
-                raise KernelError(f"cannot thaw {self._name}: {error.strerror}") from error
-            self._held = None
+        # Also where that was too late, because it was done.
+        if (held := self._held) is None:
+            return
+        try:
+            if held.filesystem is not None:
+                await asyncio.to_thread(held.filesystem.thaw)
+            held.cgroup.thaw()
+        except OSError as error:
+            raise KernelError(f"cannot thaw {self._name}: {error.strerror}") from error
+        self._held = None
 
 
 def _heard(call: asyncio.Future[None]) -> None:

@@ -157,6 +157,8 @@ class Container:
     async def _start_exec(self, process: ExecProcess) -> int:
         """Any number of them may start at once."""
         self.init.require(State.CREATED, State.RUNNING, to=f"start {process.exec_id} in")
+        if self._pausing:
+            raise StateError(f"cannot start {process.exec_id} in {self.init.name}: it is being paused")
         await process.start()
         process.watch(functools.partial(self._publish_exit, process))
         self._events.publish(
@@ -178,6 +180,8 @@ class Container:
         try:
             await process.kill(number, everyone=everyone)
         except GuestError as error:
+            if everyone and error.status is Code.NOT_FOUND:
+                return  # they have ended, and it is about to be told
             if process is not self.init or number != signal.SIGKILL or error.status is not Code.DEADLINE_EXCEEDED:
                 raise
             await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")

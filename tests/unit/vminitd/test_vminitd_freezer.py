@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import fcntl
+import itertools
 import socket
 import threading
 from pathlib import Path
@@ -204,6 +205,27 @@ async def test_a_thaw_calls_off_a_freeze_at_any_moment(world: World, where: str)
     world.done.clear()
     await world.freeze()
     assert world.done == _FROZEN
+
+
+async def test_a_thaw_or_a_loss_of_the_caller_when_it_was_just_done(world: World) -> None:
+    """At any turn of the loop around the end of the freeze: nothing is frozen, or the freeze has succeeded before."""
+    world.path = ""
+    for turn, act in itertools.product(range(12), ("thaw", "cancel")):
+        world.done.clear()
+        freezing = asyncio.create_task(world.freeze())
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        if act == "thaw":
+            await world.freezer.thaw()
+            began = bool(world.done)
+        else:
+            freezing.cancel()
+        (end,) = await asyncio.gather(freezing, return_exceptions=True)
+        if act == "thaw" and not began:  # it was called before there was anything to thaw
+            await world.freezer.thaw()
+        if act == "cancel" and end is None:
+            await world.freezer.thaw()
+        assert not world.done or world.done[-1] == "processes thawed", (turn, act, end)
 
 
 async def test_a_caller_that_goes_away_leaves_nothing_frozen(world: World) -> None:

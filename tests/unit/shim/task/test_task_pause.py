@@ -109,6 +109,20 @@ async def test_a_pause_without_an_answer_is_called_off(shim: Shim, monkeypatch: 
     assert (world.vminitd.pauses, await _status(shim)) == (["pause", "resume"], task_types_pb2.RUNNING)
 
 
+async def test_what_would_start_during_a_pause_can_be_started_after_it(shim: Shim) -> None:
+    world = await running(shim)
+    await shim.task.Exec(exec_request("e"), timeout_s=20)
+    world.vminitd.may_pause.clear()
+    pausing = asyncio.create_task(_pause(shim))
+    while not world.vminitd.pauses:
+        await turns()
+    await refused(start(shim), Code.FAILED_PRECONDITION, "cannot start e in container c: it is being paused")
+    world.vminitd.may_pause.set()
+    await pausing
+    await _resume(shim)
+    await start(shim)
+
+
 async def test_its_end_meanwhile_is_told_once(shim: Shim) -> None:
     world = await _paused(shim)
     world.vminitd.execs["e"].end(137)

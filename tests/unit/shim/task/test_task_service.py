@@ -194,6 +194,16 @@ async def test_kill_reaches_the_guest(shim: Shim) -> None:
     assert world.vminitd.kills == [(15, True)]
 
 
+async def test_all_of_what_ends_just_now_are_reached(shim: Shim) -> None:
+    """The guest knows of the end, we do not yet."""
+    world = await shim.create()
+    await shim.start()
+    world.vminitd.kill_error = StatusError(Code.NOT_FOUND, "container 'c': process already finished")
+    await shim.task.Kill(task_pb2.KillRequest(id="c", signal=9, all=True), timeout_s=20)
+    with pytest.raises(StatusError, match="process already finished"):
+        await shim.task.Kill(task_pb2.KillRequest(id="c", signal=9), timeout_s=20)
+
+
 async def test_fifty_wait_and_hear_the_same(shim: Shim) -> None:
     world = await shim.create()
     waiting = [asyncio.create_task(shim.task.Wait(task_pb2.WaitRequest(id="c"), timeout_s=20)) for _ in range(50)]

@@ -163,10 +163,10 @@ class Vminitd(ContainersBase):
             self._exec(request.exec_id).calls.append(f"kill {request.signal}{' all' if request.all else ''}")
         else:
             self.kills.append((request.signal, request.all))
-            if self.kill_error is not None:
-                raise self.kill_error
-            if self.dies_of_sigkill and request.signal == 9 and not self.ended.done():
-                self.end(137)
+        if self.kill_error is not None:
+            raise self.kill_error
+        if not request.exec_id and self.dies_of_sigkill and request.signal == 9 and not self.ended.done():
+            self.end(137)
         return Empty()
 
     async def Pause(self, request: guest_pb2.ContainerRequest, context: Context) -> Empty:
