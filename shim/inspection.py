@@ -35,6 +35,8 @@ class Inspection:
     link: str
     accelerator: str
     vcpus: int
+    # The CPUs of the host that it runs on, "0-3,6"; empty: all that containerd may use.
+    host_cpus: str
     base_memory_mib: int
     memory_mib: int
     # Where the guest finds each disk, by the shim's name for it.

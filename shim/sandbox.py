@@ -19,6 +19,7 @@ from typing import Final
 from api import guest_pb2
 from api.link import CALLS_BEFORE
 from shim import deadlines
+from shim.cpuset import format_list
 from shim.errors import GuestError, MachineError, StateError
 from shim.guest import Guest
 from shim.inspection import Inspection
@@ -164,6 +165,7 @@ class Sandbox:
             link=launched.hypervisor.link,
             accelerator=machine.accel,
             vcpus=size.cpus,
+            host_cpus=format_list(size.host_cpus),
             base_memory_mib=machine.base_memory_mib,
             memory_mib=_plugged_mib(size.memory_mib),
             disks={name: seat.serial for name, seat in self._seats.items()},

@@ -1,6 +1,8 @@
 """A set of CPUs, and a limit of processes: at the start and by Update, in the machine and around it."""
 
 import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -9,6 +11,7 @@ from harness.box import RUNTIMES, Box
 from harness.images import BUSYBOX
 from harness.inside import CGROUP, Inside, inside
 from harness.messages import assert_one_clear_line
+from shim.cpuset import format_list
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -52,6 +55,8 @@ def test_an_update_moves_the_machine_and_its_size_follows(vm: Box) -> None:
         assert (container.cpus, _bound(vm), _set(container)) == (1, {two}, "0")
         container.update(cpu={"quota": 150_000})
         assert (container.cpus, _bound(vm), _set(container)) == (2, {two}, "0-1")
+        shown = vm.inspect(container.container)
+        assert (shown["vcpus"], shown["host_cpus"]) == (2, format_list({_CPUS[0], _CPUS[-1]}))
         container.update(cpu={"shares": 512, "mems": "0"})
         assert (container.cpus, _bound(vm), _set(container)) == (2, {two}, "0-1")
 
@@ -89,6 +94,32 @@ def test_an_update_to_what_is_not_there_changes_nothing(vm: Box, cpu: dict[str, 
         refused = vm.containerd.update(container.container, {"cpu": {**cpu, "shares": 7}})
         assert_one_clear_line(refused, words, "INVALID_ARGUMENT")
         assert (container.cpus, _bound(vm), _set(container)) == (1, {_ALL}, "")
+
+
+@contextmanager
+def _confined(vm: Box, cpus: set[int]) -> Iterator[None]:
+    """containerd on these CPUs only, and with it what it starts."""
+    containerd = psutil.Process(vm.containerd.pid)
+
+    def confine(to: Collection[int]) -> None:
+        for thread in containerd.threads():
+            os.sched_setaffinity(thread.id, to)
+
+    confine(cpus)
+    try:
+        yield
+    finally:
+        confine(_CPUS)
+
+
+def test_what_containerd_may_not_use_no_container_may(vm: Box) -> None:
+    first = _CPUS[0]
+    with _confined(vm, {first}), inside(vm) as container:
+        assert _bound(vm) == {str(first)}
+        refused = vm.containerd.update(container.container, {"cpu": {"cpus": f"{first},{_LAST}"}})
+        assert_one_clear_line(refused, f"names {_LAST}, which containerd may not use", f"there are {first}")
+        container.update(cpu={"cpus": str(first)})
+        assert _bound(vm) == {str(first)}
 
 
 def test_runc_refuses_what_is_not_there_too(box: Box) -> None:

@@ -4,9 +4,6 @@ Every other test runs with what `vsock.mode = "auto"` means on this machine.
 """
 
 import hashlib
-import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,17 +26,6 @@ def mode(request: pytest.FixtureRequest, vm: Box) -> Iterator[str]:
         assert vm.qemubox.command("template", "rm", "--all").returncode == 0
 
 
-def _inspect(box: Box, container: str) -> dict[str, object]:
-    """`qemubox inspect`, run in the cell, where the machine's files are."""
-    command = box.containerd.cell.inside([str(box.qemubox.bin / "qemubox"), "inspect", container])
-    done = subprocess.run(
-        command, check=True, capture_output=True, env=os.environ | box.qemubox.environment, timeout=30
-    )
-    (document,) = json.loads(done.stdout)
-    assert isinstance(document, dict)
-    return document
-
-
 @pytest.mark.on("2")
 def test_output_and_input_are_whole(vm: Box, mode: str) -> None:
     data = bytes(range(256)) * (4 * _MIB // 256)
@@ -52,7 +38,7 @@ def test_output_and_input_are_whole(vm: Box, mode: str) -> None:
 def test_a_clone_has_its_template_s_memory_where_nobody_else_maps_it(vm: Box, mode: str) -> None:
     container = vm.start_trapping(0)
     try:
-        found = _inspect(vm, container)
+        found = vm.inspect(container)
         assert (found["link"], found["memory_shared"]) == (mode, mode == "user")
         assert found["template"]
         assert found["memory"] in (("copied",) if mode == "user" else ("private", "copied"))
@@ -76,7 +62,7 @@ def test_clones_map_one_sealed_file_copy_on_write(vm: Box) -> None:
     try:
         mapped = set()
         for container in containers:
-            found = _inspect(vm, container)
+            found = vm.inspect(container)
             assert found["memory"] == "private"
             maps = Path(f"/proc/{found['qemu_pid']}/maps").read_text().splitlines()
             (line,) = [line for line in maps if "/memfd:qemubox-memory" in line]

@@ -1,6 +1,7 @@
 """One runtime on one containerd: what a test holds in its hands."""
 
 import itertools
+import json
 import os
 import secrets
 import select
@@ -127,6 +128,16 @@ class Box:
             if name == container:
                 return int(pid)
         raise AssertionError(f"there is no task {container}")
+
+    def inspect(self, container: str) -> dict[str, object]:
+        """`qemubox inspect`, run in the cell, where the machine's files are."""
+        command = self.containerd.cell.inside([str(self.qemubox.bin / "qemubox"), "inspect", container])
+        done = subprocess.run(
+            command, check=True, capture_output=True, env=os.environ | self.qemubox.environment, timeout=30
+        )
+        (document,) = json.loads(done.stdout)
+        assert isinstance(document, dict)
+        return document
 
     def events(self) -> AbstractContextManager[Events]:
         """What containerd publishes from now on."""
