@@ -1,7 +1,6 @@
 """A container whose containerd has been killed: its shim goes on alone, and answers whoever calls."""
 
 import asyncio
-import json
 import signal
 from typing import Final
 
@@ -30,17 +29,18 @@ class Lost(Asking):
                 assert ctr.wait(RUN_DEADLINE_S) == 0
         address = _address(containerd, container_id)
         containerd.stop(signal.SIGKILL)
-        connection = runner.run(Connection.dial(containerd, address))
-        asked = connection.call(
-            "State", task_pb2.StateRequest(id=container_id), task_pb2.StateResponse, CALL_DEADLINE_S
-        )
-        state = runner.run(asked)
-        create = task_pb2.CreateTaskRequest(
-            id=container_id, bundle=state.bundle, terminal=True, stdin=state.stdin, stdout=state.stdout
-        )
-        known = Known(container_id, create, {state.pid: "the task's pid"}, process(*SLEEP))
-        super().__init__(runner, connection, known, Told(None, container_id, of_runc=False))
-        self.furnish()
+        try:
+            connection = runner.run(Connection.dial(containerd, address))
+            state = runner.run(_state(connection, container_id))
+            create = task_pb2.CreateTaskRequest(
+                id=container_id, bundle=state.bundle, terminal=True, stdin=state.stdin, stdout=state.stdout
+            )
+            known = Known(container_id, create, {state.pid: "the task's pid"}, process(*SLEEP))
+            super().__init__(runner, connection, known, Told(None, container_id, of_runc=False))
+            self.furnish()
+        except BaseException:  # whoever comes next wants one
+            containerd.start()
+            raise
 
     def remove(self) -> None:
         """Start containerd again, which finds the container, and remove it."""
@@ -51,8 +51,15 @@ class Lost(Asking):
         self._containerd.ctr("containers", "delete", container).checked()
 
 
+async def _state(connection: Connection, container_id: str) -> task_pb2.StateResponse:
+    """What the shim says of the container: all that is known of it here."""
+    return await connection.call(
+        "State", task_pb2.StateRequest(id=container_id), task_pb2.StateResponse, CALL_DEADLINE_S
+    )
+
+
 def _address(containerd: Containerd, container_id: str) -> bytes:
     """What `start` has answered, from where containerd keeps it: 1.6 a plain address."""
     bundle = containerd.cell.path(f"{_BUNDLES}/{container_id}")
     kept = bundle / "bootstrap.json"
-    return json.dumps(json.loads(kept.read_bytes())).encode() if kept.exists() else (bundle / "address").read_bytes()
+    return (kept if kept.exists() else bundle / "address").read_bytes()

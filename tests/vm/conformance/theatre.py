@@ -20,6 +20,20 @@ _AFTER_DEADLINE_S: Final = 15.0
 _EXEC: Final = "x"
 _GONE: Final = "containerd gone"
 _STATE_BELOW: Final = {EARLY: "created"}
+# What State says in a row's state, of the container or of the exec, where that has another name.
+_WORDS: Final = {
+    "deleted": "NOT_FOUND",
+    "VM dead": "stopped",
+    _GONE: "running",
+    "exec unknown": "NOT_FOUND",
+    "exec added": "created",
+    "exec running": "running",
+    "exec stopped": "stopped",
+    "exec of no program": "created",
+    "exec failed": "created or stopped",
+    "exec without terminal": "running",
+    EARLY: "created",
+}
 # What has an effect, and does not show in the container's state.
 _CHANGES: Final = ("Create", "Kill(exec)", "Delete(exec)", "Start(exec)", "Exec")
 
@@ -39,10 +53,12 @@ class Theatre:
 
     def close(self) -> None:
         """Take it all down."""
-        self.clear()
-        self._subscription.close()
-        self._record.remove()
-        self._runner.close()
+        try:
+            self.clear()
+        finally:
+            self._subscription.close()
+            self._record.remove()
+            self._runner.close()
 
     def try_row(self, row: Row) -> None:
         """Make the call, and compare all that came of it with what is expected."""
@@ -60,6 +76,8 @@ class Theatre:
         if is_exec:
             _enter(stage, row.state)
         before = stage.state(exec_id)
+        word = _WORDS.get(row.state, row.state) if exec_id or not is_exec else "running"
+        assert before in word.split(" or "), f"it is {before}, not {row.state}"
         if isinstance(stage, Stage):
             stage.told.take()
         answer = stage.ask(row.call, exec_id)
