@@ -21,7 +21,7 @@ from api import task_pb2
 from conformance import moves
 from conformance.calls import CALLS, Call, Known, exec_request
 from conformance.model import ABSENT, ENDS, MISSING, SLEEPS, Model, Move
-from conformance.stage import SLEEP, Answer, Stage, process
+from conformance.stage import CALL_DEADLINE_S, PATIENCE_S, SLEEP, Answer, Stage, process
 from harness.deadline import eventually
 
 _EVENTS_DEADLINE_S: Final = 15.0
@@ -177,7 +177,8 @@ class Calls(RuleBasedStateMachine):
     def call_at_once(self, first: Step, second: Step) -> None:
         """Two calls at once."""
         assert self.stage is not None
-        answers = self.stage.ask_at_once((first.call, first.exec_id), (second.call, second.exec_id))
+        made = [(step.call, step.exec_id, self._patience_s(step)) for step in (first, second)]
+        answers = self.stage.ask_at_once(*made)
         said = (_in_words(first, answers[0]), _in_words(second, answers[1]))
         note(f"{first} and {second}: {said}")
         self.model.observe_both((first.move, second.move), said)
@@ -219,9 +220,13 @@ class Calls(RuleBasedStateMachine):
 
     def _step(self, step: Step) -> None:
         assert self.stage is not None
-        answer = _in_words(step, self.stage.ask(step.call, step.exec_id))
+        answer = _in_words(step, self.stage.ask(step.call, step.exec_id, self._patience_s(step)))
         note(f"{step}: {answer}")
         self.model.observe(step.move, answer)
+
+    def _patience_s(self, step: Step) -> float:
+        """A Wait for what has ended for certain must be answered, however long it takes on a busy host."""
+        return PATIENCE_S if self.model.may_answer(step.move, moves.WAITS) else CALL_DEADLINE_S
 
     def teardown(self) -> None:
         """Remove it, and look at what was told."""

@@ -97,6 +97,10 @@ class Model:
             found = _made(found, move)
         return found
 
+    def may_answer(self, move: Move, answer: str) -> bool:
+        """Whether that is an answer to it, as far as is known."""
+        return (answer,) in self.possible(move)
+
     def observe(self, move: Move, answer: str) -> None:
         """A call was answered so. Raises AssertionError where that cannot be."""
         possible = self.possible(move)

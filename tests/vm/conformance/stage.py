@@ -27,8 +27,8 @@ from ttrpc import Code, ConnectionClosed, StatusError
 
 # No call that answers at all takes longer, on two busy cores and with a machine under TCG.
 CALL_DEADLINE_S: Final = 30.0
-# For calls that are expected to wait.
-_PATIENCE_S: Final = 0.3
+# How long a Wait is given that may have to wait.
+PATIENCE_S: Final = 0.3
 # Longer than any container of these tests lives.
 LIFE_S: Final = 600.0
 SLEEP: Final = ("sleep", "1000000")
@@ -67,13 +67,13 @@ class Asking:
         self._runner = runner
         self._connection = connection
 
-    def ask(self, call: str | Call, exec_id: str = "") -> Answer:
-        """Make a call; for another process than its own, where `exec_id` names one."""
+    def ask(self, call: str | Call, exec_id: str = "", patience_s: float = PATIENCE_S) -> Answer:
+        """Make a call; for another process than its own, where `exec_id` names one. A Wait has `patience_s`."""
         made = CALLS[call] if isinstance(call, str) else call
-        return self._runner.run(self._ask(made, exec_id or made.exec_id))
+        return self._runner.run(self._ask(made, exec_id or made.exec_id, patience_s))
 
-    def ask_at_once(self, first: tuple[Call, str], second: tuple[Call, str]) -> tuple[Answer, Answer]:
-        """Make two calls, neither of which waits for the other."""
+    def ask_at_once(self, first: tuple[Call, str, float], second: tuple[Call, str, float]) -> tuple[Answer, Answer]:
+        """Make two calls, as `ask` does, neither of which waits for the other."""
 
         async def both() -> tuple[Answer, Answer]:
             return await asyncio.gather(self._ask(*first), self._ask(*second))
@@ -84,7 +84,7 @@ class Asking:
         """A Wait that goes on while other calls are made."""
 
         async def begin() -> asyncio.Task[Answer]:
-            return asyncio.create_task(self._ask(CALLS["Wait"], exec_id, patience_s=LIFE_S))
+            return asyncio.create_task(self._ask(CALLS["Wait"], exec_id, LIFE_S))
 
         return self._runner.run(begin())
 
@@ -96,7 +96,7 @@ class Asking:
 
         return self._runner.run(answered())
 
-    async def _ask(self, call: Call, exec_id: str, patience_s: float = _PATIENCE_S) -> Answer:
+    async def _ask(self, call: Call, exec_id: str, patience_s: float) -> Answer:
         limit_s = patience_s if call.method == "Wait" else CALL_DEADLINE_S
         request = call.request(self.known, exec_id)
         try:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Final
 
-from conformance.answers import CLOSED, Is, Row
+from conformance.answers import CLOSED, WAITS, Is, Row
 from conformance.calls import ADDED_EXEC, NEW_EXEC, RUNNING_EXEC
 from conformance.lost import Lost
 from conformance.rows_exec import EARLY
-from conformance.stage import SLEEP, Asking, Stage, process
+from conformance.stage import CALL_DEADLINE_S, PATIENCE_S, SLEEP, Asking, Stage, process
 from harness.containerd import Containerd
 from harness.deadline import eventually
 from harness.events import Events, subscribed
@@ -80,7 +80,7 @@ class Theatre:
         assert before in word.split(" or "), f"it is {before}, not {row.state}"
         if isinstance(stage, Stage):
             stage.told.take()
-        answer = stage.ask(row.call, exec_id)
+        answer = stage.ask(row.call, exec_id, PATIENCE_S if expected.code == WAITS else CALL_DEADLINE_S)
         log = stage.bundle.log()[-4000:] if isinstance(stage, Stage) else ""
         assert expected.admits(answer.code, answer.words), f"{answer}, expected {expected}\n{log}"
         after = expected.after or before
