@@ -22,6 +22,9 @@ VSOCK_READY_S: Final = 10.0
 GUEST_CONFIGURE_S: Final = 30.0
 # Delivering a signal. A machine that does not take SIGKILL in this time is ended itself.
 GUEST_KILL_S: Final = 8.0
+# From SIGKILL for a container's first process, answered, to its end, all output read: longer than both drains
+# (vminitd's 30 s and DRAIN_S). A guest that has not told of the end by then does not mean to.
+KILLED_S: Final = 90.0
 # All processes stand still, and all that they wrote is on the disk: longer than vminitd's own 30 s.
 GUEST_PAUSE_S: Final = 36.0
 # A call to vminitd that only looks something up.
@@ -40,7 +43,7 @@ MEMORY_STALL_S: Final = 10.0
 MEMORY_RESIZE_S: Final = 60.0
 # Opening a FIFO's ends, dialling containerd.
 DIAL_S: Final = 5.0
-# One event's delivery, and how long to go on trying while containerd restarts.
+# One event's delivery, and how long to go on trying with one that containerd refuses.
 EVENT_CALL_S: Final = 5.0
 EVENT_RETRY_S: Final = 60.0
 # The queue of events at Shutdown; containerd waits 3 s for that call (io.containerd.timeout.shim.shutdown).

@@ -6,18 +6,28 @@ what watches QEMU and not by the connection: vsock says nothing when a machine d
 """
 
 import asyncio
+import socket
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
 from api.guest_ttrpc import ContainersStub, MachineStub, NetworkStub
-from shim import deadlines
+from shim import deadlines, untrusted
 from shim.errors import GuestError, MachineError
+from shim.tracing.guest import GuestClient
 from shim.vm.states import Exit
 from ttrpc import Client, Code, ConnectionClosed, StatusError
 
 _Reply = TypeVar("_Reply")
+
+# Bytes of one answer. The longest is that of Stats: 14 small files, and a line of io.stat for each disk.
+ANSWER_LIMIT: Final = 256 << 10
+
+
+def connect(connection: socket.socket, *, calls_before: int = 0) -> Client:
+    """A client on a control connection."""
+    return GuestClient(connection, calls_before=calls_before, most_data=ANSWER_LIMIT)
 
 
 class Guest:
@@ -55,13 +65,20 @@ class Guest:
                 raise self._gone() from error
             raise MachineError("vminitd closed its connection, but the virtual machine still runs") from error
         except StatusError as error:
-            raise GuestError(error.code, error.message) from error
+            raise GuestError(error.code, untrusted.plain(error.message)) from error
         finally:
             call.cancel()
 
     async def warm_up(self) -> None:
         """Let the machine become a template. Takes as long as its boot does."""
         await self.call(self.machine.WarmUp(Empty()), deadline_s=None)
+
+    async def unreachable(self) -> None:
+        """Return when the connection is gone and the machine is not: nothing can be asked of it any more."""
+        await self._client.closed
+        await asyncio.wait((self._died,), timeout=deadlines.LAST_WORDS_S)
+        if self._died.done():
+            await asyncio.Event().wait()
 
     def _gone(self) -> MachineError:
         return MachineError(f"the virtual machine is gone: {self._died.result()}")

@@ -18,10 +18,10 @@ from typing import Final
 
 from api import guest_pb2
 from api.link import CALLS_BEFORE
-from shim import deadlines
+from shim import deadlines, untrusted
 from shim.cpuset import format_list
 from shim.errors import GuestError, MachineError, StateError
-from shim.guest import Guest
+from shim.guest import Guest, connect
 from shim.inspection import Inspection
 from shim.log import Logger
 from shim.prelaunch import Launched
@@ -47,6 +47,7 @@ class Sandbox:
         self._seats = seats
         self._size = size
         self._log = log
+        self._minder: asyncio.Task[None] | None = None
 
     @property
     def is_clone(self) -> bool:
@@ -81,13 +82,14 @@ class Sandbox:
             await vm.resize_memory(_plugged_mib(size.memory_mib))
             timeline.mark("furnished")
             await vm.run()
-            guest = Guest(GuestClient(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
+            guest = Guest(connect(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
             sandbox = cls(launched, guest, seats, size, log)
             request = sandbox._request(key, log_level)
             await _both(sandbox._configure(request, boot_timeout_s), along(sandbox))
         except BaseException:
             await vm.kill(deadlines.QEMU_KILL_S)
             raise
+        sandbox._minder = asyncio.create_task(sandbox._mind(), name="mind the control connection")
         return sandbox
 
     @property
@@ -147,7 +149,7 @@ class Sandbox:
 
     def hear(self, reply: guest_pb2.ConfigureResponse | guest_pb2.StartResponse) -> None:
         """Take over what an answer that has just come says of when the guest reached what."""
-        milestones = [(item.name, item.boottime_ns) for item in reply.milestones]
+        milestones = untrusted.milestones(reply.milestones)
         self.milestones = {name: round(at_ns / 1e6, 1) for name, at_ns in milestones}
         self._vm.timeline.hear(milestones, reply.boottime_ns)
 
@@ -177,8 +179,17 @@ class Sandbox:
         self._log.warning("the virtual machine is ended", reason=reason)
         await self._vm.kill(deadlines.QEMU_KILL_S)
 
+    async def give_up(self, reason: str) -> None:
+        """`kill`, where there is nobody to tell that QEMU does not end."""
+        try:
+            await self.kill(reason)
+        except MachineError as error:
+            self._log.error("the virtual machine does not end", error=str(error))
+
     async def stop(self, *, flush: bool) -> None:
         """End the machine. With `flush`, file systems that outlive it are synced and unmounted first."""
+        if self._minder is not None:
+            self._minder.cancel()
         if flush and self.guest.alive:
             request = guest_pb2.ShutdownRequest(grace_ms=0)
             try:
@@ -187,6 +198,11 @@ class Sandbox:
                 self._log.warning("the guest was not shut down in good order", error=str(error))
         await self.guest.close()
         await self._vm.kill(deadlines.QEMU_KILL_S)
+
+    async def _mind(self) -> None:
+        """End the machine once its vminitd cannot be reached: its containers are told to have ended, and must have."""
+        await self.guest.unreachable()
+        await self.give_up("vminitd has closed its connection")
 
     def _request(self, key: str, log_level: str) -> guest_pb2.ConfigureRequest:
         return guest_pb2.ConfigureRequest(
@@ -206,7 +222,10 @@ class Sandbox:
         reply = await self._vm.hear(call, boot_timeout_s)
         self.hear(reply)
         self._log.debug(
-            "guest configured", kernel=reply.kernel_release, vminitd=reply.vminitd_version, nonce=f"{reply.nonce:016x}"
+            "guest configured",
+            kernel=untrusted.plain(reply.kernel_release, untrusted.NAME_LIMIT),
+            vminitd=untrusted.plain(reply.vminitd_version, untrusted.NAME_LIMIT),
+            nonce=f"{reply.nonce:016x}",
         )
 
 

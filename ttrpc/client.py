@@ -14,7 +14,17 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from ttrpc.frame import MAX_STREAM_ID, NO_DATA, REMOTE_CLOSED, Frame, FrameType, FramingError, Oversized, too_long
+from ttrpc.frame import (
+    MAX_DATA,
+    MAX_STREAM_ID,
+    NO_DATA,
+    REMOTE_CLOSED,
+    Frame,
+    FrameType,
+    FramingError,
+    Oversized,
+    too_long,
+)
 from ttrpc.messages import Metadata, decode_reply, decode_response, encode_request, encode_status, late
 from ttrpc.status import Code, ConnectionClosed, StatusError
 from ttrpc.wire import Wire
@@ -28,6 +38,9 @@ Resp = TypeVar("Resp", bound=Message)
 
 FLUSH_S = 1.0
 """How long `close` waits for what was written to leave."""
+
+FRAMES_A_TURN = 64
+"""Frames that are read before everything else on the loop has its turn: half a megabyte may hold fifty thousand."""
 
 _CANCELLED = encode_status(StatusError(Code.CANCELLED, "cancelled by the client"))
 
@@ -67,16 +80,19 @@ class Client:
     """Calls the services at the other end of a connected stream socket, which it owns from now on.
 
     To be made while the event loop runs. Any number of tasks may call at the same time. `calls_before` says how many
-    calls this connection has had already, by another client, whose numbers must not be used again.
+    calls this connection has had already, by another client, whose numbers must not be used again. Frames with more
+    than `most_data` bytes are taken for what exceeds the limit, where the protocol's own (4 MiB) is more than a server
+    that is not trusted may have decoded: messages take up to thirty times their bytes.
     """
 
-    def __init__(self, sock: socket.socket, *, calls_before: int = 0) -> None:
+    def __init__(self, sock: socket.socket, *, calls_before: int = 0, most_data: int = MAX_DATA) -> None:
         loop = asyncio.get_running_loop()
         self._sock = sock
         self._wire: Wire | None = None
         self._opened = asyncio.Event()
         self._receivers: dict[int, Receiver] = {}
         self._next_id = 1 + 2 * calls_before
+        self._most_data = most_data
         self._gone: ConnectionClosed | None = None
         self._closed: asyncio.Future[None] = loop.create_future()
         self._task = loop.create_task(self._run(), name="ttrpc client")
@@ -196,8 +212,12 @@ class Client:
         try:
             self._wire = await Wire.open(self._sock)
             self._opened.set()
+            frames = 0
             while (item := await self._wire.receive()) is not None:
                 await self._dispatch(item)
+                frames += 1
+                if frames % FRAMES_A_TURN == 0:
+                    await asyncio.sleep(0)
         except ConnectionClosed as error:
             self._end(error)
         except FramingError as error:
@@ -210,6 +230,9 @@ class Client:
         if isinstance(item, Oversized):
             self.cancel(item.stream_id)
             receiver.on_end(too_long(item.length))
+        elif len(item.data) > self._most_data:
+            self.cancel(item.stream_id)
+            receiver.on_end(too_long(len(item.data), self._most_data))
         else:
             await receiver.on_frame(item)
 

@@ -70,10 +70,10 @@ def encode(stream_id: int, frame_type: FrameType, flags: int, data: bytes) -> by
     return _HEADER.pack(len(data), stream_id, frame_type, flags) + data
 
 
-def too_long(length: int) -> StatusError:
+def too_long(length: int, limit: int = MAX_DATA) -> StatusError:
     """The error for data of `length` bytes, the same for a sender and for a receiver."""
     return StatusError(
-        Code.RESOURCE_EXHAUSTED, f"message of {length} bytes exceeds the limit of {MAX_DATA} bytes for one message"
+        Code.RESOURCE_EXHAUSTED, f"message of {length} bytes exceeds the limit of {limit} bytes for one message"
     )
 
 

@@ -64,6 +64,7 @@ class Container:
         self.lock = asyncio.Lock()
         self._execs: dict[str, ExecProcess] = {}
         self._pausing = False
+        self._insisting: asyncio.Task[None] | None = None
         self._resources = resources
         self._events = events
         self._on_started = on_started
@@ -147,11 +148,12 @@ class Container:
         if exec_id:
             return await self._start_exec(self._exec(exec_id))
         async with self.lock:
-            self._on_started(await self.init.start())
+            started = await self.init.start()
             await self._hooks.started(self.init.pid)
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=self.init.pid))
         self.init.start_told()
         self._oom.begin()
+        self._on_started(started)
         return self.init.pid
 
     async def _start_exec(self, process: ExecProcess) -> int:
@@ -171,12 +173,14 @@ class Container:
         """Send a signal to a process, or to all of the container, which only the first process can stand for.
 
         SIGKILL to the first one always ends it, as it does on the host: a machine that does
-        not answer is ended itself. Raises NotFoundError after the end, GuestError.
+        not answer, or not tell of the end, is ended itself. Raises NotFoundError after the end, GuestError.
         """
         process = self.process(exec_id)
         everyone = everyone and process is self.init
         if everyone and process.exit is not None:
             return  # nobody outlives the first process: all that there are have been signalled
+        if process is self.init and number == signal.SIGKILL and self._insisting is None and process.exit is None:
+            self._insisting = asyncio.create_task(self._insist(), name=f"end {process.name}")
         try:
             await process.kill(number, everyone=everyone)
         except GuestError as error:
@@ -185,6 +189,14 @@ class Container:
             if process is not self.init or number != signal.SIGKILL or error.status is not Code.DEADLINE_EXCEEDED:
                 raise
             await self.sandbox.kill(f"SIGKILL for {process.name}: {error.message}")
+
+    async def _insist(self) -> None:
+        """A guest may take SIGKILL, and not tell of the end: nobody could ever delete the container then."""
+        try:
+            async with asyncio.timeout(deadlines.KILLED_S):
+                await self.init.wait()
+        except TimeoutError:
+            await self.sandbox.give_up(f"{self.init.name} has not ended {deadlines.KILLED_S:g} s after SIGKILL")
 
     async def _lost(self, exec_id: str) -> None:
         """Somebody has ended the host's process that stands for one of ours: it ends, too, as runc's would have."""
@@ -296,6 +308,8 @@ class Container:
         if self.init.state in (State.RUNNING, State.PAUSED):
             raise StateError(f"cannot delete {self.init.name}: it is {self.init.state.name.lower()}")
         self.init.move(State.DELETED)
+        if self._insisting is not None:
+            self._insisting.cancel()
         end = self.init.exit or Exit(0, 0)
         for process in self._execs.values():
             await process.release()

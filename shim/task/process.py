@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api import guest_pb2
-from shim import deadlines
+from shim import deadlines, untrusted
 from shim.anchor import Anchor
 from shim.errors import GuestError, MachineError, NotFoundError, StateError
 from shim.guest import Guest
@@ -179,7 +179,8 @@ class Process:
     async def _watch(self, on_exit: Callable[[Exit], None], first: Callable[[], Awaitable[None]] | None) -> None:
         try:
             reply = await self._guest.call(self._guest.containers.Wait(self._in_guest()), deadline_s=None)
-            end = Exit(reply.exit_status, self._within_life(reply.exited_at.ToNanoseconds()), reply.oom_kills)
+            at_ns = self._within_life(untrusted.nanoseconds(reply.exited_at))
+            end = Exit(untrusted.status(reply.exit_status), at_ns, reply.oom_kills)
         except (GuestError, MachineError) as error:
             self._log.warning("exit not seen", process=self.name, error=str(error))
             end = Exit(_MACHINE_GONE, time.time_ns())

@@ -18,6 +18,9 @@ from shim.task.logger import LoggerProcess, Loggers
 from shim.task.logger_address import parse
 
 _PIECE: Final = 256 << 10
+# Frames that are passed on before everything else on the loop has its turn. A guest may make them a byte long, and send
+# more of them than can be passed on: nothing here would ever wait.
+_FRAMES_A_TURN: Final = 256
 
 
 async def relay_output(connection: socket.socket, sink: OutputSink) -> None:
@@ -33,8 +36,11 @@ async def relay_output(connection: socket.socket, sink: OutputSink) -> None:
                 break
             if size == 0:
                 break
-            for piece in frames.feed(memoryview(buffer)[:size]):
+            for number, piece in enumerate(frames.feed(memoryview(buffer)[:size]), start=1):
                 await sink.write(piece)
+                if number % _FRAMES_A_TURN == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
     finally:
         connection.close()
         sink.close()

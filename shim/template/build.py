@@ -14,7 +14,7 @@ from typing import Final
 
 from api.template import READY
 from shim import deadlines
-from shim.guest import Guest
+from shim.guest import Guest, connect
 from shim.journal import Journal
 from shim.template import memory
 from shim.template.memory import MIB
@@ -79,7 +79,7 @@ async def _boot_and_save(
         await vm.run()
         if machine.ports:
             # The connection stays up until QEMU is gone: a guest whose host has hung up powers off.
-            client = Client(await vm.control(boot_timeout_s))
+            client = connect(await vm.control(boot_timeout_s))
             await vm.hear(Guest(client, vm.exited).warm_up(), boot_timeout_s)
         else:
             await vm.printed(READY, boot_timeout_s)

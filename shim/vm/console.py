@@ -133,8 +133,9 @@ class Console:
                     self._rotate()
         except OSError as error:
             self._write_error = f"{self.path}: {error.strerror}"
-            os.close(self._fd)
-            self._fd = -1
+            if self._fd >= 0:  # it was not the rotation that failed
+                os.close(self._fd)
+                self._fd = -1
 
     def _rotate(self) -> None:
         os.close(self._fd)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -63,6 +64,7 @@ class Made(Creator):
         self.log = log
         self.told = told
         self.worlds: list[World] = []
+        self.new_world: Callable[[Logger], World] = World
         self.error: Exception | None = None
         self.creating = asyncio.Event()
         self.may_create = asyncio.Event()
@@ -82,7 +84,7 @@ class Made(Creator):
             await self.may_create.wait()
             if self.error is not None:
                 raise self.error
-            world = World(self.log)
+            world = self.new_world(self.log)
             self.worlds.append(world)
             undo.push_async_callback(world.process.release)
             container = Container(
