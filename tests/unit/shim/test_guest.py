@@ -8,7 +8,7 @@ import pytest
 
 from shim import deadlines
 from shim.errors import GuestError, MachineError
-from shim.guest import Guest
+from shim.guest import Guest, connect
 from shim.vm.states import Cause, Exit
 from ttrpc import Client, Code, ConnectionClosed, StatusError
 
@@ -97,3 +97,30 @@ async def test_one_end_ends_every_call(guest: tuple[Guest, Died]) -> None:
     guest[1].set_result(Exit(Cause.RESET, 0))
     ends = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(end) for end in ends] == [MachineError] * 5
+
+
+async def test_a_machine_that_cannot_be_reached_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its vminitd has hung up, and it runs on."""
+    monkeypatch.setattr(deadlines, "LAST_WORDS_S", 0.01)
+    ours, theirs = socket.socketpair()
+    guest = Guest(connect(ours), asyncio.get_running_loop().create_future())
+    unreachable = asyncio.create_task(guest.unreachable())
+    await asyncio.sleep(0.05)
+    assert not unreachable.done()
+    theirs.close()
+    await asyncio.wait_for(unreachable, 10)
+    await guest.close()
+
+
+async def test_a_machine_that_is_gone_is_not_told_of_as_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "LAST_WORDS_S", 0.01)
+    ours, theirs = socket.socketpair()
+    died: Died = asyncio.get_running_loop().create_future()
+    guest = Guest(connect(ours), died)
+    unreachable = asyncio.create_task(guest.unreachable())
+    died.set_result(Exit(Cause.KILLED, -9))
+    theirs.close()
+    await asyncio.sleep(0.05)
+    assert not unreachable.done()
+    unreachable.cancel()
+    await guest.close()
