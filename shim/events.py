@@ -83,7 +83,7 @@ class Publisher:
 
     @property
     def waiting(self) -> int:
-        """How many events are queued, and not under way yet."""
+        """How many events have not been delivered yet."""
         return len(self._queue)
 
     async def close(self) -> None:

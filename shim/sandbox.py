@@ -28,7 +28,6 @@ from shim.prelaunch import Launched
 from shim.rootfs.plan import Disk
 from shim.sizing import Size, contained_mib, plugged_mib
 from shim.task.stdio import ProcessStreams
-from shim.tracing.guest import GuestClient
 from shim.vm import affinity, devices
 from shim.vm.hotplug import Seat
 

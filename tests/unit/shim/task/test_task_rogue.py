@@ -181,16 +181,17 @@ def _timestamps() -> st.SearchStrategy[Timestamp]:
 
 def _messages() -> st.SearchStrategy[Message]:
     """Answers of the right types whose values are anything."""
-    uint32, int64 = st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1)
+    uint32, uint64, int64 = (st.integers(*bounds) for bounds in ((0, 2**32 - 1), (0, 2**64 - 1), (-(2**63), 2**63 - 1)))
     milestone = st.builds(guest_pb2.Milestone, name=st.text(max_size=200), boottime_ns=int64)
     files = st.dictionaries(
         st.sampled_from(("cpu.stat", "memory.stat", "memory.max", "io.stat", "cpu.pressure", "pids.max", "../../x")),
         st.binary(max_size=300) | st.text("0123456789 \n=:max", max_size=300).map(str.encode),
     )
     return st.one_of(
-        st.builds(guest_pb2.WaitResponse, exit_status=uint32, exited_at=_timestamps(), oom_killed=st.booleans()),
+        st.builds(guest_pb2.WaitResponse, exit_status=uint32, exited_at=_timestamps(), oom_kills=uint64),
         st.builds(guest_pb2.StartResponse, pid=uint32, milestones=st.lists(milestone, max_size=100), boottime_ns=int64),
         st.builds(guest_pb2.StatsResponse, files=files),
+        st.builds(guest_pb2.OomKillsResponse, kills=uint64),
     )
 
 
