@@ -10,6 +10,7 @@ Read it in this order to follow one container from `start` to exit:
     annotations.py  what the container may change of the configuration for itself
     prelaunch.py    QEMU under way, as the clone of a template (template/) if there is one, before Create comes
     task/           the task service: containers, their processes, their states, their streams
+    hooks/          OCI hooks: what they are, running one, those that `delete` may have to run
     sizing.py       how large a machine is for its container's limits; resizing.py: for other limits, while it runs
     sandbox.py      one virtual machine, furnished for its container, and the connection to vminitd in it
     rootfs/         snapshotter mounts become disks

@@ -56,7 +56,7 @@ class Hooks:
         for hook in self._hooks["poststart"]:
             try:
                 await self._run(hook, self._state("running", pid))
-            except HookError as error:
+            except (HookError, OSError) as error:
                 self._log.warning("a hook failed", error=f"poststart hook: {error}")
 
     async def deleted(self) -> None:
@@ -67,7 +67,7 @@ class Hooks:
                 continue
             try:
                 await self._run(left.hook, left.state)
-            except HookError as error:
+            except (HookError, OSError) as error:
                 self._log.warning("a hook failed", error=f"poststop hook: {error}")
 
     def _state(self, status: str, pid: int = 0) -> bytes:

@@ -149,6 +149,12 @@ class Containerd:
         _mount, _t, fstype, source, _target, _o, options = shlex.split(mount)
         return self._call("create", container, fstype, source, options, namespace=namespace)
 
+    def change_spec(self, container: str, changes: Mapping[str, object], namespace: str = "default") -> None:
+        """Merge `changes` into the specification of a container that has no task yet: hooks, for one."""
+        program = str(CHECKOUT / "tests/vm/spec_client.py")
+        command = self.cell.inside([sys.executable, program, namespace, container, json.dumps(changes)])
+        subprocess.run(command, check=True, timeout=_CALL_DEADLINE_S)
+
     def start_task(self, container: str, namespace: str = "default") -> Result:
         """Start a task that `create_task` has made."""
         return self._call("start", container, namespace=namespace)
