@@ -38,6 +38,12 @@ class Hooks:
 
     async def create_runtime(self, pid: int) -> None:
         """Those of Create, in their order; `pid` is the anchor's. Raises HostError for the first that fails."""
+        try:
+            await self._create_runtime(pid)
+        except OSError as error:  # of the journal, or of the anchor that somebody has ended
+            raise HostError(f"cannot run the container's hooks: {error}") from error
+
+    async def _create_runtime(self, pid: int) -> None:
         if self._hooks["poststop"]:
             self._left = poststop.leave(
                 self._directory, self._journal, self._hooks["poststop"], self._state("stopped"), self._bundle

@@ -132,3 +132,10 @@ async def test_a_hook_is_in_the_journal(moments: Moments) -> None:
     (entry,) = Journal(moments.directory).entries()
     assert entry["kind"] == "child"
     assert str(entry["marker"]).split()[0] == (moments.bundle / "pid").read_text().strip()
+
+
+async def test_a_journal_that_takes_nothing_is_one_clear_error(moments: Moments) -> None:
+    hooks = moments.hooks(createRuntime=["echo first >>ran"])
+    moments.directory.rmdir()
+    with pytest.raises(HostError, match=r"cannot run the container's hooks: .*journal"):
+        await soon(hooks.create_runtime(os.getpid()))
