@@ -8,7 +8,6 @@ container's, for Delete to unwind.
 
 import asyncio
 import functools
-import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from api import guest_pb2, task_pb2
 from shim import deadlines, inspection, spec, timelines
 from shim.anchor import Anchor, Anchors
 from shim.annotations import Wishes
-from shim.errors import HostError, MachineError, MissingPartError, SpecError
+from shim.errors import HostError, MachineError
 from shim.events import Publisher
 from shim.identity import Identity
 from shim.journal import Journal
@@ -27,6 +26,7 @@ from shim.rootfs.cache import LayerCache
 from shim.rootfs.prepare import PreparedRootfs, prepare
 from shim.sandbox import Sandbox
 from shim.sizing import Bounds, Size, size
+from shim.task import host_files
 from shim.task.container import Container
 from shim.task.hooks import Hooks
 from shim.task.logger import Loggers
@@ -255,28 +255,8 @@ class Creator:
         request = guest_pb2.CreateRequest(
             container_id=container_id, spec=guest_spec.json, rootfs=sandbox.rootfs(rootfs.message)
         )
-        request.files.extend(await asyncio.to_thread(_read_files, guest_spec.files))
+        request.files.extend(await asyncio.to_thread(host_files.read, guest_spec.files))
         request.stdio.terminal = paths.terminal
         async with sandbox.streams(streams, request.stdio):
             deadline_s = self._config.vm.boot_timeout_s + deadlines.GUEST_CRUN_S
             await sandbox.guest.call(sandbox.guest.containers.Create(request), deadline_s=deadline_s)
-
-
-def _read_files(files: tuple[spec.HostFile, ...]) -> list[guest_pb2.File]:
-    found = []
-    left = spec.FILES_LIMIT
-    for file in files:
-        try:
-            with file.path.open("rb") as opened:
-                status, content = os.stat(opened.fileno()), opened.read(left + 1)
-        except OSError as error:
-            raise MissingPartError(f"cannot read {file.path} for the container: {error.strerror}") from error
-        left -= len(content)
-        if left < 0:  # a hook has made it larger
-            raise SpecError(f"{file.path}: the container's files have more than {spec.FILES_LIMIT >> 20} MiB together")
-        found.append(
-            guest_pb2.File(
-                name=file.name, content=content, mode=status.st_mode & 0o7777, uid=status.st_uid, gid=status.st_gid
-            )
-        )
-    return found

@@ -178,6 +178,22 @@ def test_after_a_kill_of_the_shim_poststop_hooks_run_once(box: Box, seen: Path) 
     assert _state(seen, "stopped")["status"] == "stopped"
 
 
+def test_a_kill_of_the_shim_during_a_hook_ends_it_and_poststop_hooks_run(vm: Box, seen: Path) -> None:
+    hooked = Hooked(
+        vm,
+        "true",
+        createRuntime=f"echo $$ >{seen}/begun; exec sleep 1000",
+        poststop=f"kill -0 $(cat {seen}/begun) || echo gone >>{seen}/order",
+    )
+    with vm.containerd.running(("tasks", "start", "-d", "--null-io", hooked.id)) as ctr:
+        eventually(lambda: (seen / "begun").exists() and bool((seen / "begun").read_text()), "the hook runs", 20)
+        os.kill(vm.shim(hooked.id).pid, signal.SIGKILL)
+        assert ctr.wait(RUN_DEADLINE_S) != 0
+    eventually((seen / "order").exists, "the poststop hook has run", 20)
+    assert (seen / "order").read_text() == "gone\n"
+    hooked.remove()
+
+
 def test_files_that_a_hook_changes_are_in_the_container(box: Box, seen: Path) -> None:
     """As nerdctl's hook writes the hosts file."""
     hosts = seen / "hosts"
