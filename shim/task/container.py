@@ -159,7 +159,7 @@ class Container:
     async def _start_exec(self, process: ExecProcess) -> int:
         """Any number of them may start at once."""
         self.init.require(State.CREATED, State.RUNNING, to=f"start {process.exec_id} in")
-        if self._pausing:
+        if self._pausing:  # the guest would refuse it, and it could not be started any more
             raise StateError(f"cannot start {process.exec_id} in {self.init.name}: it is being paused")
         await process.start()
         process.watch(functools.partial(self._publish_exit, process))

@@ -99,7 +99,7 @@ def state(exec_id: str = "") -> Move:
 
     def move(world: World) -> Iterable[Outcome]:
         word = world.exec(exec_id).state if exec_id else world.init.state
-        if exec_id and word == RUNNING and world.init.state == PAUSED:
+        if exec_id and word in (CREATED, RUNNING) and world.init.state == PAUSED:
             word = PAUSED
         return [(f"OK {word}", world)]
 

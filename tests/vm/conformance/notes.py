@@ -35,6 +35,7 @@ STATES: Final = {
     "exec failed": "x could not be started, as its program does not exist.",
     "exec without terminal": "x runs, without a terminal.",
     "exec before the start": "x is registered; the container is created.",
+    "exec in a pause": "The container is paused. The process is a, which is registered only.",
 }
 
 NOTES: Final = {

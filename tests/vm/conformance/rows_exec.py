@@ -19,8 +19,9 @@ from conformance.answers import (
     waits,
 )
 
-# The one state of an exec in which the container does not run yet.
+# The states of an exec in which the container does not run.
 EARLY: Final = "exec before the start"
+FROZEN: Final = "exec in a pause"
 _TAKEN: Final = row(
     "Exec", Is("ALREADY_EXISTS", "id x: already exists"), Is("ALREADY_EXISTS", "container C has a process x already")
 )
@@ -118,6 +119,14 @@ _EARLY: Final = (
     row("Kill(exec)", refused("process not created: failed precondition"), refused("x of C: it has not been started")),
 )
 
+_FROZEN: Final = (
+    same("State(exec)", ok("paused, no pid")),
+    same("Wait(exec)", waits),
+    row("Kill(exec)", refused("process not created: failed precondition"), refused("a of C: it has not been started")),
+    same("ResizePty(exec)", ok()),
+    same("Delete(exec)", ok("no pid", "NOT_FOUND")),
+)
+
 _PLAIN: Final = (row("ResizePty(exec)", ok(), refused("process x of C has no terminal to resize"), note="b"),)
 
 EXEC_ROWS: Final = (
@@ -129,4 +138,5 @@ EXEC_ROWS: Final = (
     *of("exec failed", _FAILED),
     *of("exec without terminal", _PLAIN),
     *of(EARLY, _EARLY),
+    *of(FROZEN, _FROZEN),
 )

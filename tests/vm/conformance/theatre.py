@@ -8,7 +8,7 @@ from typing import Final
 from conformance.answers import CLOSED, WAITS, Is, Row
 from conformance.calls import ADDED_EXEC, NEW_EXEC, RUNNING_EXEC
 from conformance.lost import Lost
-from conformance.rows_exec import EARLY
+from conformance.rows_exec import EARLY, FROZEN
 from conformance.stage import CALL_DEADLINE_S, PATIENCE_S, SLEEP, Asking, Stage, process
 from harness.containerd import Containerd
 from harness.deadline import eventually
@@ -19,7 +19,7 @@ from ttrpc import StatusError
 _AFTER_DEADLINE_S: Final = 15.0
 _EXEC: Final = "x"
 _GONE: Final = "containerd gone"
-_STATE_BELOW: Final = {EARLY: "created"}
+_STATE_BELOW: Final = {EARLY: "created", FROZEN: "paused"}
 # What State says in a row's state, of the container or of the exec, where that has another name.
 _WORDS: Final = {
     "deleted": "NOT_FOUND",
@@ -33,6 +33,7 @@ _WORDS: Final = {
     "exec failed": "created or stopped",
     "exec without terminal": "running",
     EARLY: "created",
+    FROZEN: "paused",
 }
 # What has an effect, and does not show in the container's state.
 _CHANGES: Final = ("Create", "Kill(exec)", "Delete(exec)", "Start(exec)", "Exec")
@@ -72,7 +73,7 @@ class Theatre:
         expected = row.expected(self._runtime, self._containerd.flavour.name)
         is_exec = row.state.startswith("exec ")
         stage = self._on_stage(_STATE_BELOW.get(row.state, "running") if is_exec else row.state)
-        exec_id = _EXEC if is_exec and row.call != "Pids" else ""
+        exec_id = (ADDED_EXEC if row.state == FROZEN else _EXEC) if is_exec and row.call != "Pids" else ""
         if is_exec:
             _enter(stage, row.state)
         before = stage.state(exec_id)
@@ -134,7 +135,7 @@ class Theatre:
         assert stage is not None
         done = expected.code == "OK"
         if row.state.startswith("exec "):
-            if expected.after == CLOSED:
+            if expected.after == CLOSED or (row.state == FROZEN and expected.after):
                 self.clear()
             else:
                 stage.drop_exec(_EXEC)
@@ -160,7 +161,7 @@ class Theatre:
 
 def _enter(stage: Asking, state: str) -> None:
     """Give the container a process x in that state."""
-    if state == "exec unknown":
+    if state in ("exec unknown", FROZEN):
         return
     document = process("/nonexistent") if state in ("exec of no program", "exec failed") else b""
     if state == "exec without terminal":
