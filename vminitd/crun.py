@@ -8,7 +8,8 @@ crun exits when the container's process exists; that process is then left to PID
 
 Between create and start that process waits for one byte in a FIFO, `exec.fifo` in crun's directory of the container
 (crun 1.21: status.c, libcrun_status_write_exec_fifo; container.c, container_init). All that `crun start` does is to
-remove the FIFO and write that byte (hooks, which it would run as well, never come here: the shim refuses them). So
+remove the FIFO and write that byte (poststart hooks, which it would run as well, never come here: the shim runs them on
+the host; startContainer hooks the process runs itself, once it has that byte). So
 vminitd does it itself, which saves running a program: docs/decisions/0013.
 """
 
