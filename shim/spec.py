@@ -26,6 +26,9 @@ JsonValue = str | int | float | bool | None | list["JsonValue"] | Json
 
 # Bytes that all files copied into one container may have together: they travel in one message of at most 4 MiB.
 FILES_LIMIT: Final = 1 << 20
+# Bytes of the specification that go in the same message. A program takes no more than 2 MiB of arguments and
+# environment (execve(2)).
+SPEC_LIMIT: Final = 2 << 20
 FILE_SOURCE_PREFIX: Final = "qemubox-file:"
 # The hooks whose programs lie in the container: crun runs them. All others are the host's (shim/hooks/).
 HOOKS_IN_THE_CONTAINER: Final = "startContainer"
@@ -120,7 +123,17 @@ def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1) -> GuestSpec:
     guest["process"], guest["linux"] = process, linux
     if hooks:
         guest["hooks"] = {HOOKS_IN_THE_CONTAINER: [*hooks]}
-    return GuestSpec(json=json.dumps(guest, separators=(",", ":")).encode(), files=tuple(files))
+    return GuestSpec(json=_encoded(guest), files=tuple(files))
+
+
+def _encoded(guest: Json) -> bytes:
+    document = json.dumps(guest, separators=(",", ":")).encode()
+    if len(document) > SPEC_LIMIT:
+        raise SpecError(
+            f"the specification has {len(document)} bytes for the guest, and {SPEC_LIMIT} at most go in",
+            hint="shorten the container's arguments, environment or list of mounts",
+        )
+    return document
 
 
 def section(holder: Json, key: str) -> Json:

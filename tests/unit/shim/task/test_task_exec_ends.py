@@ -117,6 +117,32 @@ async def test_the_first_process_ends_while_another_starts(shim: Shim) -> None:
     assert told(shim)[2:] == ["TaskExecAdded e", "TaskExit c"]
 
 
+async def test_whatever_became_of_execs_the_first_process_s_exit_is_told(shim: Shim) -> None:
+    """An ordinary one, one that fails to start, one faster than the answer to its start: none of them is miscounted."""
+    world = await running(shim)
+    await shim.task.Exec(exec_request("ordinary"), timeout_s=20)
+    await start(shim, "ordinary")
+    world.vminitd.execs["ordinary"].end(0)
+    assert await wait(shim, "ordinary") == 0
+    world.vminitd.start_error = StatusError(Code.INVALID_ARGUMENT, "no such program")
+    for name in ("fails", "fails too"):
+        await shim.task.Exec(exec_request(name), timeout_s=20)
+        await refused(start(shim, name), Code.INVALID_ARGUMENT, "no such program")
+    world.vminitd.start_error = None
+    await shim.task.Exec(exec_request("fast"), timeout_s=20)
+    world.vminitd.starting.clear()
+    world.vminitd.may_start.clear()
+    starting = asyncio.create_task(start(shim, "fast"))
+    await world.vminitd.starting.wait()
+    world.vminitd.execs["fast"].end(3)
+    world.vminitd.may_start.set()
+    await starting
+    assert await wait(shim, "fast") == 3
+    world.vminitd.end(5)
+    assert (await world.wait()).status == 5
+    assert [name for name in told(shim) if "Exit" in name] == ["TaskExit ordinary", "TaskExit fast", "TaskExit c"]
+
+
 async def test_one_that_does_not_end_does_not_hold_up_the_end_for_ever(
     shim: Shim, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
