@@ -1,12 +1,12 @@
 """Put into a test's image as a module that vminitd's own service imports: a guest with a fault in it, on demand.
 
 An exec whose id begins with `fault-` is the demand; all others are what they always are.
+It imports nothing that vminitd does not.
 """
 
 import asyncio
 import os
 import time
-from pathlib import Path
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,9 +17,7 @@ from ttrpc.frame import FrameType, encode
 from ttrpc.wire import Wire
 from vminitd.services.containers import ContainersService
 
-_CRUN = "fault-crun"
-_polite_exec, _polite_start, _polite_wait = ContainersService.Exec, ContainersService.Start, ContainersService.Wait
-_polite_stats, _polite_delete = ContainersService.Stats, ContainersService.Delete
+_polite_exec, _polite_wait, _polite_stats = ContainersService.Exec, ContainersService.Wait, ContainersService.Stats
 _make = Wire.__init__
 _wires: list[Wire] = []
 _demanded: set[str] = set()
@@ -42,10 +40,12 @@ async def _flood() -> None:
 
 def _kill_crun() -> bool:
     """Whether there is one, which dies."""
-    for path in Path("/proc").glob("[0-9]*/comm"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if path.read_text().strip() == "crun":
-                os.kill(int(path.parent.name), 9)
+            with open(f"/proc/{pid}/comm") as file:
+                name = file.read().strip()
+            if name == "crun":
+                os.kill(int(pid), 9)
                 return True
         except OSError:  # it ended while we looked
             continue
@@ -59,11 +59,6 @@ async def _kill_next_crun() -> None:
 
 def _stand_still() -> None:
     time.sleep(1000)
-
-
-def _is_fault(exec_id: str) -> bool:
-    """Whether there is no process behind an exec."""
-    return exec_id.startswith("fault-") and exec_id != _CRUN
 
 
 async def _exec(self: ContainersService, request: guest_pb2.ExecRequest, context: Context) -> Empty:
@@ -80,17 +75,12 @@ async def _exec(self: ContainersService, request: guest_pb2.ExecRequest, context
             _tasks.append(asyncio.create_task(_flood()))
         case "fault-crun":
             _tasks.append(asyncio.create_task(_kill_next_crun()))
-    return Empty() if _is_fault(request.exec_id) else await _polite_exec(self, request, context)
-
-
-async def _start(self: ContainersService, request: guest_pb2.StartRequest, context: Context) -> guest_pb2.StartResponse:
-    if _is_fault(request.exec_id):
-        return guest_pb2.StartResponse(pid=2**32 - 1)
-    return await _polite_start(self, request, context)
+    return await _polite_exec(self, request, context)
 
 
 async def _wait(self: ContainersService, request: guest_pb2.ProcessRequest, context: Context) -> guest_pb2.WaitResponse:
-    if _is_fault(request.exec_id):
+    if request.exec_id == "fault-lies":
+        await _polite_wait(self, request, context)
         at = Timestamp(seconds=2**62, nanos=-1)
         return guest_pb2.WaitResponse(exit_status=512, exited_at=at, oom_kills=2**64 - 1)
     return await _polite_wait(self, request, context)
@@ -104,10 +94,6 @@ async def _stats(
     return await _polite_stats(self, request, context)
 
 
-async def _delete(self: ContainersService, request: guest_pb2.ProcessRequest, context: Context) -> Empty:
-    return Empty() if _is_fault(request.exec_id) else await _polite_delete(self, request, context)
-
-
 setattr(Wire, "__init__", _remember)  # noqa: B010
-for _name, _rogue in (("Exec", _exec), ("Start", _start), ("Wait", _wait), ("Stats", _stats), ("Delete", _delete)):
+for _name, _rogue in (("Exec", _exec), ("Wait", _wait), ("Stats", _stats)):
     setattr(ContainersService, _name, _rogue)
