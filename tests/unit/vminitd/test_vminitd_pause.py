@@ -65,6 +65,8 @@ async def paused(world: World, host: DialledHost, monkeypatch: pytest.MonkeyPatc
     made = Paused(world, Frozen(), monkeypatch)
     world.behave(LEAVE_BEHIND % "trap '' TERM; exec sleep 1000")
     stdio = await world.create(made.init)
+    # The shell that stands for crun would reap a process that is killed before it has ended itself.
+    await asyncio.gather(*world.machinery.crun._ending)
     for state in (State.STARTING, State.RUNNING):
         made.init.move(state)
     (world.bundle / "c/exec").mkdir(parents=True)
