@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.errors import QemuboxError, SpecError, UnsupportedError
-from shim.spec import FILE_SOURCE_PREFIX, FILES_LIMIT, SPEC_LIMIT, HostFile, Json, JsonValue, for_guest, load
-from ttrpc.frame import MAX_DATA
+from shim.spec import FILE_SOURCE_PREFIX, FILES_LIMIT, HostFile, Json, JsonValue, for_guest, load
 
 # What `ctr run` of containerd 2.3 writes for an ordinary image, in short.
 _SPEC: Json = {
@@ -396,12 +395,3 @@ def test_load_of_what_is_no_specification(tmp_path: Path, content: bytes | None,
     with pytest.raises(SpecError) as caught:
         load(tmp_path)
     assert caught.value.message.startswith(f"{tmp_path}/config.json: {message}")
-
-
-def test_one_that_is_too_long_for_the_message_to_the_guest() -> None:
-    """It is refused here, before anything is made for it. With all files there may be, the longest fits the message."""
-    long = copy.deepcopy(_SPEC)
-    cast("Json", long["process"])["env"] = ["A=" + "x" * SPEC_LIMIT]
-    with pytest.raises(SpecError, match=rf"has 2\d{{6}} bytes for the guest, and {SPEC_LIMIT} at most.*shorten"):
-        for_guest(long, terminal=False)
-    assert SPEC_LIMIT + FILES_LIMIT + (64 << 10) < MAX_DATA
