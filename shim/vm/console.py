@@ -20,6 +20,7 @@ from typing import Final
 
 # What is kept in memory for error messages.
 TAIL_LIMIT: Final = 16384
+LINE_LIMIT: Final = 400
 # What a kernel says first of all when it panics (kernel/panic.c).
 PANIC: Final = "Kernel panic - not syncing"
 # Terminal control sequences (ECMA-48), which the firmware writes.
@@ -49,14 +50,14 @@ class Console:
         self.child.close()
 
     def tail(self, lines: int) -> list[str]:
-        """The last `lines` non-empty lines, in printable characters.
+        """The last `lines` non-empty lines, in printable characters, the beginning of each.
 
         Of a kernel that panicked, the last lines up to the panic, not the registers after it.
         """
         text = _ESCAPE.sub("", self._tail.decode(errors="replace"))
         found = [plain for line in text.splitlines() if (plain := "".join(filter(str.isprintable, line)).strip())]
         panic = next((number for number, line in enumerate(found) if PANIC in line), len(found))
-        return found[: panic + 1][-lines:]
+        return [line[:LINE_LIMIT] for line in found[: panic + 1][-lines:]]
 
     def expect(self, words: str) -> "asyncio.Future[None]":
         """Done when the guest prints `words`, or has them in its last lines already.

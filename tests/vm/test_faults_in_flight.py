@@ -74,6 +74,12 @@ class _Calls:
         self.begin("pids", "ps", container)
         self.begin("kill", "kill", "-s", "SIGCONT", container)
 
+    def begin_changes(self) -> None:
+        """And what changes it."""
+        resources = {"cpu": {"shares": 512}}
+        update = self._box.containerd.updating(self._container, resources)
+        self._running["update"] = self._stack.enter_context(update)
+
     def all_answered(self, deadline_s: float) -> dict[str, int]:
         """Their statuses. Fails unless every one is answered by then."""
         end = time.monotonic() + deadline_s
@@ -118,6 +124,10 @@ def test_the_machine_is_lost(rogue: Box, fault: str) -> None:
     with rogue.events() as events, _Calls(rogue, container) as calls:
         calls.begin_all()
         _running(rogue, container)
+        calls.begin("late exec", "exec", "--exec-id", "late", container, "true")
+        calls.begin_changes()
+        if "killed" in fault:  # the others are called for by an exec, which does not start in a paused container
+            calls.begin("pause", "pause", container)
         _FAULTS[fault](rogue, container)
         codes = calls.all_answered(_IN_TIME_S)
         assert codes["wait"] != 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.vm.console import TAIL_LIMIT, Console
+from shim.vm.console import LINE_LIMIT, TAIL_LIMIT, Console
 
 
 @pytest.fixture
@@ -48,6 +48,25 @@ async def test_the_files_together_never_exceed_the_limit_and_keep_the_last_half(
 async def test_the_tail_is_bounded_too(console: Console) -> None:
     await write(console, b"x\n" * TAIL_LIMIT)
     assert len(console.tail(1 << 30)) <= TAIL_LIMIT // 2
+
+
+async def test_a_line_of_the_tail_is_bounded_too(console: Console) -> None:
+    await write(console, b"first " + b"x" * 10_000 + b"\nlast\n")
+    assert console.tail(2) == ["first " + "x" * (LINE_LIMIT - 6), "last"]
+
+
+async def test_a_rotation_that_fails_ends_the_file_and_nothing_else(tmp_path: Path) -> None:
+    """Its directory has gone."""
+    (tmp_path / "gone").mkdir()
+    console = Console(tmp_path / "gone" / "console", limit_kib=16)
+    console.path.unlink()
+    (tmp_path / "gone").rmdir()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    await write(console, b"x" * 500_000 + b"\nlast words\n")
+    assert console.tail(1) == ["last words"]
+    assert console.write_error
+    assert complaints == []
 
 
 async def test_the_file_is_for_root_only(console: Console) -> None:
