@@ -243,3 +243,21 @@ def _gone(box: Box, container: str) -> None:
     box.wait_stopped(container)
     assert "137" in box.delete_task(container).error
     box.remove(container).checked()
+
+
+def test_a_container_has_no_way_to_the_shim(vm: Box) -> None:
+    """Not even one that may make device nodes: neither the control port, nor a stream's, nor vsock can be opened."""
+    script = """
+        ls /dev | grep -E 'vport|vsock|hvc|virtio' && exit 11
+        found=$(cat /sys/class/virtio-ports/*/dev /sys/class/misc/vsock/dev 2>/dev/null)
+        [ -n "$found" ] || exit 12
+        for number in $found; do
+            mknod /node c ${number%:*} ${number#*:} || exit 13
+            (: </node) 2>/dev/null && exit 14
+            (: >/node) 2>/dev/null && exit 15
+            rm /node
+        done
+        echo none
+    """
+    found = vm.run("sh", "-c", script, options=("--cap-add", "CAP_MKNOD", "--cap-add", "CAP_SYS_ADMIN"))
+    assert (found.code, found.text) == (0, "none")
