@@ -1,14 +1,21 @@
 """`ctr run -t`: the container's first process has a terminal of the client's size, and the keyboard rules it."""
 
+import asyncio
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+
+from api import task_pb2
 from harness.box import Box
 from harness.images import BUSYBOX
+from harness.shim import Bundle, Connection, Record, ShimBinary
 from harness.terminal import SCRIPT, Terminal, terminal
+from ttrpc import ConnectionClosed
 
 _DEADLINE_S = 40.0
 _ROWS, _COLUMNS = 33, 101
@@ -79,3 +86,40 @@ def test_a_new_size_is_told_by_sigwinch(box: Box) -> None:
         os.kill(ctr.pid, signal.SIGWINCH)
         client.read_until("size 50 120", _DEADLINE_S)
         assert ctr.wait(_DEADLINE_S) == 6
+
+
+def test_a_size_from_before_the_start_is_there_at_the_first_instruction(box: Box) -> None:
+    """Straight to the shim: `ctr` sends none before the process runs. Nobody sends one afterwards."""
+    record = Record(box.containerd, f"record-{box.new_id()}")
+    bundle = Bundle(record, box.new_id(), ["stty", "size"], terminal=True)
+    binary = ShimBinary(box.containerd, box.runtime, bundle)
+    try:
+        asyncio.run(_resize_and_run(box, record, bundle, binary.start()))
+        with open(bundle.path / "stdout", "rb", buffering=0) as screen:
+            assert screen.read(64) == b"12 34\r\n"
+    finally:
+        binary.delete()
+        bundle.remove()
+        record.remove()
+
+
+async def _resize_and_run(box: Box, record: Record, bundle: Bundle, answer: bytes) -> None:
+    """A container's life, whose terminal gets its size between Create and Start."""
+    connection = await Connection.dial(box.containerd, answer)
+    name = bundle.container_id
+    stdout = bundle.fifos.new("stdout")
+    create = task_pb2.CreateTaskRequest(
+        id=name, bundle=str(bundle.path), rootfs=record.mounts, terminal=True, stdout=stdout
+    )
+    calls: list[tuple[str, Message, type[Message]]] = [
+        ("Create", create, task_pb2.CreateTaskResponse),
+        ("ResizePty", task_pb2.ResizePtyRequest(id=name, width=34, height=12), Empty),
+        ("Start", task_pb2.StartRequest(id=name), task_pb2.StartResponse),
+        ("Wait", task_pb2.WaitRequest(id=name), task_pb2.WaitResponse),
+        ("Delete", task_pb2.DeleteRequest(id=name), task_pb2.DeleteResponse),
+        ("Shutdown", task_pb2.ShutdownRequest(id=name), Empty),
+    ]
+    for method, request, reply in calls:
+        with suppress(ConnectionClosed) if method == "Shutdown" else nullcontext():
+            await connection.call(method, request, reply, _DEADLINE_S)
+    await connection.close()
