@@ -6,7 +6,7 @@ What depends on the host's speed (boot, conversion of layers) is in the configur
 from typing import Final
 
 # QEMU's greeting and each of its commands; on a host that swaps or runs fifty machines these take seconds.
-QEMU_COMMAND_S: Final = 20.0
+QEMU_COMMAND_S: Final = 30.0
 # From SIGKILL to QEMU's end.
 QEMU_KILL_S: Final = 5.0
 # Between the end of the connection to vminitd and QEMU's own, which says why.

@@ -160,6 +160,7 @@ def test_twenty_seconds_of_standing_still(vm: Box) -> None:
         qemu.suspend()
         try:
             calls.begin("late exec", "exec", "--exec-id", "late", container, "true")
+            time.sleep(0.5)  # longer than the answer that somebody has just been given is given again
             calls.begin("late stats", "metrics", container)
             time.sleep(20)
             assert vm.status(container) == "RUNNING"

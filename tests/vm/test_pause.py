@@ -237,6 +237,7 @@ def test_a_restarted_containerd_finds_it_paused(box: Box) -> None:
 def test_a_machine_that_stands_still_is_not_half_paused(vm: Box) -> None:
     """The pause fails within its deadline; when the machine goes on, the container does."""
     with _container(vm) as container:
+        eventually(lambda: _exec(vm, container, "cat", "/ticks").code == 0, "it ticks", _DEADLINE_S)
         qemu = vm.processes("qemu-system-x86_64")[0]
         qemu.suspend()
         began = time.monotonic()
