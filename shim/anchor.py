@@ -19,6 +19,7 @@ from pathlib import Path
 
 from shim import deadlines
 from shim.anchor_process import READY, Source
+from shim.descriptors import readable
 from shim.reclaim import open_marked
 
 
@@ -77,7 +78,7 @@ class Anchors:
         try:
             async with asyncio.timeout(deadline_s):
                 while not said.endswith(READY):
-                    await _readable(answers)
+                    await readable(answers)
                     data = os.read(answers, 4096)
                     if not data:
                         raise OSError(f"it ended before it was ready: {_reason(said)}")
@@ -102,19 +103,3 @@ class Anchors:
 
 def _reason(said: bytes) -> str:
     return said.partition(b"\n")[2].decode(errors="replace") or "killed"
-
-
-async def _readable(fd: int) -> None:
-    """Return when there is something to read."""
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not readable.done():
-            readable.set_result(None)
-
-    loop.add_reader(fd, wake)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(fd)

@@ -17,13 +17,13 @@ import time
 from collections import Counter
 from typing import Final
 
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from api import events_pb2, events_service_pb2
 from api.events_service_ttrpc import EventsStub
 from shim import deadlines
 from shim.log import Logger
+from shim.typed import typed
 from ttrpc import Client, Code, ConnectionClosed, StatusError
 
 # An event has some 300 bytes. An exec makes three, so these are the events of five minutes with one each second.
@@ -72,10 +72,7 @@ class Publisher:
         request.envelope.timestamp.FromNanoseconds(time.time_ns())
         request.envelope.namespace = self._namespace
         request.envelope.topic = _TOPICS[type(event)]
-        # Any.Pack would put type.googleapis.com/ in front, which containerd's typeurl.Is does not match.
-        request.envelope.event.CopyFrom(
-            AnyMessage(type_url=event.DESCRIPTOR.full_name, value=event.SerializeToString())
-        )
+        request.envelope.event.CopyFrom(typed(event))
         self._queue.append(request)
         self._make_room()
         self._empty.clear()

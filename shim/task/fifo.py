@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote
 
+from shim.descriptors import readable, writable
 from shim.errors import HostError, UnsupportedError
 
 
@@ -27,7 +28,7 @@ class OutputSink:
             try:
                 data = data[os.write(self._fd, data) :]
             except BlockingIOError:
-                await _ready(self._fd, for_writing=True)
+                await writable(self._fd)
 
     def close(self) -> None:
         """Close both ends, once; a reader sees the end of file once it has read what is there."""
@@ -62,7 +63,7 @@ class InputSource:
 
     async def _readable_or_finishing(self) -> None:
         waits = [
-            asyncio.create_task(_ready(self._fd, for_writing=False)),
+            asyncio.create_task(readable(self._fd)),
             asyncio.create_task(self._finishing.wait()),
         ]
         try:
@@ -138,22 +139,6 @@ def _is_fifo(path: Path) -> bool:
         return stat.S_ISFIFO(os.stat(path).st_mode)
     except FileNotFoundError:
         return False
-
-
-async def _ready(fd: int, *, for_writing: bool) -> None:
-    """Return when `fd` can be read from or written to."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    (loop.add_writer if for_writing else loop.add_reader)(fd, wake)
-    try:
-        await ready
-    finally:
-        (loop.remove_writer if for_writing else loop.remove_reader)(fd)
 
 
 def _close(*fds: int) -> None:

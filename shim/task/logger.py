@@ -21,6 +21,7 @@ import signal
 from typing import Final
 
 from shim import deadlines
+from shim.descriptors import readable
 from shim.errors import HostError, MissingPartError
 from shim.journal import Journal
 from shim.log import Logger
@@ -58,7 +59,7 @@ class LoggerProcess:
         """Return once it has said so on `told`. Raises HostError where it never does, or ends instead."""
         try:
             async with asyncio.timeout(deadlines.LOGGER_READY_S):
-                await _readable(told)
+                await readable(told)
                 word = os.read(told, 1)
                 if word or (not speaks and not self._is_ending()):
                     self._expected = False
@@ -245,19 +246,3 @@ def _is_read(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return not poll.poll(0)
-
-
-async def _readable(fd: int) -> None:
-    """Return when there is something to read, or nobody left who could write."""
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not readable.done():
-            readable.set_result(None)
-
-    loop.add_reader(fd, wake)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(fd)

@@ -124,7 +124,7 @@ class Process:
         self.move(State.RUNNING)
         self._started_ns = time.time_ns()
         try:
-            request = guest_pb2.StartRequest(container_id=self.container_id, wall_clock_ns=time.time_ns())
+            request = guest_pb2.StartRequest(container_id=self.container_id, wall_clock_ns=self._started_ns)
             start = self._guest.containers.Start(request)
             return await self._guest.call(start, deadline_s=deadlines.GUEST_CRUN_S)
         except BaseException:

@@ -9,7 +9,6 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
 from api import runc_options_pb2, task_pb2, task_types_pb2
@@ -21,6 +20,7 @@ from shim.task.container import Container
 from shim.task.create import Creator
 from shim.task.process import Process
 from shim.task.state import State
+from shim.typed import typed
 from shim.version import VERSION
 from ttrpc import Code, Context, StatusError
 
@@ -226,6 +226,5 @@ def _process_info(process: Process) -> task_types_pb2.ProcessInfo:
     info = task_types_pb2.ProcessInfo(pid=process.pid)
     if process.exec_id:
         details = runc_options_pb2.ProcessDetails(exec_id=process.exec_id)
-        # Any.Pack would put type.googleapis.com/ in front (contract 1.5).
-        info.info.CopyFrom(AnyMessage(type_url=details.DESCRIPTOR.full_name, value=details.SerializeToString()))
+        info.info.CopyFrom(typed(details))
     return info

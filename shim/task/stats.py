@@ -15,6 +15,7 @@ from api import guest_pb2
 from shim import deadlines
 from shim.guest import Guest
 from shim.metrics import metrics
+from shim.typed import typed
 
 FRESH_S: Final = 0.25
 """For how long an answer is given again. Clients that make rates of two answers are at least twice that apart."""
@@ -44,9 +45,7 @@ class Statistics:
     async def _ask(self) -> AnyMessage:
         asked_at = self._clock()
         reply = await self._guest.call(self._guest.containers.Stats(self._request), deadline_s=deadlines.GUEST_STATS_S)
-        found = metrics(reply.files)
-        # Any.Pack would put type.googleapis.com/ in front, which clients do not take (contract 1.5).
-        self._last = AnyMessage(type_url=found.DESCRIPTOR.full_name, value=found.SerializeToString())
+        self._last = typed(metrics(reply.files))
         self._asked_at = asked_at
         return self._last
 
