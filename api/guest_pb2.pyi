@@ -12,20 +12,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConfigureRequest(_message.Message):
-    __slots__ = ("hostname", "entropy", "wall_clock_ns", "vcpus", "memory_mib", "log_level")
+    __slots__ = ("hostname", "entropy", "wall_clock_ns", "vcpus", "memory_mib", "log_level", "network")
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     ENTROPY_FIELD_NUMBER: _ClassVar[int]
     WALL_CLOCK_NS_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     LOG_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     entropy: bytes
     wall_clock_ns: int
     vcpus: int
     memory_mib: int
     log_level: str
-    def __init__(self, hostname: _Optional[str] = ..., entropy: _Optional[bytes] = ..., wall_clock_ns: _Optional[int] = ..., vcpus: _Optional[int] = ..., memory_mib: _Optional[int] = ..., log_level: _Optional[str] = ...) -> None: ...
+    network: NetworkConfig
+    def __init__(self, hostname: _Optional[str] = ..., entropy: _Optional[bytes] = ..., wall_clock_ns: _Optional[int] = ..., vcpus: _Optional[int] = ..., memory_mib: _Optional[int] = ..., log_level: _Optional[str] = ..., network: _Optional[_Union[NetworkConfig, _Mapping]] = ...) -> None: ...
 
 class ConfigureResponse(_message.Message):
     __slots__ = ("kernel_release", "vminitd_version", "milestones", "nonce", "boottime_ns", "began_ns")
@@ -270,39 +272,120 @@ class OomKillsResponse(_message.Message):
     kills: int
     def __init__(self, kills: _Optional[int] = ...) -> None: ...
 
+class RewriteRequest(_message.Message):
+    __slots__ = ("container_id", "files")
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    container_id: str
+    files: _containers.RepeatedCompositeFieldContainer[File]
+    def __init__(self, container_id: _Optional[str] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ...) -> None: ...
+
+class NetworkConfig(_message.Message):
+    __slots__ = ("interfaces", "routes", "rules", "sysctls")
+    class SysctlsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    INTERFACES_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    SYSCTLS_FIELD_NUMBER: _ClassVar[int]
+    interfaces: _containers.RepeatedCompositeFieldContainer[Interface]
+    routes: _containers.RepeatedCompositeFieldContainer[Route]
+    rules: _containers.RepeatedCompositeFieldContainer[Rule]
+    sysctls: _containers.ScalarMap[str, str]
+    def __init__(self, interfaces: _Optional[_Iterable[_Union[Interface, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., rules: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., sysctls: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
 class Interface(_message.Message):
-    __slots__ = ("mac", "name", "mtu", "addresses", "routes", "neighbours")
+    __slots__ = ("mac", "name", "mtu", "addresses", "neighbours", "up", "ipv6", "link_local", "promiscuous", "all_multicast", "tx_queue_length", "queues")
     MAC_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
-    ROUTES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    UP_FIELD_NUMBER: _ClassVar[int]
+    IPV6_FIELD_NUMBER: _ClassVar[int]
+    LINK_LOCAL_FIELD_NUMBER: _ClassVar[int]
+    PROMISCUOUS_FIELD_NUMBER: _ClassVar[int]
+    ALL_MULTICAST_FIELD_NUMBER: _ClassVar[int]
+    TX_QUEUE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    QUEUES_FIELD_NUMBER: _ClassVar[int]
     mac: str
     name: str
     mtu: int
-    addresses: _containers.RepeatedScalarFieldContainer[str]
-    routes: _containers.RepeatedCompositeFieldContainer[Route]
+    addresses: _containers.RepeatedCompositeFieldContainer[Address]
     neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
-    def __init__(self, mac: _Optional[str] = ..., name: _Optional[str] = ..., mtu: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., routes: _Optional[_Iterable[_Union[Route, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ...) -> None: ...
+    up: bool
+    ipv6: bool
+    link_local: bool
+    promiscuous: bool
+    all_multicast: bool
+    tx_queue_length: int
+    queues: int
+    def __init__(self, mac: _Optional[str] = ..., name: _Optional[str] = ..., mtu: _Optional[int] = ..., addresses: _Optional[_Iterable[_Union[Address, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., up: _Optional[bool] = ..., ipv6: _Optional[bool] = ..., link_local: _Optional[bool] = ..., promiscuous: _Optional[bool] = ..., all_multicast: _Optional[bool] = ..., tx_queue_length: _Optional[int] = ..., queues: _Optional[int] = ...) -> None: ...
+
+class Address(_message.Message):
+    __slots__ = ("address", "peer", "broadcast", "scope")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    BROADCAST_FIELD_NUMBER: _ClassVar[int]
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    peer: str
+    broadcast: str
+    scope: int
+    def __init__(self, address: _Optional[str] = ..., peer: _Optional[str] = ..., broadcast: _Optional[str] = ..., scope: _Optional[int] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("destination", "gateway", "scope", "metric", "on_link", "source", "family")
+    __slots__ = ("destination", "gateway", "interface", "scope", "metric", "on_link", "source", "family", "table", "type", "mtu")
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
+    INTERFACE_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     ON_LINK_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
     destination: str
     gateway: str
+    interface: str
     scope: int
     metric: int
     on_link: bool
     source: str
     family: int
-    def __init__(self, destination: _Optional[str] = ..., gateway: _Optional[str] = ..., scope: _Optional[int] = ..., metric: _Optional[int] = ..., on_link: _Optional[bool] = ..., source: _Optional[str] = ..., family: _Optional[int] = ...) -> None: ...
+    table: int
+    type: int
+    mtu: int
+    def __init__(self, destination: _Optional[str] = ..., gateway: _Optional[str] = ..., interface: _Optional[str] = ..., scope: _Optional[int] = ..., metric: _Optional[int] = ..., on_link: _Optional[bool] = ..., source: _Optional[str] = ..., family: _Optional[int] = ..., table: _Optional[int] = ..., type: _Optional[int] = ..., mtu: _Optional[int] = ...) -> None: ...
+
+class Rule(_message.Message):
+    __slots__ = ("family", "priority", "table", "source", "destination", "input", "output", "mark", "mask")
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    family: int
+    priority: int
+    table: int
+    source: str
+    destination: str
+    input: str
+    output: str
+    mark: int
+    mask: int
+    def __init__(self, family: _Optional[int] = ..., priority: _Optional[int] = ..., table: _Optional[int] = ..., source: _Optional[str] = ..., destination: _Optional[str] = ..., input: _Optional[str] = ..., output: _Optional[str] = ..., mark: _Optional[int] = ..., mask: _Optional[int] = ...) -> None: ...
 
 class Neighbour(_message.Message):
     __slots__ = ("address", "mac")
@@ -311,3 +394,13 @@ class Neighbour(_message.Message):
     address: str
     mac: str
     def __init__(self, address: _Optional[str] = ..., mac: _Optional[str] = ...) -> None: ...
+
+class ForwardRequest(_message.Message):
+    __slots__ = ("address", "port", "streams")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    port: int
+    streams: Stdio
+    def __init__(self, address: _Optional[str] = ..., port: _Optional[int] = ..., streams: _Optional[_Union[Stdio, _Mapping]] = ...) -> None: ...

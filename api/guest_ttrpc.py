@@ -192,6 +192,10 @@ class ContainersBase(Service):
         """Answers once the kernel has killed more of the container's processes for want of memory than the shim knows of."""
         raise unimplemented("/qemubox.guest.v1.Containers/OomKills")
 
+    async def Rewrite(self, request: guest_pb2.RewriteRequest, context: Context) -> empty_pb2.Empty:
+        """Writes other content into files that Create was given."""
+        raise unimplemented("/qemubox.guest.v1.Containers/Rewrite")
+
     def service_methods(self) -> Mapping[str, Method]:
         return {
             "/qemubox.guest.v1.Containers/Create": Unary(guest_pb2.CreateRequest, self.Create),
@@ -207,6 +211,7 @@ class ContainersBase(Service):
             "/qemubox.guest.v1.Containers/Update": Unary(guest_pb2.UpdateRequest, self.Update),
             "/qemubox.guest.v1.Containers/Stats": Unary(guest_pb2.ContainerRequest, self.Stats),
             "/qemubox.guest.v1.Containers/OomKills": Unary(guest_pb2.OomKillsRequest, self.OomKills),
+            "/qemubox.guest.v1.Containers/Rewrite": Unary(guest_pb2.RewriteRequest, self.Rewrite),
         }
 
 
@@ -421,17 +426,35 @@ class ContainersStub:
             metadata=metadata,
         )
 
+    async def Rewrite(
+        self,
+        request: guest_pb2.RewriteRequest,
+        *,
+        timeout_s: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> empty_pb2.Empty:
+        """Writes other content into files that Create was given."""
+        return await self._client.call(
+            "/qemubox.guest.v1.Containers/Rewrite",
+            request,
+            empty_pb2.Empty,
+            timeout_s=timeout_s,
+            metadata=metadata,
+        )
+
 
 class NetworkBase(Service):
-    """Network interfaces of the machine."""
+    """The machine's network, which is that of its containers."""
 
-    async def ConfigureInterface(self, request: guest_pb2.Interface, context: Context) -> empty_pb2.Empty:
-        """Gives the interface with this MAC address its name, addresses and routes, and sets it up."""
-        raise unimplemented("/qemubox.guest.v1.Network/ConfigureInterface")
+    async def Forward(self, request: guest_pb2.ForwardRequest, context: Context) -> empty_pb2.Empty:
+        """Connects to a port of the machine by TCP. Answers when there is a connection, whose bytes are carried by two streams
+        from then on: what the host sends by `stdin`, what the port sends by `stdout`; the end of one is that of one half.
+        """
+        raise unimplemented("/qemubox.guest.v1.Network/Forward")
 
     def service_methods(self) -> Mapping[str, Method]:
         return {
-            "/qemubox.guest.v1.Network/ConfigureInterface": Unary(guest_pb2.Interface, self.ConfigureInterface),
+            "/qemubox.guest.v1.Network/Forward": Unary(guest_pb2.ForwardRequest, self.Forward),
         }
 
 
@@ -441,16 +464,18 @@ class NetworkStub:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def ConfigureInterface(
+    async def Forward(
         self,
-        request: guest_pb2.Interface,
+        request: guest_pb2.ForwardRequest,
         *,
         timeout_s: float | None = None,
         metadata: Metadata | None = None,
     ) -> empty_pb2.Empty:
-        """Gives the interface with this MAC address its name, addresses and routes, and sets it up."""
+        """Connects to a port of the machine by TCP. Answers when there is a connection, whose bytes are carried by two streams
+        from then on: what the host sends by `stdin`, what the port sends by `stdout`; the end of one is that of one half.
+        """
         return await self._client.call(
-            "/qemubox.guest.v1.Network/ConfigureInterface",
+            "/qemubox.guest.v1.Network/Forward",
             request,
             empty_pb2.Empty,
             timeout_s=timeout_s,

@@ -51,7 +51,7 @@ def test_check_fails_for_a_difference(
 def test_services_have_their_full_names() -> None:
     assert "/containerd.task.v3.Task/Create" in TaskBase().service_methods()
     assert "/qemubox.guest.v1.Machine/Configure" in MachineBase().service_methods()
-    assert "/qemubox.guest.v1.Network/ConfigureInterface" in NetworkBase().service_methods()
+    assert "/qemubox.guest.v1.Network/Forward" in NetworkBase().service_methods()
 
 
 def test_base_and_stub_have_the_same_methods() -> None:
