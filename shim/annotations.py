@@ -9,6 +9,7 @@ daemon runs; what is wrong with them is told by Create, which looks at them once
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -57,6 +58,20 @@ class Choice(NamedTuple):
         return self.put(config, value)
 
 
+class Pattern(NamedTuple):
+    """What `expression` matches whole, which `whose` explains."""
+
+    expression: re.Pattern[str]
+    whose: str
+    put: Callable[[Config, str], Config]
+
+    def apply(self, config: Config, _bounds: Bounds, value: str) -> Config:
+        """The configuration with `value`. Raises ValueError, which says what is allowed."""
+        if not self.expression.fullmatch(value):
+            raise ValueError(f"must be {self.whose}")
+        return self.put(config, value)
+
+
 def _accelerators(config: Config) -> tuple[str, ...]:
     """Where the owner leaves it open there is a choice."""
     if config.vm.accel != "auto":
@@ -64,7 +79,7 @@ def _accelerators(config: Config) -> tuple[str, ...]:
     return ("auto", "kvm", "tcg") if config.vm.allow_tcg else ("auto", "kvm")
 
 
-RULES: Final[Mapping[str, Number | Choice]] = {
+RULES: Final[Mapping[str, Number | Choice | Pattern]] = {
     "vm.cpus": Number(
         1,
         lambda _config, bounds: min(bounds.max_cpus, 64),
@@ -93,6 +108,12 @@ RULES: Final[Mapping[str, Number | Choice]] = {
         lambda config, _bounds: config.rootfs.writable_mib,
         "which is rootfs.writable_mib",
         lambda config, value: config._replace(rootfs=config.rootfs._replace(writable_mib=value)),
+    ),
+    "network.name": Pattern(
+        # CNI's own rule for names (containernetworking/cni, pkg/utils): no path can be made of one.
+        re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}"),
+        'the name of a network of network.conf_dir, or "none"',
+        lambda config, value: config._replace(network=config.network._replace(name=value)),
     ),
     "template.mode": Choice(
         lambda config: _TEMPLATE_MODES[_TEMPLATE_MODES.index(config.template.mode) :],

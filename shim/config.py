@@ -65,6 +65,17 @@ class Names(NamedTuple):
         return f"must be a list of some of {', '.join(self.known)}"
 
 
+class Paths(NamedTuple):
+    """A list of absolute paths, one at least."""
+
+    def refusal(self, value: object) -> str:
+        """What is wrong with `value`; empty where nothing is."""
+        rule = Text(absolute=True)
+        if isinstance(value, list) and value and not any(rule.refusal(path) for path in value):
+            return ""
+        return "must be a list of absolute paths"
+
+
 _Name = Annotated[str, Text()]
 _Words = Annotated[str, Text(optional=True)]
 _Path = Annotated[str, Text(absolute=True)]
@@ -139,6 +150,25 @@ class RootfsConfig(NamedTuple):
     convert_timeout_s: Annotated[int, Between(1, 86400)] = 600
 
 
+class NetworkConfig(NamedTuple):
+    """The container's network, by CNI (docs/networking.md)."""
+
+    # The CNI network of a container that comes with none of its own: neither a network namespace that somebody has made
+    # for it, nor hooks that make one (nerdctl, docker). "none": nothing but a loopback interface.
+    name: _Name = "qemubox"
+    # Where that network's configuration is: a .conflist, .conf or .json. Not CNI's own directory, where the kubelet would
+    # take the first that it finds for the cluster's.
+    conf_dir: _Path = "/etc/qemubox/net.d"
+    # Where its plugins are.
+    plugin_dirs: Annotated[tuple[str, ...], Paths()] = ("/opt/cni/bin", "/usr/lib/cni")
+    # Where is kept what plugins have answered, as libcni does.
+    cache_dir: _Path = "/var/lib/cni"
+    # One plugin's answer.
+    timeout_s: Annotated[int, Between(1, 600)] = 60
+    # auto: the host's kernel carries the frames where it has /dev/vhost-net; off: QEMU does.
+    vhost: Literal["auto", "off"] = "auto"
+
+
 class TemplateConfig(NamedTuple):
     """Templates: machines start as clones of one that has booted before, and not by booting."""
 
@@ -150,7 +180,10 @@ class TemplateConfig(NamedTuple):
 
 
 # Names of annotations, less the prefix io.qemubox (shim/annotations.py).
-ANNOTATIONS: Final = ("vm.cpus", "vm.memory_mib", "vm.accel", "vm.console_kib", "rootfs.writable_mib", "template.mode")
+ANNOTATIONS: Final = (
+    *("vm.cpus", "vm.memory_mib", "vm.accel", "vm.console_kib"),
+    *("rootfs.writable_mib", "network.name", "template.mode"),
+)
 
 
 class AnnotationsConfig(NamedTuple):
@@ -175,13 +208,22 @@ class Config(NamedTuple):
     vm: VmConfig = VmConfig()
     vsock: VsockConfig = VsockConfig()
     rootfs: RootfsConfig = RootfsConfig()
+    network: NetworkConfig = NetworkConfig()
     template: TemplateConfig = TemplateConfig()
     annotations: AnnotationsConfig = AnnotationsConfig()
     log: LogConfig = LogConfig()
 
 
 _Section = TypeVar(
-    "_Section", RuntimeConfig, VmConfig, VsockConfig, RootfsConfig, TemplateConfig, AnnotationsConfig, LogConfig
+    "_Section",
+    RuntimeConfig,
+    VmConfig,
+    VsockConfig,
+    RootfsConfig,
+    NetworkConfig,
+    TemplateConfig,
+    AnnotationsConfig,
+    LogConfig,
 )
 
 
@@ -233,6 +275,7 @@ def parse(text: str) -> Config:
         vm=section(VmConfig, "vm"),
         vsock=section(VsockConfig, "vsock"),
         rootfs=section(RootfsConfig, "rootfs"),
+        network=section(NetworkConfig, "network"),
         template=section(TemplateConfig, "template"),
         annotations=section(AnnotationsConfig, "annotations"),
         log=section(LogConfig, "log"),
@@ -262,5 +305,5 @@ def _refusal(kind: object, value: object) -> str:
         choices = get_args(kind)
         return "" if value in choices else f"must be one of {', '.join(choices)}"
     _, rule = get_args(kind)
-    assert isinstance(rule, Between | Text | Names)
+    assert isinstance(rule, Between | Text | Names | Paths)
     return rule.refusal(value)

@@ -36,11 +36,15 @@ def test_what_is_asked_for_is_in_the_configuration() -> None:
         vm__accel="tcg",
         vm__console_kib="16",
         rootfs__writable_mib="100",
+        network__name="other.net",
         template__mode="off",
     )
     vm = _ALL.vm._replace(default_cpus=4, default_memory_mib=2048, accel="tcg", console_kib=16)
     assert config == _ALL._replace(
-        vm=vm, rootfs=_ALL.rootfs._replace(writable_mib=100), template=_ALL.template._replace(mode="off")
+        vm=vm,
+        rootfs=_ALL.rootfs._replace(writable_mib=100),
+        network=_ALL.network._replace(name="other.net"),
+        template=_ALL.template._replace(mode="off"),
     )
 
 
@@ -90,6 +94,8 @@ def test_one_that_there_is_not_is_named_with_those_that_there_are() -> None:
         ("", "vm.accel", "hvf", "must be one of auto, kvm, tcg:"),
         ('[template]\nmode = "per-namespace"', "template.mode", "auto", "must be one of per-namespace, off:"),
         ('[template]\nmode = "off"', "template.mode", "auto", "must be one of off:"),
+        ("", "network.name", "../../etc/cni/net.d/x", "must be the name of a network of network.conf_dir"),
+        ("", "network.name", "", "must be the name of a network of network.conf_dir"),
         ("", "template.mode", None, "must be one of auto, per-namespace, off:"),
     ],
 )

@@ -23,7 +23,7 @@ from harness.flavours import CHECKOUT, MissingPart, output_of
 RUNTIME: Final = "io.containerd.qemubox.v1"
 BINARY: Final = "containerd-shim-qemubox-v1"
 COMMAND: Final = "qemubox"
-_PACKAGES: Final = ("api", "shim", "ttrpc", "vminitd")
+_PACKAGES: Final = ("api", "cni", "shim", "ttrpc", "vminitd")
 _BUILD_DEADLINE_S: Final = 1800.0
 _COMMAND_DEADLINE_S: Final = 120.0
 
@@ -52,6 +52,9 @@ class Qemubox:
         self.config = directory / "config.toml"
         self._sections: Sections = {
             "runtime": {"state_dir": "/run/qemubox", "data_dir": str(self.data), "cache_dir": str(self.cache)},
+            # Tests of networks choose one, by the annotation.
+            "network": {"name": "none", "conf_dir": str(directory / "net.d")},
+            "annotations": {"allow": ["network.name"]},
             "log": {"level": "debug"},
         }
         self.bin = self.prefix / "bin"
