@@ -4,8 +4,9 @@ The container's processes are in the machine and have no pid on the host. But cl
 look at `/proc/PID` of a task: nerdctl reads addresses from `ns/net`, `cp` writes through
 `root`, containerd asks whether the pid lives. QEMU's pid would hand them the host's
 root directory. So each container has this small process: in a mount namespace that holds
-nothing but an empty root, in a network namespace of its own, ended with the shim. It lives
-as long as what it stands for: ended before that is told, and whoever ends it ends that.
+nothing but an empty root, in the container's network namespace, or one of its own where it
+has none, ended with the shim. It lives as long as what it stands for: ended before that is
+told, and whoever ends it ends that.
 
 What it is forked from and does: anchor_process.py.
 """
@@ -58,12 +59,17 @@ class Anchors:
         self._source = source
         source.orders.setblocking(False)
 
-    async def start(self, root: Path, *, deadline_s: float) -> Anchor:
-        """Start an anchor; `root` is an empty directory for it to mount on. Raises OSError or TimeoutError."""
+    async def start(self, root: Path, *, netns_fd: int = -1, deadline_s: float) -> Anchor:
+        """Start an anchor; `root` is an empty directory for it to mount on.
+
+        It is in the network namespace of which `netns_fd` is an open file, which stays the caller's, or in one of its
+        own. Raises OSError or TimeoutError.
+        """
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
             try:
-                socket.send_fds(self._source.orders, [os.fsencode(root)], [theirs])
+                given = [theirs] if netns_fd < 0 else [theirs, netns_fd]
+                socket.send_fds(self._source.orders, [os.fsencode(root)], given)
             except ConnectionError as error:
                 raise OSError(f"process {self._source.pid}, which makes them, has ended") from error
             finally:

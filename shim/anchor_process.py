@@ -41,10 +41,15 @@ _MS_RDONLY_NOSUID_NODEV_NOEXEC = 0x1 | 0x2 | 0x4 | 0x8
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _ORDER_LIMIT = 4096  # a path
+_ORDER_FDS = 2
 
 
 class Source:
-    """A running source: `orders` takes messages of a directory's path and the write end of a pipe."""
+    """A running source.
+
+    `orders` takes messages of a directory's path with the write end of a pipe and, for an anchor that is to be in a
+    network namespace that exists, an open file of that.
+    """
 
     def __init__(self, pid: int, orders: socket.socket, marker: str) -> None:
         self.pid = pid
@@ -125,22 +130,27 @@ def _obey(libc: ctypes.CDLL, orders: socket.socket, *, unable: str) -> None:
     """Fork an anchor for each order, until the shim has closed its end; where we are `unable`, say why instead."""
     source = os.getpid()
     while True:
-        root, answers, _flags, _address = socket.recv_fds(orders, _ORDER_LIMIT, 1)
+        root, given, _flags, _address = socket.recv_fds(orders, _ORDER_LIMIT, _ORDER_FDS)
         if not root:
             return
+        answer, *netns = given
         if unable:
-            os.write(answers[0], b"\n" + unable.encode())
+            os.write(answer, b"\n" + unable.encode())
         elif os.fork() == 0:
-            _run_anchor(libc, source, root, answers[0], orders)
-        os.close(answers[0])
+            _run_anchor(libc, source, root, answer, netns, orders)
+        for fd in given:
+            os.close(fd)
 
 
-def _run_anchor(libc: ctypes.CDLL, source: int, root: bytes, answer: int, orders: socket.socket) -> None:
+def _run_anchor(
+    libc: ctypes.CDLL, source: int, root: bytes, answer: int, netns: list[int], orders: socket.socket
+) -> None:
     """An anchor, from its first instruction to its last."""
     try:
         orders.close()
         _die_with(libc, source)
         os.write(answer, b"%d\n" % os.getpid())
+        _enter_network(libc, netns)
         _settle(libc, root)
         os.write(answer, READY)
         os.close(answer)
@@ -152,9 +162,18 @@ def _run_anchor(libc: ctypes.CDLL, source: int, root: bytes, answer: int, orders
         os._exit(1)
 
 
+def _enter_network(libc: ctypes.CDLL, netns: list[int]) -> None:
+    """Be in the container's network namespace, or in one of our own where there is none. Raises OSError."""
+    if not netns:
+        _check(libc.unshare(_CLONE_NEWNET), "unshare")
+    for fd in netns:
+        _check(libc.setns(fd, _CLONE_NEWNET), "join the network namespace")
+        os.close(fd)
+
+
 def _settle(libc: ctypes.CDLL, root: bytes) -> None:
     """Go where there is nothing: namespaces of our own, and an empty root on the directory `root`. Raises OSError."""
-    _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWUTS | _CLONE_NEWIPC), "unshare")
+    _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC), "unshare")
     _check(libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "mount / private")
     _check(libc.mount(b"anchor", root, b"tmpfs", _MS_RDONLY_NOSUID_NODEV_NOEXEC, b"size=4k,mode=555"), "mount tmpfs")
     os.chdir(root)

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,23 @@ def anchors(source: Source) -> Anchors:
     return Anchors(source)
 
 
+@pytest.fixture
+def netns_fd() -> Iterator[int]:
+    """An open file of a network namespace that somebody else is in."""
+    command = ["/usr/bin/unshare", "--net", "/bin/sh", "-c", "echo; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        fd = os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        yield fd
+        os.close(fd)
+        holder.communicate(b"\n")
+
+
+def _holds_nothing(pid: int) -> bool:
+    return _open_files(pid) == {"/dev/null"}
+
+
 def _open_files(pid: int) -> set[str]:
     return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
 
@@ -68,7 +87,7 @@ async def test_what_clients_find_at_its_pid(root: Path, anchors: Anchors) -> Non
     assert (proc / "comm").read_text() == "qemubox-anchor\n"
     assert (proc / "environ").read_bytes() == b""
     assert os.getsid(anchor.pid) == anchor.pid
-    until(lambda: _open_files(anchor.pid) == {"/dev/null"}, "it has let go of all but its standard streams")
+    until(lambda: _holds_nothing(anchor.pid), "it has let go of all but its standard streams")
     await anchor.stop()
     until(lambda: not proc.exists(), "it is gone")
     assert os.listdir(root) == []
@@ -96,6 +115,27 @@ async def test_several_at_once(root: Path, anchors: Anchors) -> None:
     assert [_alive(anchor.pid) for anchor in several] == [True, True, False, True, True]
     for anchor in several:
         await anchor.stop()
+
+
+async def test_in_a_network_namespace_that_is_there(root: Path, anchors: Anchors, netns_fd: int) -> None:
+    """The container's, where clients find its addresses."""
+    wanted, own = os.readlink(f"/proc/self/fd/{netns_fd}"), os.readlink("/proc/self/ns/net")
+    with same_fds():
+        several = await asyncio.gather(*(anchors.start(root, netns_fd=netns_fd, deadline_s=20) for _ in range(3)))
+        alone = await anchors.start(root, deadline_s=20)
+        assert {os.readlink(f"/proc/{anchor.pid}/ns/net") for anchor in several} == {wanted}
+        assert os.readlink(f"/proc/{alone.pid}/ns/net") not in (wanted, own)
+        for anchor in (*several, alone):
+            until(partial(_holds_nothing, anchor.pid), "it has let go of the file")
+            await anchor.stop()
+
+
+async def test_what_is_no_network_namespace_is_told(root: Path, anchors: Anchors) -> None:
+    other = os.open("/proc/self/ns/uts", os.O_RDONLY)
+    with pytest.raises(OSError, match="join the network namespace: Invalid argument"):
+        await anchors.start(root, netns_fd=other, deadline_s=20)
+    os.close(other)
+    await (await anchors.start(root, deadline_s=20)).stop()
 
 
 async def test_stopping_twice(root: Path, anchors: Anchors) -> None:

@@ -1,0 +1,95 @@
+"""Leads every frame that arrives at one interface out of another, in the kernel: tc's ingress qdisc with one filter.
+
+The filter is u32's, which every kernel has, where matchall's module is missing from some; it has no keys, and so takes
+frames of any protocol and length, those with VLAN tags, too. Its action is mirred's redirect (tc-mirred(8)).
+
+What is ours is told by the filter's priority: a qdisc of somebody else's is neither used nor removed.
+
+Import-light, as rtnetlink.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from shim.network.rtnetlink import (
+    CREATE,
+    DELQDISC,
+    EXCLUSIVE,
+    GETTFILTER,
+    NEWQDISC,
+    NEWTFILTER,
+    Rtnetlink,
+    attribute,
+    attributes,
+    string,
+    text,
+)
+
+# struct tcmsg: family, interface, handle, parent, info.
+_TRAFFIC = struct.Struct("=BxxxiIII")
+# linux/pkt_sched.h: the qdisc is ffff:, its place ffff:fff1.
+_INGRESS = 0xFFFF0000
+_INGRESS_PARENT = 0xFFFFFFF1
+_KIND, _OPTIONS = 1, 2
+# The letters of qemubox; the kernel gives filters that name no priority 49152 and less.
+_PRIORITY = 0x7162
+_ALL_PROTOCOLS = 0x0300  # ETH_P_ALL, in the order of the network
+# linux/pkt_cls.h: u32's selector of no keys, which ends the search.
+_U32_SELECTOR, _U32_ACTIONS = 5, 7
+_SELECTOR = struct.pack("=BBBxHHhhI", 1, 0, 0, 0, 0, 0, 0, 0)
+# linux/tc_act/tc_mirred.h
+_ACTION_KIND, _ACTION_OPTIONS = 1, 2
+_MIRRED_PARAMETERS = 2
+_STOLEN = 4
+_REDIRECT_OUT = 1
+
+
+def lead(kernel: Rtnetlink, index: int, to: int) -> None:
+    """Redirect what arrives at the interface `index` out of the interface `to`.
+
+    Raises FileExistsError where it has an ingress qdisc already, OSError for anything else; then nothing is left.
+    """
+    qdisc = _TRAFFIC.pack(0, index, _INGRESS, _INGRESS_PARENT, 0)
+    kernel.change(NEWQDISC, qdisc + string(_KIND, "ingress"), CREATE | EXCLUSIVE)
+    try:
+        kernel.change(NEWTFILTER, _filter(index, to), CREATE | EXCLUSIVE)
+    except BaseException:
+        kernel.change(DELQDISC, qdisc)
+        raise
+
+
+def _filter(index: int, to: int) -> bytes:
+    # struct tc_mirred: index, capabilities, what becomes of the frame, two counts; what to do, with which interface.
+    parameters = struct.pack("=IIiiiiI", 0, 0, _STOLEN, 0, 0, _REDIRECT_OUT, to)
+    action = string(_ACTION_KIND, "mirred") + attribute(_ACTION_OPTIONS, attribute(_MIRRED_PARAMETERS, parameters))
+    options = attribute(_U32_SELECTOR, _SELECTOR) + attribute(_U32_ACTIONS, attribute(1, action))
+    return (
+        _TRAFFIC.pack(0, index, 0, _INGRESS, _PRIORITY << 16 | _ALL_PROTOCOLS)
+        + string(_KIND, "u32")
+        + attribute(_OPTIONS, options)
+    )
+
+
+def let_go(kernel: Rtnetlink, index: int) -> bool:
+    """Undo `lead`, whole or begun; whether there is no ingress qdisc any more, because one of another's stays.
+
+    Raises OSError.
+    """
+    try:
+        found = kernel.dump(GETTFILTER, _TRAFFIC.pack(0, index, 0, _INGRESS, 0))
+        if any(not _is_ours(message) for message in found):
+            return False
+        kernel.change(DELQDISC, _TRAFFIC.pack(0, index, _INGRESS, _INGRESS_PARENT, 0))
+    except OSError as error:
+        # There is no such qdisc, or the interface has gone, and its qdisc with it.
+        if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+            raise
+    return True
+
+
+def _is_ours(message: bytes) -> bool:
+    info = _TRAFFIC.unpack_from(message)[4]
+    kind = text(attributes(message, _TRAFFIC.size).get(_KIND, b""))
+    return (info >> 16, kind) == (_PRIORITY, "u32")
