@@ -13,18 +13,17 @@ from typing import Final
 
 from api import guest_pb2
 from shim.errors import SpecError
-from shim.network.rtnetlink import attributes, each_attribute, number, text, u32
+from shim.network.rtnetlink import LINK, attributes, each_attribute, number, text, u32
 
 LOOPBACK: Final = 1
-TAP_PREFIX: Final = "qb-"
-"""TAPs are named `qb-` and the interface's name (tap.py)."""
+TAP_PREFIX: Final = "qb"
+"""What the names of our TAPs begin with (tap.py)."""
 
 # linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS; IFLA_EXT_MASK.
-REQUEST: Final = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + u32(29, 1 << 3)
+REQUEST: Final = LINK.pack(0, 0, 0, 0, 0) + u32(29, 1 << 3)
 ADDRESS_REQUEST: Final = struct.pack("=BBBBI", 0, 0, 0, 0, 0)
 NEIGHBOUR_REQUEST: Final = struct.pack("=BxxxiHBB", 0, 0, 0, 0, 0)
 
-_LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 # linux/if_arp.h
@@ -122,8 +121,8 @@ class Link:
     """One message about a link, taken apart."""
 
     def __init__(self, message: bytes) -> None:
-        _family, self.hardware, self.index, self.flags, _change = _LINK.unpack_from(message)
-        self.parts = attributes(message, _LINK.size)
+        _family, self.hardware, self.index, self.flags, _change = LINK.unpack_from(message)
+        self.parts = attributes(message, LINK.size)
         self.name = text(self.parts[_NAME])
         self.mac = self.parts.get(_MAC, b"")
         info = attributes(self.parts.get(_INFO, b""))

@@ -56,7 +56,7 @@ def make(path: Path) -> int:
         try:
             return _on_thread(lambda: _make_here(os.fsencode(path)))
         except BaseException:
-            _remove(path)
+            remove(path)
             raise
     except OSError as error:
         raise HostError(f"network namespace {path} cannot be made: {error.strerror or error}") from error
@@ -122,11 +122,16 @@ def _lock(fd: int) -> None:
             return
 
 
-def _remove(path: Path) -> None:
-    """What `make` has begun."""
+def remove(path: Path) -> None:
+    """Undo `make`, whole or begun: the namespace ends once nobody is in it. Does nothing where there is nothing.
+
+    Blocks. Raises OSError.
+    """
     import ctypes
 
-    ctypes.CDLL(None).umount2(os.fsencode(path), _MNT_DETACH)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0 and ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
+        _check(-1, "umount2")
     path.unlink(missing_ok=True)
 
 

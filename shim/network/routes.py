@@ -1,7 +1,7 @@
 """The routes and rules of a network namespace, read from rtnetlink's messages. Pure.
 
-All of them but the table `local`, which follows from the addresses: also those that the kernel made when an address was
-set, because one that is not there any more (the CNI plugin ptp removes it) must not be there in the guest either.
+Without those that the kernel made itself, for addresses and in the table `local`: the guest's kernel makes its own. One
+that the CNI plugin ptp has put into the place of such a route tells the guest to leave that out.
 What our message has no word for is refused by name; a route that is left out quietly is a fault that nobody finds.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from api import guest_pb2
 from shim.errors import SpecError
-from shim.network.links import LOOPBACK, address
+from shim.network.links import address
 from shim.network.rtnetlink import attributes, number, text
 
 # struct rtmsg and struct fib_rule_hdr, for every family.
@@ -121,17 +121,14 @@ def routes(messages: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Rout
         family, prefix, source_prefix, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message)
         parts = attributes(message, _ROUTE.size)
         table = number(parts.get(_TABLE)) or table
-        if family not in _FAMILIES or table == _LOCAL or flags & _CLONED:
+        if family not in _FAMILIES or table == _LOCAL or protocol == _PROTO_KERNEL or flags & _CLONED:
             continue
-        out = number(parts.get(_OIF))
-        if protocol == _PROTO_KERNEL and (out == LOOPBACK or out not in names):
-            continue  # ::1, and what the kernel has for an interface that was passed over
         destination = f"{address(parts[_DST])}/{prefix}" if _DST in parts else ""
         route = Route(
             family=_FAMILIES[family],
             destination=destination,
             gateway=address(parts[_GATEWAY]) if _GATEWAY in parts else "",
-            interface="" if kind in _NOWHERE else names.get(out, ""),
+            interface="" if kind in _NOWHERE else names.get(number(parts.get(_OIF)), ""),
             scope=scope,
             metric=number(parts.get(_PRIORITY)),
             on_link=bool(flags & _ON_LINK),

@@ -36,6 +36,10 @@ _SOL_NETLINK = 270
 _CAP_ACK, _EXT_ACK, _GET_STRICT_CHECK = 10, 11, 12
 _TYPE_MASK = 0x3FFF
 
+# struct ifinfomsg: family, kind of hardware, index, flags, which of them are meant.
+LINK = struct.Struct("=BxHiII")
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
+
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 # The kernel makes no answer larger than 32 KiB (net/netlink/af_netlink.c, netlink_dump).
@@ -69,6 +73,12 @@ class Rtnetlink:
         self._send(kind, ACK | flags, body)
         for _ in self._answers():
             pass
+
+    def ask(self, kind: int, body: bytes) -> bytes:
+        """One thing of the kernel's: its message without the header. Raises OSError where there is no such thing."""
+        self._send(kind, ACK, body)
+        (found,) = self._answers()
+        return found
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """Everything of one kind: the messages without their headers. Raises OSError."""
@@ -160,6 +170,6 @@ def number(value: bytes | None) -> int:
     return int.from_bytes(value or b"", "little")
 
 
-def link(index: int, *, flags: int = 0, change: int = 0, parts: bytes = b"") -> bytes:
-    """A message about a link: struct ifinfomsg with the flags to set among those to change, then attributes."""
-    return struct.pack("=BxHiII", 0, 0, index, flags, change) + parts
+def link(index: int = 0, *, flags: int = 0, change: int = 0, parts: bytes = b"") -> bytes:
+    """A message about a link: the flags to set among those to change, then attributes."""
+    return LINK.pack(0, 0, index, flags, change) + parts

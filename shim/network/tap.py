@@ -22,7 +22,7 @@ import fcntl
 import os
 import struct
 
-from shim.network import ingress, netns, rtnetlink
+from shim.network import netns, redirect, rtnetlink
 
 # The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
 TYPE_CHECKING = False
@@ -35,19 +35,18 @@ _NAME_LIMIT = 15  # linux/if.h, IFNAMSIZ, without its NUL
 _TUNSETIFF = 0x400454CA
 _TAP, _NO_PI, _MULTI_QUEUE, _VNET_HDR, _EXCLUSIVE = 0x0002, 0x1000, 0x0100, 0x4000, 0x8000
 _REQUEST = struct.Struct("=16sH22x")
-# linux/if.h, linux/if_link.h
+# linux/if.h
 _UP, _ALL_MULTICAST = 0x1, 0x200
-_MTU = 4
 # There is no such file, or no driver behind it, or this is a place where it may not be used.
 _NO_VHOST = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM)
-_GONE = (errno.ENODEV, errno.ENOENT)
-# These take every frame that is sent to them; any other kind filters multicast by what its own namespace listens to.
+# These take every frame that is sent to them.
 _TAKE_ALL = ("veth", "bridge")
-VHOST_NET = "/dev/vhost-net"
+_TUN = "/dev/net/tun"
+_VHOST_NET = "/dev/vhost-net"
 
 
 def name_of(interface: str, index: int) -> str:
-    """What the TAP of an interface is called: `qb-eth0`. A name too long for that has its index in place of its end."""
+    """What the TAP of an interface is called: `qb-eth0`. Where that is too long, its index is in place of its end."""
     name = PREFIX + interface
     if len(os.fsencode(name)) <= _NAME_LIMIT:
         return name
@@ -72,19 +71,19 @@ def connect(fd: int, interface: Interface, *, name: str, queues: int) -> list[in
 
 
 def _connect_here(interface: Interface, name: str, queues: int) -> list[int]:
-    with contextlib.ExitStack() as undo, rtnetlink.Rtnetlink() as kernel:
+    # What leads to the TAP can be taken back once the TAP has gone.
+    with rtnetlink.Rtnetlink() as kernel, contextlib.ExitStack() as last, contextlib.ExitStack() as undo:
         taps = _open(undo, interface, name, queues)
-        tap = _index_of(name)
+        tap = _index_of(kernel, name)
         _silence(name)
-        mtu = rtnetlink.u32(_MTU, interface.mtu)
+        mtu = rtnetlink.u32(rtnetlink.IFLA_MTU, interface.mtu)
         kernel.change(rtnetlink.NEWLINK, rtnetlink.link(tap, flags=_UP, change=_UP, parts=mtu))
-        ingress.lead(kernel, tap, interface.index)
+        redirect.lead(kernel, tap, interface.index)
         _lead_from(kernel, interface, tap)
-        undo.callback(_let_go_quietly, interface.index)
-        if interface.kind not in _TAKE_ALL and not interface.all_multicast:
-            flags = rtnetlink.link(interface.index, flags=_ALL_MULTICAST, change=_ALL_MULTICAST)
-            kernel.change(rtnetlink.NEWLINK, flags)
+        last.callback(_let_go_quietly, interface.index)
+        _let_everything_in(kernel, interface)
         undo.pop_all()
+        last.pop_all()
     return taps
 
 
@@ -96,12 +95,12 @@ def _open(undo: contextlib.ExitStack, interface: Interface, name: str, queues: i
     taps: list[int] = []
     for queue in range(queues):
         try:
-            tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            tap = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise ResourceError(f"interface {interface.name}: {error.strerror}") from error
             raise MissingPartError(
-                f"/dev/net/tun cannot be opened: {error.strerror}", hint="load the kernel module tun"
+                f"{_TUN} cannot be opened: {error.strerror}", hint="load the kernel module tun"
             ) from error
         undo.callback(os.close, tap)
         # The first must make it: a further one would be a queue of another machine's.
@@ -127,11 +126,10 @@ def _lead_from(kernel: rtnetlink.Rtnetlink, interface: Interface, tap: int) -> N
 
     try:
         try:
-            ingress.lead(kernel, interface.index, tap)
+            redirect.lead(kernel, interface.index, tap)
         except FileExistsError:
-            if not ingress.let_go(kernel, interface.index):
-                raise
-            ingress.lead(kernel, interface.index, tap)
+            redirect.let_go(kernel, interface.index)
+            redirect.lead(kernel, interface.index, tap)
     except FileExistsError as error:
         raise SpecError(
             f"interface {interface.name}: another program has an ingress qdisc on it",
@@ -139,16 +137,22 @@ def _lead_from(kernel: rtnetlink.Rtnetlink, interface: Interface, tap: int) -> N
         ) from error
 
 
+def _let_everything_in(kernel: rtnetlink.Rtnetlink, interface: Interface) -> None:
+    """What the guest listens to its own kernel knows: this one's filter of multicast addresses would keep it out."""
+    if interface.kind not in _TAKE_ALL and not interface.all_multicast:
+        kernel.change(rtnetlink.NEWLINK, rtnetlink.link(interface.index, flags=_ALL_MULTICAST, change=_ALL_MULTICAST))
+
+
 def _let_go_quietly(index: int) -> None:
     """The first failure is the one to tell."""
     with contextlib.suppress(OSError), rtnetlink.Rtnetlink() as kernel:
-        ingress.let_go(kernel, index)
+        redirect.let_go(kernel, index)
 
 
-def _index_of(name: str) -> int:
-    import _socket
-
-    return _socket.if_nametoindex(name)
+def _index_of(kernel: rtnetlink.Rtnetlink, name: str) -> int:
+    """Raises OSError, ENODEV where there is no such interface."""
+    found = kernel.ask(rtnetlink.GETLINK, rtnetlink.link(parts=rtnetlink.string(rtnetlink.IFLA_IFNAME, name)))
+    return int(rtnetlink.LINK.unpack_from(found)[2])
 
 
 def _silence(name: str) -> None:
@@ -163,26 +167,21 @@ def _silence(name: str) -> None:
 def disconnect(fd: int, interface: str) -> None:
     """Take back what `connect` has done to an interface of a namespace that stays; its machine has ended by now.
 
-    What is not ours stays: an ingress qdisc of another program's, and one whose TAP is there, which is another
-    machine's. Does nothing where there is nothing. Blocks. Raises OSError.
+    What is not ours stays: an ingress qdisc of another program's, and one that leads to a TAP, which is that of another
+    machine. Does nothing where there is nothing. Blocks. Raises OSError.
     """
     netns.within(fd, lambda: _disconnect_here(interface))
 
 
 def _disconnect_here(interface: str) -> None:
-    try:
-        index = _index_of(interface)
-    except OSError as error:
-        if error.errno in _GONE:
-            return
-        raise
     with rtnetlink.Rtnetlink() as kernel:
         try:
-            _index_of(name_of(interface, index))
+            index = _index_of(kernel, interface)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno != errno.ENODEV:
                 raise
-            ingress.let_go(kernel, index)
+            return
+        redirect.let_go(kernel, index)
 
 
 def open_vhost(queues: int) -> list[int]:
@@ -193,11 +192,11 @@ def open_vhost(queues: int) -> list[int]:
         opened: list[int] = []
         for _ in range(queues):
             try:
-                opened.append(os.open(VHOST_NET, os.O_RDWR | os.O_CLOEXEC))
+                opened.append(os.open(_VHOST_NET, os.O_RDWR | os.O_CLOEXEC))
             except OSError as error:
                 if error.errno in _NO_VHOST:
                     return []
-                raise ResourceError(f"{VHOST_NET} cannot be opened: {error.strerror}") from error
+                raise ResourceError(f"{_VHOST_NET} cannot be opened: {error.strerror}") from error
             undo.callback(os.close, opened[-1])
         undo.pop_all()
         return opened

@@ -51,16 +51,19 @@ class JoinedDisk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network interface on an open TAP (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, one queue).
+    """A network interface on an open TAP (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).
 
-    `vhost_fd` is an open /dev/vhost-net, if the host has it. Both descriptors stay the
-    caller's, who may close them once the interface is plugged in.
+    It has as many pairs of queues as there are descriptors; if several, the TAP is IFF_MULTI_QUEUE. `vhost_fds` are as
+    many open /dev/vhost-net, if the host has it: the kernel carries the frames then, and not QEMU. All descriptors stay
+    the caller's, who may close them once the interface is plugged in. `mtu` is what the guest's driver has from the
+    first, and as the most; 0: whatever it likes.
     """
 
     name: str
     mac: str
-    tap_fd: int
-    vhost_fd: int | None = None
+    tap_fds: tuple[int, ...]
+    vhost_fds: tuple[int, ...] = ()
+    mtu: int = 0
 
 
 # virtio-mem's block size with 2 MiB pages on x86_64; what may be plugged is a multiple of it.
@@ -159,20 +162,28 @@ def resize(node: str, size: int) -> Arguments:
 
 
 def netdev(nic: Nic) -> Arguments:
-    """`netdev_add` for an interface whose descriptors QEMU knows by the names of `nic_fd_names`."""
-    tap, vhost = nic_fd_names(nic)
-    backend: Arguments = {"type": "tap", "id": f"net-{nic.name}", "fd": tap}
-    return backend if nic.vhost_fd is None else backend | {"vhost": True, "vhostfd": vhost}
+    """`netdev_add` for an interface whose descriptors QEMU knows by the names of `tap_names` and `vhost_names`."""
+    backend: Arguments = {"type": "tap", "id": f"net-{nic.name}", "fds": ":".join(tap_names(nic))}
+    return backend | {"vhost": True, "vhostfds": ":".join(vhost_names(nic))} if nic.vhost_fds else backend
 
 
-def nic_fd_names(nic: Nic) -> tuple[str, str]:
-    """What QEMU knows the TAP and the vhost descriptor by."""
-    return f"tap-{nic.name}", f"vhost-{nic.name}"
+def tap_names(nic: Nic) -> list[str]:
+    """What QEMU knows the descriptors of the TAP by."""
+    return [f"tap-{nic.name}-{queue}" for queue, _ in enumerate(nic.tap_fds)]
+
+
+def vhost_names(nic: Nic) -> list[str]:
+    """What QEMU knows those of /dev/vhost-net by."""
+    return [f"vhost-{nic.name}-{queue}" for queue, _ in enumerate(nic.vhost_fds)]
 
 
 def nic_device(nic: Nic, slot: int) -> Arguments:
-    """`device_add` for an interface. No boot ROM: nothing boots from it."""
-    return _place(slot) | {
+    """`device_add` for an interface. No boot ROM: nothing boots from it.
+
+    Checksums and segmentation are left to the host, as virtio-net does where nothing forbids it. Of several queues each
+    has an interrupt for each direction, and there is one for changes and one for commands (virtio specification 5.1.2).
+    """
+    device = _place(slot) | {
         "driver": "virtio-net-pci",
         "id": nic.name,
         "netdev": f"net-{nic.name}",
@@ -180,6 +191,11 @@ def nic_device(nic: Nic, slot: int) -> Arguments:
         "disable-legacy": "on",
         "romfile": "",
     }
+    if nic.mtu:
+        device |= {"host_mtu": nic.mtu}
+    if len(nic.tap_fds) > 1:
+        device |= {"mq": True, "vectors": 2 * len(nic.tap_fds) + 2}
+    return device
 
 
 def check_memory(requested_mib: int, room_mib: int) -> None:

@@ -108,15 +108,17 @@ class Hotplug:
         await self._qmp.execute("block_resize", devices.resize(devices.BLANK, size))
 
     async def add_nic(self, nic: Nic) -> None:
-        """Plug in a network interface on an open TAP."""
-        tap, vhost = devices.nic_fd_names(nic)
+        """Plug in a network interface on an open TAP. Raises ResourceError for slots, MachineError for QEMU."""
+        names = (*devices.tap_names(nic), *devices.vhost_names(nic))
         async with AsyncExitStack() as undo:
             slot = self._take_slot(undo, nic.name)
-            await self._qmp.get_fd(tap, nic.tap_fd)
-            if nic.vhost_fd is not None:
-                await self._qmp.get_fd(vhost, nic.vhost_fd)
             backend = devices.netdev(nic)
-            await self._qmp.execute("netdev_add", backend)
+            async with AsyncExitStack() as unused:
+                for name, fd in zip(names, (*nic.tap_fds, *nic.vhost_fds), strict=True):
+                    await self._qmp.get_fd(name, fd)
+                    unused.push_async_callback(self._take_back, "closefd", {"fdname": name})
+                await self._qmp.execute("netdev_add", backend)
+                unused.pop_all()
             undo.push_async_callback(self._take_back, "netdev_del", {"id": backend["id"]})
             await self._qmp.execute("device_add", devices.nic_device(nic, slot))
             self._parts[nic.name] = undo.pop_all()

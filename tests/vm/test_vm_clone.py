@@ -81,7 +81,7 @@ async def clone(parts: Parts, work: Path, state: int, *, mac: str, disk: Path, m
         await vm.add_disk(Disk("own", disk, read_only=False))
         await vm.resize_memory(memory_mib)
         with tap() as fd:
-            await vm.add_nic(Nic("eth0", mac, fd))
+            await vm.add_nic(Nic("eth0", mac, (fd,)))
         await guest.boot()
         yield guest
     finally:

@@ -58,7 +58,7 @@ async def test_everything_that_was_plugged_in_is_there(start: Start, layers: lis
         assert [seat.serial for seat in seats] == ["writable0", "layer1", "layer2", "rw2"]
         await vm.resize_memory(514)
         with tap() as fd:
-            await vm.add_nic(Nic("eth0", MAC, fd))
+            await vm.add_nic(Nic("eth0", MAC, (fd,)))
         await guest.boot()
         for seat, mib in ((seats[0], 64), (seats[3], 32)):
             assert await guest.disk(seat.serial) | {"name": ""} == {

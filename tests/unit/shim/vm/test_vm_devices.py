@@ -69,8 +69,8 @@ def test_names_that_cannot(serial: str) -> None:
 
 
 def test_an_interface() -> None:
-    nic = Nic("eth0", "02:00:00:00:00:01", tap_fd=9)
-    assert devices.netdev(nic) == {"type": "tap", "id": "net-eth0", "fd": "tap-eth0"}
+    nic = Nic("eth0", "02:00:00:00:00:01", (9,))
+    assert devices.netdev(nic) == {"type": "tap", "id": "net-eth0", "fds": "tap-eth0-0"}
     assert devices.nic_device(nic, 2) == {
         "bus": "slots",
         "addr": "0x2",
@@ -84,8 +84,18 @@ def test_an_interface() -> None:
 
 
 def test_an_interface_with_the_hosts_help() -> None:
-    backend = devices.netdev(Nic("eth0", "02:00:00:00:00:01", tap_fd=9, vhost_fd=10))
-    assert (backend["vhost"], backend["vhostfd"]) == (True, "vhost-eth0")
+    backend = devices.netdev(Nic("eth0", "02:00:00:00:00:01", (9,), (10,)))
+    assert (backend["vhost"], backend["vhostfds"]) == (True, "vhost-eth0-0")
+
+
+def test_an_interface_of_several_queues() -> None:
+    """An interrupt for each direction of each, one for changes, one for commands."""
+    nic = Nic("eth0", "02:00:00:00:00:01", (9, 10, 11), (12, 13, 14), mtu=9000)
+    backend = devices.netdev(nic)
+    assert backend["fds"] == "tap-eth0-0:tap-eth0-1:tap-eth0-2"
+    assert backend["vhostfds"] == "vhost-eth0-0:vhost-eth0-1:vhost-eth0-2"
+    device = devices.nic_device(nic, 2)
+    assert (device["mq"], device["vectors"], device["host_mtu"]) == (True, 8, 9000)
 
 
 def test_memory() -> None:

@@ -149,14 +149,27 @@ async def test_a_port_s_chardev_is_removed_once_qemu_has_let_go_of_it(hotplug: H
 
 
 async def test_an_interface(hotplug: Hotplug, peer: QmpPeer) -> None:
-    tap, vhost = os.memfd_create("tap"), os.memfd_create("vhost")
-    os.write(tap, b"tap")
-    os.write(vhost, b"vhost")
-    await hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", tap, vhost))
-    assert peer.names == ["getfd", "getfd", "netdev_add", "device_add"]
-    assert peer.files == {"tap-eth0": b"tap", "vhost-eth0": b"vhost"}
-    os.close(tap)
-    os.close(vhost)
+    files = {name: os.memfd_create(name) for name in ("tap-eth0-0", "tap-eth0-1", "vhost-eth0-0", "vhost-eth0-1")}
+    for name, fd in files.items():
+        os.write(fd, name.encode())
+    fds = tuple(files.values())
+    await hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", fds[:2], fds[2:]))
+    assert peer.names == [*(["getfd"] * 4), "netdev_add", "device_add"]
+    assert peer.files == {name: name.encode() for name in files}
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("failing", ["getfd", "netdev_add"])
+async def test_descriptors_that_no_interface_took_are_closed(hotplug: Hotplug, peer: QmpPeer, failing: str) -> None:
+    """A TAP is there as long as QEMU has it open, whether it uses it or not."""
+    peer.refused[failing] = "no"
+    fd = os.memfd_create("tap")
+    with pytest.raises(MachineError, match=f"QEMU refused {failing}"):
+        await hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", (fd, fd)))
+    os.close(fd)
+    assert peer.names == (["getfd"] if failing == "getfd" else ["getfd", "getfd", "netdev_add", "closefd", "closefd"])
+    assert hotplug.taken == {}
 
 
 async def test_memory(hotplug: Hotplug, peer: QmpPeer) -> None:
@@ -207,7 +220,7 @@ async def test_a_failure_takes_interface_and_vsock_back(hotplug: Hotplug, peer: 
     peer.refused["device_add"] = "no"
     fd = os.memfd_create("x")
     for plugging, undone in (
-        (hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", fd)), "netdev_del"),
+        (hotplug.add_nic(Nic("eth0", "02:00:00:00:00:01", (fd,))), "netdev_del"),
         (hotplug.add_vsock(UserVsockDevice(70000, fd)), "chardev-remove"),
     ):
         with pytest.raises(MachineError, match="QEMU refused device_add"):

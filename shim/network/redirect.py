@@ -3,7 +3,9 @@
 The filter is u32's, which every kernel has, where matchall's module is missing from some; it has no keys, and so takes
 frames of any protocol and length, those with VLAN tags, too. Its action is mirred's redirect (tc-mirred(8)).
 
-What is ours is told by the filter's priority: a qdisc of somebody else's is neither used nor removed.
+What is ours is told by the filter's priority, and whether it is still of use by its target, of which mirred forgets
+the index when it goes (net/sched/act_mirred.c, mirred_device_event). A qdisc of somebody else's is neither used nor
+removed.
 
 Import-light, as rtnetlink.py.
 """
@@ -42,6 +44,8 @@ _SELECTOR = struct.pack("=BBBxHHhhI", 1, 0, 0, 0, 0, 0, 0, 0)
 # linux/tc_act/tc_mirred.h
 _ACTION_KIND, _ACTION_OPTIONS = 1, 2
 _MIRRED_PARAMETERS = 2
+# Its index, capabilities, what becomes of the frame, two counts; what to do, and with which interface.
+_MIRRED = struct.Struct("=IIiiiiI")
 _STOLEN = 4
 _REDIRECT_OUT = 1
 
@@ -51,18 +55,21 @@ def lead(kernel: Rtnetlink, index: int, to: int) -> None:
 
     Raises FileExistsError where it has an ingress qdisc already, OSError for anything else; then nothing is left.
     """
-    qdisc = _TRAFFIC.pack(0, index, _INGRESS, _INGRESS_PARENT, 0)
-    kernel.change(NEWQDISC, qdisc + string(_KIND, "ingress"), CREATE | EXCLUSIVE)
+    kernel.change(NEWQDISC, _qdisc(index), CREATE | EXCLUSIVE)
     try:
         kernel.change(NEWTFILTER, _filter(index, to), CREATE | EXCLUSIVE)
     except BaseException:
-        kernel.change(DELQDISC, qdisc)
+        kernel.change(DELQDISC, _qdisc(index))
         raise
 
 
+def _qdisc(index: int) -> bytes:
+    """With its kind: clsact has the same place."""
+    return _TRAFFIC.pack(0, index, _INGRESS, _INGRESS_PARENT, 0) + string(_KIND, "ingress")
+
+
 def _filter(index: int, to: int) -> bytes:
-    # struct tc_mirred: index, capabilities, what becomes of the frame, two counts; what to do, with which interface.
-    parameters = struct.pack("=IIiiiiI", 0, 0, _STOLEN, 0, 0, _REDIRECT_OUT, to)
+    parameters = _MIRRED.pack(0, 0, _STOLEN, 0, 0, _REDIRECT_OUT, to)
     action = string(_ACTION_KIND, "mirred") + attribute(_ACTION_OPTIONS, attribute(_MIRRED_PARAMETERS, parameters))
     options = attribute(_U32_SELECTOR, _SELECTOR) + attribute(_U32_ACTIONS, attribute(1, action))
     return (
@@ -72,24 +79,26 @@ def _filter(index: int, to: int) -> bytes:
     )
 
 
-def let_go(kernel: Rtnetlink, index: int) -> bool:
-    """Undo `lead`, whole or begun; whether there is no ingress qdisc any more, because one of another's stays.
+def let_go(kernel: Rtnetlink, index: int) -> None:
+    """Undo `lead`, whole or begun, once what it led to is gone.
 
-    Raises OSError.
+    A qdisc of another program's stays, and one that leads somewhere. Raises OSError.
     """
     try:
         found = kernel.dump(GETTFILTER, _TRAFFIC.pack(0, index, 0, _INGRESS, 0))
-        if any(not _is_ours(message) for message in found):
-            return False
-        kernel.change(DELQDISC, _TRAFFIC.pack(0, index, _INGRESS, _INGRESS_PARENT, 0))
+        if all(_is_left(message) for message in found):
+            kernel.change(DELQDISC, _qdisc(index))
     except OSError as error:
-        # There is no such qdisc, or the interface has gone, and its qdisc with it.
+        # There is no such qdisc, or one of another kind, or the interface has gone, and its qdisc with it.
         if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
             raise
-    return True
 
 
-def _is_ours(message: bytes) -> bool:
-    info = _TRAFFIC.unpack_from(message)[4]
-    kind = text(attributes(message, _TRAFFIC.size).get(_KIND, b""))
-    return (info >> 16, kind) == (_PRIORITY, "u32")
+def _is_left(message: bytes) -> bool:
+    """Whether a filter is ours, and leads nowhere any more. The kernel tells of the filter's hash tables, too."""
+    parts = attributes(message, _TRAFFIC.size)
+    if (_TRAFFIC.unpack_from(message)[4] >> 16, text(parts.get(_KIND, b""))) != (_PRIORITY, "u32"):
+        return False
+    action = attributes(attributes(attributes(parts.get(_OPTIONS, b"")).get(_U32_ACTIONS, b"")).get(1, b""))
+    parameters = attributes(action.get(_ACTION_OPTIONS, b"")).get(_MIRRED_PARAMETERS, b"")
+    return len(parameters) < _MIRRED.size or _MIRRED.unpack_from(parameters)[-1] == 0
