@@ -19,7 +19,10 @@ needs() {
 python3 /usr/bin/python3
 erofs-utils mkfs.erofs
 e2fsprogs mkfs.ext4
-iproute2 ip" ;;
+iproute2 ip
+util-linux flock
+containernetworking-plugins /usr/lib/cni/bridge
+iptables iptables" ;;
     build) echo "python3-venv /usr/lib/python$(python_version)/ensurepip/__init__.py
 ca-certificates /etc/ssl/certs/ca-certificates.crt
 debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg

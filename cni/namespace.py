@@ -1,0 +1,42 @@
+"""Whether a path is a network namespace that plugins may be sent into."""
+
+import fcntl
+import os
+
+from cni.errors import ArgumentError
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_NS_GET_NSTYPE = 0xB703  # linux/nsfs.h, ioctl_ns(2)
+
+
+def is_network_namespace(path: str) -> bool:
+    """Whether there is a network namespace at `path`; a file that one was mounted on once is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return False
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def check(path: str) -> None:
+    """Raise ArgumentError for a path that is no network namespace, and for the one that plugins run in.
+
+    A plugin notices the latter only once it has done its work, and the DEL that follows takes eth0 from the host.
+    """
+    if not is_network_namespace(path):
+        raise ArgumentError(f"{path!r} is no network namespace")
+    if is_own(path):
+        raise ArgumentError(f"{path!r} is the network namespace that CNI plugins run in: no container can have it")
+
+
+def is_own(path: str) -> bool:
+    """Whether it is the network namespace of this process."""
+    try:
+        return os.path.samestat(os.stat(path), os.stat("/proc/self/ns/net"))
+    except OSError:
+        return False
