@@ -1,22 +1,40 @@
 #!/bin/sh
-# usage: tests/parts.sh
+# usage: tests/parts.sh [containerd|plugins]
 #
-# Prints the directory with the newest containerd that the tests run against: `containerd`, `ctr` and
-# runc's shim of the same version, built from the Go module proxy by the ordinary `go install`. The host's go
-# if it is 1.24 or newer, else the one of a newer Debian suite, unpacked privately; Go itself fetches what newer toolchain the module asks for.
+# Prints the directory with the newest of what the tests run against, built from the Go module proxy by the ordinary
+# `go install`: `containerd`, `ctr` and runc's shim of the same version; or the CNI plugins, and `cnitool`, which is
+# libcni with a command line. The host's go if it is 1.24 or newer, else the one of a newer Debian suite, unpacked
+# privately; Go itself fetches what newer toolchain the module asks for.
 # Kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/parts/.
 set -eu
 umask 022
 
 containerd=2.3.4
-programs="containerd ctr containerd-shim-runc-v2"
+plugins=1.10.0
+libcni=1.3.1
 suite=forky
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/parts
-result=$cache/containerd-$containerd
 
 say() { echo "parts: $*" >&2; }
 die() { say "$*"; exit 1; }
+
+part=${1:-containerd}
+case $part in
+containerd)
+    result=$cache/containerd-$containerd
+    module=github.com/containerd/containerd/v2/cmd
+    packages="$module/containerd@v$containerd $module/ctr@v$containerd $module/containerd-shim-runc-v2@v$containerd" ;;
+plugins)
+    result=$cache/plugins-$plugins-$libcni
+    module=github.com/containernetworking
+    packages=$module/cni/cnitool@v$libcni
+    for plugin in main/bridge main/loopback main/macvlan main/ptp ipam/host-local ipam/static \
+        meta/bandwidth meta/firewall meta/portmap meta/tuning; do
+        packages="$packages $module/plugins/plugins/$plugin@v$plugins"
+    done ;;
+*) die "unknown part: $part (there are containerd, plugins)" ;;
+esac
 
 # Go fetches the toolchain that a module asks for since 1.21; 1.24 is the oldest this was tried with.
 is_new_enough() {
@@ -47,21 +65,23 @@ build() {
         go=$(fetch_go)/bin/go
         is_new_enough "$go" || die "the go of $suite does not run here: $go"
     fi
-    say "building containerd $containerd with $("$go" env GOVERSION), some minutes"
+    say "building $part with $("$go" env GOVERSION), some minutes"
     rm -rf "$cache/work"
     mkdir "$cache/work"
     : "${HOME:=/root}"
     export HOME
-    for program in $programs; do
-        GOBIN=$cache/work GOTOOLCHAIN=auto "$go" install "github.com/containerd/containerd/v2/cmd/$program@v$containerd" >&2 ||
-            die "go install of $program $containerd failed"
+    for package in $packages; do
+        GOBIN=$cache/work GOTOOLCHAIN=auto "$go" install "$package" >&2 || die "go install of $package failed"
     done
     rm -rf "$result"
     mv "$cache/work" "$result"
 }
 
 is_complete() {
-    for program in $programs; do [ -x "$result/$program" ] || return 1; done
+    for package in $packages; do
+        program=${package##*/}
+        [ -x "$result/${program%@*}" ] || return 1
+    done
 }
 
 if ! is_complete; then
