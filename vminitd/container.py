@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
@@ -12,23 +12,14 @@ from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
 from vminitd.directory import ContainerDirectory, remove_if_there, write_private
 from vminitd.errors import CrunError, KernelError, MountError, RequestError, StateError, TakenError, UnknownError
+from vminitd.files import File, Files
 from vminitd.freezer import Freezer
-from vminitd.launch import Machinery, launch
+from vminitd.launch import Machinery, Started, discard, launch
 from vminitd.oom import more_kills
 from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
 from vminitd.rootfs import Plan, Rootfs
-from vminitd.spec import (
-    File,
-    Json,
-    for_crun,
-    memory_limit,
-    parse,
-    process_for_crun,
-    safe_name,
-    wants_terminal,
-    write_files,
-)
+from vminitd.spec import Json, for_crun, memory_limit, parse, process_for_crun, safe_name, wants_terminal
 from vminitd.state import State
 from vminitd.stdio import Stdio, Wish
 
@@ -54,6 +45,7 @@ class Container:
         self._documents: dict[str, Json] = {}  # OCI Processes that are registered and not started yet
         self._machinery = machinery
         self._directory = ContainerDirectory(f"{machinery.directory}/{self.name}")
+        self._files = Files(self._directory.files)
         self._rootfs = Rootfs(self._directory.path)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
         self._freezer = Freezer(f"container {self.id!r}")
@@ -67,14 +59,18 @@ class Container:
         self._crun_name = self.name
 
     async def create(self, order: Order) -> None:
-        """Mounts its root file system, connects its streams and lets crun make it. After an error nothing is left."""
+        """Mounts its root file system, connects its streams and lets crun make it. After an error nothing is left.
+
+        crun makes it while the machine's network is on its way; both are there afterwards.
+        """
         stdio: Stdio | None = None
+        started: Started | None = None
         try:
             self._directory.make()
             # Disks may still be on their way into the machine: the host is called meanwhile.
             mounting = asyncio.create_task(self._rootfs.mount(self._machinery.uevents, order.rootfs))
             try:
-                config = self._configuration(order)
+                config, settings = self._configuration(order)
                 self._parked = take(self._machinery.prepared.parked, order.stdio, config)
                 stdio = await self._open_stdio(order.stdio)
             finally:
@@ -91,26 +87,30 @@ class Container:
                 lambda streams, console: self._crun_create(config, streams, console),
                 self._parked.console if self._parked else "",
             )
+            milestones.mark("created")
+            await self._machinery.network()
+            sysctl.apply(settings)
         except BaseException:
+            if started is not None:
+                await discard(started)
             if stdio is not None:
                 stdio.close()
             await self._undo_create()
             raise
         self.init.adopt(started.pid, stdio, started.ended, self._init_ended)
         stdio.begin(started.master)
-        milestones.mark("created")
         log.debug("created", container=self.id, pid=started.pid, crun=self._crun_name)
 
-    def _configuration(self, order: Order) -> bytes:
+    def _configuration(self, order: Order) -> tuple[bytes, dict[str, str]]:
+        """For crun, and the settings of the network, which are not crun's."""
         spec, network = sysctl.without_network(parse(order.spec, "the specification"))
         if wants_terminal(spec.get("process")) != order.stdio.terminal:
             raise RequestError("process.terminal of the specification and the streams' terminal are not the same")
         if self._machinery.prepared.device_rules and has_usual_rules(spec):
             spec = without_rules(spec)
             self._cgroup = Cgroup(f"{SHARED}/{self.name}")
-        sysctl.apply(network)
-        files = write_files(self._directory.files, order.files)
-        return for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files)
+        files = self._files.write(order.files)
+        return for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files), network
 
     async def _open_stdio(self, wish: Wish) -> Stdio:
         if self._parked is None:
@@ -132,6 +132,10 @@ class Container:
             await self._dismantle()
         except (CrunError, MountError, OSError) as error:
             log.error("could not undo a failed create", container=self.id, error=str(error))
+
+    def rewrite(self, files: Sequence[File]) -> None:
+        """Gives files that `create` was given other content. Raises UnknownError, RequestError or KernelError."""
+        self._files.rewrite(files)
 
     def process(self, exec_id: str) -> Process:
         """Raises UnknownError."""

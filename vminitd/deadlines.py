@@ -9,6 +9,9 @@ CONNECT = 20.0
 DISK = 30.0
 """For a hot-added disk, or its partition, to appear."""
 
+INTERFACE = 30.0
+"""For a hot-added network interface to appear."""
+
 CAPACITY = 40.0
 """For vCPUs and memory to come online: less than the shim waits for the Start that waits for them."""
 

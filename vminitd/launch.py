@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+from vminitd import deadlines
 from vminitd.boot import RUN_DIR
 from vminitd.crun import ChildStreams, Crun
 from vminitd.dial import Dial
@@ -21,13 +22,17 @@ _numbers = itertools.count(1)
 
 
 class Machinery(NamedTuple):
-    """What containers need of the machine. `directory` is where each has its own; `prepared` is a template's."""
+    """What containers need of the machine.
+
+    `directory` is where each has its own; `prepared` is a template's; `network` returns when the network is there.
+    """
 
     uevents: Uevents
     reaper: Reaper
     crun: Crun
     dial: Dial
     prepared: Prepared
+    network: Callable[[], Awaitable[None]]
     directory: str = f"{RUN_DIR}/containers"
 
 
@@ -69,6 +74,16 @@ async def launch(machinery: Machinery, stdio: Stdio, run: Run, console_path: str
                     os.kill(pid, signal.SIGKILL)
                 raise
             return Started(pid, ended, master)
+
+
+async def discard(started: Started) -> None:
+    """Ends a process that nobody was told of, and closes its terminal."""
+    with suppress(ProcessLookupError):
+        os.kill(started.pid, signal.SIGKILL)
+    if started.master >= 0:
+        os.close(started.master)
+    # An error of its own there would hide why it is ended; what is left of the container says it anyway.
+    await asyncio.wait([started.ended], timeout=deadlines.KILLED)
 
 
 async def _discard(receiving: asyncio.Task[int]) -> None:

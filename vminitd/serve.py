@@ -12,6 +12,7 @@ from vminitd.containers import Containers
 from vminitd.crun import Crun
 from vminitd.launch import Machinery
 from vminitd.link import find_link
+from vminitd.network.network import Network
 from vminitd.parked import Prepared
 from vminitd.reaper import Reaper
 from vminitd.services.containers import ContainersService
@@ -37,7 +38,9 @@ async def _serve() -> None:
     uevents = Uevents(kernel_socket())
     reaper = Reaper()
     link = find_link(uevents)
-    machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), link.dial, Prepared())
+    capacity = Capacity(uevents)
+    network = Network(uevents, capacity)
+    machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), link.dial, Prepared(), network.there)
     os.makedirs(machinery.directory, mode=0o700, exist_ok=True)
     containers = Containers(machinery)
 
@@ -48,9 +51,8 @@ async def _serve() -> None:
         milestones.mark("warm")
         _settle()
 
-    capacity = Capacity(uevents)
-    machine = MachineService(capacity, containers, become_template)
-    services = (machine, ContainersService(containers, machine, capacity))
+    machine = MachineService(capacity, network, containers, become_template)
+    services = (machine, ContainersService(containers, machine, capacity, network))
     server = Server([Traced(service) for service in services], on_error=_report)
     _settle()
     control = await link.attach(become_template)

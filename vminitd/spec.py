@@ -1,4 +1,4 @@
-"""The specification as crun gets it: the shim's, with only the guest's own paths put in. Pure but for `write_files`.
+"""The specification as crun gets it: the shim's, with only the guest's own paths put in. Pure.
 
 Capabilities, seccomp, masked paths, rlimits, user, no_new_privileges, limits: all stays as it came. Nothing here may
 ever make a container less confined.
@@ -6,10 +6,8 @@ ever make a container less confined.
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from vminitd.errors import RequestError
 
@@ -20,16 +18,6 @@ FILE_SOURCE_PREFIX = "qemubox-file:"
 
 _HASHED = "sha256-"
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-
-
-class File(NamedTuple):
-    """A file that a mount of the specification names as `qemubox-file:NAME`."""
-
-    name: str
-    content: bytes
-    mode: int
-    uid: int
-    gid: int
 
 
 def safe_name(identifier: str) -> str:
@@ -107,22 +95,3 @@ def _mount(entry: JsonValue, files: Mapping[str, str]) -> JsonValue:
     if name not in files:
         raise RequestError(f"the mount at {entry.get('destination')} names the file {name!r}, which was not sent")
     return {**entry, "source": files[name]}
-
-
-def write_files(directory: str, files: Iterable[File]) -> dict[str, str]:
-    """Writes `files` below `directory`, which is made; gives their paths by name.
-
-    Raises RequestError for a name that comes twice, OSError where writing fails.
-    """
-    os.makedirs(directory, mode=0o700)
-    paths: dict[str, str] = {}
-    for file in files:
-        if file.name in paths:
-            raise RequestError(f"the file {file.name!r} was sent twice")
-        path = f"{directory}/{safe_name(file.name)}"
-        with open(path, "xb") as out:
-            out.write(file.content)
-            os.fchown(out.fileno(), file.uid, file.gid)
-            os.fchmod(out.fileno(), file.mode & 0o7777)
-        paths[file.name] = path
-    return paths

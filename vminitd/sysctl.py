@@ -4,6 +4,7 @@ crun refuses them without a network namespace of its own. All others it sets its
 """
 
 import re
+from collections.abc import Mapping
 
 from vminitd.errors import RequestError
 from vminitd.spec import Json
@@ -11,6 +12,9 @@ from vminitd.spec import Json
 _DIRECTORY = "/proc/sys"
 # Dots part the components; those with something else in them, or none, could name other files.
 _NAME = re.compile(r"net(\.[A-Za-z0-9_-]+)+")
+# Of a setting, below the directory; an interface's name is a part of some.
+_PATH = re.compile(r"net(/(?!\.\.?(/|$))[^/\0]+)+")
+_AS_PATH = str.maketrans("./", "/.")
 
 
 def without_network(spec: Json) -> tuple[Json, dict[str, str]]:
@@ -30,11 +34,17 @@ def without_network(spec: Json) -> tuple[Json, dict[str, str]]:
     return {**spec, "linux": {**linux, "sysctl": kept}}, network
 
 
-def apply(settings: dict[str, str], directory: str = _DIRECTORY) -> None:
-    """Set them. Raises RequestError, which names the one that the kernel does not have or take."""
+def apply(settings: Mapping[str, str], directory: str = _DIRECTORY) -> None:
+    """Set them. Raises RequestError, which names the one that the kernel does not have or take.
+
+    A slash in a name stands for a dot in one of its parts, as in sysctl(8): "net.ipv4.conf.eth0/100.rp_filter".
+    """
     for name, value in settings.items():
+        path = name.translate(_AS_PATH)
+        if not _PATH.fullmatch(path):
+            raise RequestError(f"the sysctl {name!r} is none of the network's")
         try:
-            with open(f"{directory}/{name.replace('.', '/')}", "r+b", buffering=0) as file:
+            with open(f"{directory}/{path}", "r+b", buffering=0) as file:
                 file.write(value.encode())
         except OSError as error:
             raise RequestError(f"the sysctl {name} cannot be set to {value!r}: {error.strerror}") from error

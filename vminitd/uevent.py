@@ -7,7 +7,7 @@ falls between. What an event says is never believed: it is only a reason to look
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeVar
 
 from vminitd import log
@@ -53,15 +53,22 @@ class Uevents:
     def __init__(self, sock: socket.socket) -> None:
         """`sock` as from `kernel_socket`; it stays with this object."""
         self._sock = sock
-        self._waiters: set[asyncio.Future[None]] = set()
+        # What each waits for events of; nothing named: of all subsystems.
+        self._waiters: dict[asyncio.Future[None], Collection[str]] = {}
         asyncio.get_running_loop().add_reader(sock, self._receive)
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
 
-    async def until(self, look: Callable[[], T | None], what: str, deadline_s: float | None) -> T:
-        """The first result of `look` that is not None; it is called now and after every event.
+    async def until(
+        self,
+        look: Callable[[], T | None],
+        what: str,
+        deadline_s: float | None,
+        subsystems: Collection[str] = (),
+    ) -> T:
+        """The first result of `look` that is not None; it is called now and after every event of `subsystems` (or any).
 
         Raises DeviceError, which names `what`, after `deadline_s` seconds; None waits for ever.
         """
@@ -69,17 +76,19 @@ class Uevents:
             async with asyncio.timeout(deadline_s):
                 while True:
                     woken = asyncio.get_running_loop().create_future()
-                    self._waiters.add(woken)
+                    self._waiters[woken] = subsystems
                     try:
                         if (found := look()) is not None:
                             return found
                         await woken
                     finally:
-                        self._waiters.discard(woken)
+                        del self._waiters[woken]
         except TimeoutError:
             raise DeviceError(f"{what} did not appear within {deadline_s:g} s") from None
 
     def _receive(self) -> None:
+        told: set[str] = set()
+        lost = False
         while True:
             try:
                 message = self._sock.recv(_MOST_BYTES)
@@ -87,9 +96,11 @@ class Uevents:
                 break
             except OSError as error:  # ENOBUFS: events were lost, which is a reason to look as well
                 log.debug("device events lost", errno=error.errno or 0)
+                lost = True
                 continue
             if (event := parse(message)) is not None:
                 log.debug("device", action=event.action, path=event.devpath)
-        for woken in self._waiters:
-            if not woken.done():
+                told.add(event.subsystem)
+        for woken, subsystems in self._waiters.items():
+            if not woken.done() and (lost or not subsystems or not told.isdisjoint(subsystems)):
                 woken.set_result(None)

@@ -1,5 +1,7 @@
 """qemubox.guest.v1.Containers."""
 
+from collections.abc import Iterable
+
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,9 +13,10 @@ from vminitd.capacity import Capacity
 from vminitd.container import Order
 from vminitd.containers import Containers
 from vminitd.disks import Layer
+from vminitd.files import File
+from vminitd.network.network import Network
 from vminitd.rootfs import Plan
 from vminitd.services.machine import MachineService
-from vminitd.spec import File
 from vminitd.stdio import Wish
 
 _SECOND_NS = 1_000_000_000
@@ -22,10 +25,11 @@ _SECOND_NS = 1_000_000_000
 class ContainersService(ContainersBase):
     """Calls for one container may come at the same time; its states decide which of them make sense."""
 
-    def __init__(self, containers: Containers, machine: MachineService, capacity: Capacity) -> None:
+    def __init__(self, containers: Containers, machine: MachineService, capacity: Capacity, network: Network) -> None:
         self._containers = containers
         self._machine = machine
         self._capacity = capacity
+        self._network = network
 
     async def Create(self, request: pb.CreateRequest, context: Context) -> pb.CreateResponse:
         # It may have been sent along with Configure. Nothing of a container is made by a machine that is a twin.
@@ -47,6 +51,7 @@ class ContainersService(ContainersBase):
         if request.wall_clock_ns:
             identity.set_clock(request.wall_clock_ns)
         await self._capacity.there()
+        await self._network.complete()
         response = pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
         if not request.exec_id or trace.is_traced(context):
             trace.tell(response, began_ns)
@@ -98,6 +103,10 @@ class ContainersService(ContainersBase):
     async def OomKills(self, request: pb.OomKillsRequest, context: Context) -> pb.OomKillsResponse:
         return pb.OomKillsResponse(kills=await self._containers.get(request.container_id).oom_kills(request.known))
 
+    async def Rewrite(self, request: pb.RewriteRequest, context: Context) -> Empty:
+        self._containers.get(request.container_id).rewrite(files(request.files))
+        return Empty()
+
 
 def order(request: pb.CreateRequest) -> Order:
     """The request as a value of vminitd's own."""
@@ -110,8 +119,13 @@ def order(request: pb.CreateRequest) -> Order:
             whole=request.rootfs.whole,
         ),
         stdio=wish(request.stdio),
-        files=tuple(File(each.name, each.content, each.mode, each.uid, each.gid) for each in request.files),
+        files=files(request.files),
     )
+
+
+def files(sent: Iterable[pb.File]) -> tuple[File, ...]:
+    """Files as values of vminitd's own."""
+    return tuple(File(each.name, each.content, each.mode, each.uid, each.gid) for each in sent)
 
 
 def layer(message: pb.Layer) -> Layer:

@@ -14,6 +14,7 @@ from vminitd import __version__, identity, log, milestones, trace
 from vminitd.capacity import Capacity
 from vminitd.containers import Containers
 from vminitd.errors import RequestError
+from vminitd.network.network import Network
 
 
 class MachineService(MachineBase):
@@ -23,10 +24,13 @@ class MachineService(MachineBase):
     is to power off: all is unmounted, and the answer is on its way.
     """
 
-    def __init__(self, capacity: Capacity, containers: Containers, warm: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, capacity: Capacity, network: Network, containers: Containers, warm: Callable[[], Awaitable[None]]
+    ) -> None:
         self.ended = asyncio.Event()
         self.identified = asyncio.Event()
         self._capacity = capacity
+        self._network = network
         self._containers = containers
         self._warm = warm
 
@@ -47,6 +51,8 @@ class MachineService(MachineBase):
             log.set_level(request.log_level)
         self.identified.set()
         self._capacity.expect(request.vcpus, request.memory_mib)
+        if request.HasField("network"):
+            self._network.expect(request.network)
         milestones.mark("configured")
         response = ConfigureResponse(
             kernel_release=os.uname().release, vminitd_version=__version__, nonce=random.getrandbits(64)

@@ -29,6 +29,10 @@ sh -c "exec 8>&-; read _ <&9; exec 9<&-; %s" & echo $! >"$pid_file"
 """
 
 
+async def no_network() -> None:
+    """There is nothing to wait for."""
+
+
 class World:
     """A fake crun that does as it is told, and what is needed to launch processes with it."""
 
@@ -40,7 +44,7 @@ class World:
         self.bundle.mkdir()
         self.reaper = reaper
         self.crun = Crun(reaper, str(directory / "state"), str(self.program))
-        self.machinery = Machinery(uevents, reaper, self.crun, host.dial, Prepared())
+        self.machinery = Machinery(uevents, reaper, self.crun, host.dial, Prepared(), no_network)
 
     def behave(self, script: str) -> None:
         Path(f"{self.program}.behaviour").write_text(script)

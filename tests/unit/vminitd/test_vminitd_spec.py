@@ -2,25 +2,13 @@
 
 import copy
 import json
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vminitd.errors import RequestError
-from vminitd.spec import (
-    File,
-    Json,
-    JsonValue,
-    for_crun,
-    parse,
-    process_for_crun,
-    safe_name,
-    wants_terminal,
-    write_files,
-)
+from vminitd.spec import Json, JsonValue, for_crun, parse, process_for_crun, safe_name, wants_terminal
 
 SPEC: Json = {
     "ociVersion": "1.3.0",
@@ -121,18 +109,3 @@ def test_two_ids_never_share_a_name(one: str, other: str) -> None:
 
 def test_an_id_cannot_pose_as_the_hash_of_another() -> None:
     assert safe_name(safe_name("../etc")) != safe_name("../etc")
-
-
-def test_files_are_written_with_their_owner_and_mode(tmp_path: Path) -> None:
-    directory = str(tmp_path / "files")
-    paths = write_files(directory, [File("0", b"hello", 0o640, 12, 34), File("../up", b"x", 0o7777, 0, 0)])
-    assert Path(paths["0"]).read_bytes() == b"hello"
-    status = os.stat(paths["0"])
-    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o640, 12, 34)
-    assert os.path.dirname(paths["../up"]) == directory
-    assert os.stat(directory).st_mode & 0o777 == 0o700
-
-
-def test_a_file_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="the file '0' was sent twice"):
-        write_files(str(tmp_path / "files"), [File("0", b"", 0o644, 0, 0)] * 2)

@@ -1,0 +1,11 @@
+"""The machine's network as the shim wants it: interfaces, addresses, routes, rules.
+
+    netlink     what the kernel is told, and what it answers, as bytes: netlink(7). Pure
+    requests    each part of guest.proto's NetworkConfig as a netlink request: rtnetlink(7). Pure
+    connection  the socket: many requests by one system call
+    interfaces  interfaces by MAC address, their names, and how IPv6 treats them
+    queues      how many pairs of queues an interface uses
+    network     when all that happens, and who waits for it
+
+The messages of api/guest.proto are the values here. To make others of them would be all that a step between did.
+"""
