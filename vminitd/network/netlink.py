@@ -26,8 +26,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
 _NESTED = 0x8000
 _KIND_MASK = 0x3FFF
-# In the header of an answer: the request follows its header alone; attributes follow that.
-_CAPPED = 0x100
+# In the header of an answer: attributes follow.
 _ACK_TLVS = 0x200
 _EXPLANATION = 1  # NLMSGERR_ATTR_MSG
 
@@ -122,30 +121,17 @@ def attributes(data: memoryview) -> dict[int, memoryview]:
 def verdict(message: Message) -> Verdict | None:
     """What an answer says of a request, or of the end of a dump; None if it is something else.
 
-    The kernel's words are its own explanation, where it gives one, after the errno's. Raises ValueError.
+    The words are those of the errno and the kernel's explanation, where it gives one. An error repeats the header of
+    the request, and no more of it (NETLINK_CAP_ACK). Raises ValueError.
     """
     if message.kind not in (NLMSG_ERROR, NLMSG_DONE):
         return None
-    body = message.body
-    if len(body) < _ERROR.size:
-        raise ValueError(f"a netlink answer of {len(body)} bytes")
-    errno = -_ERROR.unpack_from(body)[0]
-    explanation = ""
-    if message.flags & _ACK_TLVS:
-        explanation = (
-            bytes(attributes(body[_explained_from(message) :]).get(_EXPLANATION, b""))
-            .rstrip(b"\0")
-            .decode(errors="replace")
-        )
+    if len(message.body) < _ERROR.size:
+        raise ValueError(f"a netlink answer of {len(message.body)} bytes")
+    errno = -_ERROR.unpack_from(message.body)[0]
     words = os.strerror(errno) if errno else ""
-    return Verdict(message.sequence, errno, f"{words} ({explanation})" if errno and explanation else words)
-
-
-def _explained_from(message: Message) -> int:
-    """Where the attributes of an answer begin: after the request, of which there may be no more than its header."""
-    if message.kind == NLMSG_DONE:
-        return _ERROR.size
-    if message.flags & _CAPPED:
-        return _ERROR.size + _HEADER.size
-    (length,) = struct.unpack_from("=I", message.body, _ERROR.size)
-    return _ERROR.size + int(length) + -int(length) % 4
+    if errno and message.flags & _ACK_TLVS:
+        behind = _ERROR.size + (_HEADER.size if message.kind == NLMSG_ERROR else 0)
+        explanation = bytes(attributes(message.body[behind:]).get(_EXPLANATION, b""))
+        words += f" ({explanation.rstrip(bytes(1)).decode(errors='replace')})" if explanation else ""
+    return Verdict(message.sequence, errno, words)

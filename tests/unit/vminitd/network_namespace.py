@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import itertools
 import json
 import os
 import subprocess
@@ -15,8 +16,19 @@ from vminitd.spec import Json
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
-# What differs from one namespace to the next, or from one moment to the next, and is no part of the network.
-_PASSING = ("ifindex", "link_index", "group", "nodad", "tentative", "link_netnsid", "used", "probes", "refcnt")
+# What differs from one namespace to the next, or from one moment to the next; and how an address came to be there.
+_PASSING = (
+    "nodad",
+    "noprefixroute",
+    "ifindex",
+    "link_index",
+    "group",
+    "tentative",
+    "link_netnsid",
+    "used",
+    "probes",
+    "refcnt",
+)
 
 
 class Namespace:
@@ -34,9 +46,13 @@ class Namespace:
         return self.run(lambda: asyncio.run(work()))
 
     def ip(self, *commands: str) -> None:
-        """Each is a command of ip(8)."""
-        text = "".join(f"{command}\n" for command in commands)
-        self.run(lambda: subprocess.run(["ip", "-batch", "-"], input=text, text=True, check=True))
+        """Each is a command of ip(8), which may begin with "-6"."""
+        for ipv6, group in itertools.groupby(commands, lambda command: command.startswith("-6 ")):
+            text = "".join(f"{command.removeprefix('-6 ')}\n" for command in group)
+            self._batch(["ip", *(["-6"] if ipv6 else []), "-batch", "-"], text)
+
+    def _batch(self, command: list[str], text: str) -> None:
+        self.run(lambda: subprocess.run(command, input=text, text=True, check=True))
 
     def ask(self, question: str) -> list[Json]:
         """What `ip -j` answers, without what passes."""
