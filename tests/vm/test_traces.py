@@ -105,7 +105,7 @@ def _assert_whole(spans: list[Received]) -> None:
 
 def test_the_environment_s_trace(vm: Box) -> None:
     """TRACEPARENT is the parent of every call that names none."""
-    with Collector() as collector:
+    with Collector(vm.containerd.cell.netns) as collector:
         spans = _run_traced(vm, collector, {"TRACEPARENT": f"00-{_TRACE}-{_SPAN}-01", "OTEL_SERVICE_NAME": "a shim"})
     _assert_whole(spans)
     assert {span.resource["service.name"] for span in spans} == {"a shim"}
@@ -123,7 +123,7 @@ def test_containerd_s_trace(vm: Box) -> None:
         ids = [span.parent_id for span in _ours(collector, container) if span.name.endswith(".Task/Create")]
         return [span for span in collector.spans if span.span_id in ids]
 
-    with Collector() as collector:
+    with Collector(vm.containerd.cell.netns) as collector:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         with _with(vm.containerd, environment):
             assert vm.run("echo", "hello", container=container).checked().text == "hello"
@@ -141,7 +141,10 @@ def test_containerd_s_trace(vm: Box) -> None:
 
 def test_an_exec_s_spans(vm: Box) -> None:
     """Its Start, and below that what the guest was asked for and did."""
-    with Collector() as collector, _with(vm.containerd, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}):
+    with (
+        Collector(vm.containerd.cell.netns) as collector,
+        _with(vm.containerd, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}),
+    ):
         container = vm.start("sleep", "100")
         assert vm.containerd.ctr("tasks", "exec", "--exec-id", "x", container, "/no/such/program").code != 0
         vm.kill(container)
@@ -162,7 +165,7 @@ def test_the_guest_s_lines_name_the_trace(vm: Box) -> None:
     changes: Sections = {"log": {"level": "debug"}, "vm": {"kernel_args": "loglevel=8"}}
     environment = {"TRACEPARENT": f"00-{_TRACE}-{_SPAN}-01"}
     with (
-        Collector() as collector,
+        Collector(vm.containerd.cell.netns) as collector,
         vm.qemubox.changed(changes),
         _with(
             vm.containerd,
@@ -188,7 +191,7 @@ def test_the_guest_s_lines_name_the_trace(vm: Box) -> None:
 def test_a_collector_that_does_not_take_spans_delays_nobody(vm: Box, stalled: bool) -> None:
     """The exporter itself would wait for a day."""
     container = vm.new_id()
-    with Collector(stalled=stalled) as collector:
+    with Collector(vm.containerd.cell.netns, stalled=stalled) as collector:
         endpoint = collector.endpoint if stalled else "http://127.0.0.1:9"
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "86400"}
         with _with(vm.containerd, environment):

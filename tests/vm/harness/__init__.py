@@ -1,7 +1,8 @@
 """What the end-to-end tests stand on: real containerds, in corners of the host where every trace can be told.
 
-    cell.py        a mount namespace with a /run of its own, and all processes started in it
+    cell.py        a mount namespace with a /run of its own, a network namespace, and all processes started in them
     warden.py      the program that holds the cell open
+    netns.py       doing something in another network namespace
     flavours.py    the containerds there are: Debian's and the newest
     containerd.py  one running containerd, and `ctr` for it
     service.py     the warm parent that shims are forked from

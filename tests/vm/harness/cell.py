@@ -1,9 +1,10 @@
-"""A corner of the host for one containerd: a mount namespace with a /run of its own.
+"""A corner of the host for one containerd: a mount namespace with a /run of its own, and a network namespace.
 
-Whatever lies under its /run, is mounted in it, or descends from its warden is there
-because of this one containerd and what it started. So the tests can compare complete
-listings, and other containerds on the machine (a developer's, other tests') neither see
-nor disturb them. Processes, network and everything else are the host's own.
+Whatever lies under its /run, is mounted in it, is a link or a rule of its network, or descends from its warden is
+there because of this one containerd and what it started. So the tests can compare complete listings, and other
+containerds on the machine (a developer's, other tests') neither see nor disturb them: a bridge, a rule of iptables or
+a setting of the kernel's network is the cell's, and goes with it. Its network has a loopback and no way out. Processes
+and everything else are the host's own.
 """
 
 import json
@@ -28,7 +29,7 @@ class Cell:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        command = ["unshare", "--mount", "--propagation", "private", "--"]
+        command = ["unshare", "--mount", "--net", "--propagation", "private", "--"]
         self._warden = subprocess.Popen(
             [*command, sys.executable, "-I", _WARDEN, directory],
             stdin=subprocess.PIPE,
@@ -53,6 +54,11 @@ class Cell:
         """A path of the cell as it can be opened from outside."""
         return Path(f"/proc/{self.pid}/root{inside}")
 
+    @property
+    def netns(self) -> Path:
+        """Its network namespace, as `harness.netns.within` takes it."""
+        return Path(f"/proc/{self.pid}/ns/net")
+
     def start(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
         """Start a process in the cell, its output appended to `log`; its pid."""
         order = {"argv": list(argv), "env": dict(env), "log": str(log)}
@@ -61,11 +67,13 @@ class Cell:
         return self._answer()
 
     def inside(self, argv: Sequence[str], directory: Path | None = None) -> list[str]:
-        """The command that runs `argv` in the cell's mount namespace, as a child of the caller.
+        """The command that runs `argv` in the cell's mount and network namespaces, as a child of the caller.
 
         In its directory, or another one.
         """
-        return ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", f"--wdns={directory or self.directory}", "--", *argv]
+        own = f"/proc/{self.pid}/ns"
+        where = f"--wdns={directory or self.directory}"
+        return ["nsenter", f"--mount={own}/mnt", f"--net={own}/net", where, "--", *argv]
 
     def processes(self) -> list[psutil.Process]:
         """Every living process that was started in the cell, or by one that was. The warden is not among them."""

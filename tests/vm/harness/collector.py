@@ -4,9 +4,12 @@ import gzip
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from harness.netns import within
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,9 @@ class Received:
 
 
 class Collector:
-    """Listens on a port of 127.0.0.1. `stalled` answers nobody until the end."""
+    """Listens on a port of 127.0.0.1 in another network namespace or ours. `stalled` answers nobody until the end."""
 
-    def __init__(self, *, stalled: bool = False) -> None:
+    def __init__(self, netns: Path | None = None, *, stalled: bool = False) -> None:
         self._spans: list[Received] = []
         self._lock = threading.Lock()
         self._go_on = threading.Event()
@@ -55,7 +58,10 @@ class Collector:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        def listening() -> ThreadingHTTPServer:
+            return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+        self._server = within(netns, listening) if netns else listening()
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 

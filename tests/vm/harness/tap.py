@@ -1,4 +1,4 @@
-"""A TAP for a machine of a test: an interface that nobody is at the other end of."""
+"""A TAP for a machine of a test: an interface, in a network of its own, that nobody is at the other end of."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,8 @@ import os
 import struct
 from collections.abc import Iterator
 from typing import Final
+
+from harness.netns import apart
 
 # linux/if_tun.h
 _TUNSETIFF: Final = 0x400454CA
@@ -15,9 +17,18 @@ _IFF_TAP_NO_PI_VNET_HDR: Final = 0x0002 | 0x1000 | 0x4000
 @contextlib.contextmanager
 def tap() -> Iterator[int]:
     """An open TAP; the interface is gone when all have closed it."""
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    fd = apart(_opened)
     try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"qbxtest%d", _IFF_TAP_NO_PI_VNET_HDR))
         yield fd
     finally:
         os.close(fd)
+
+
+def _opened() -> int:
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"qbxtest%d", _IFF_TAP_NO_PI_VNET_HDR))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -1,12 +1,13 @@
 """The program that holds a cell open: parent of every process in it.
 
-usage: unshare --mount --propagation private -- python3 -I warden.py DIRECTORY
+usage: unshare --mount --net --propagation private -- python3 -I warden.py DIRECTORY
 
-It gives its mount namespace a fresh /run and /dev/shm, becomes the subreaper
+It gives its mount namespace a fresh /run and /dev/shm, a /sys of its own network, and /etc, /opt and /var/lib in which
+what is written stays in the cell, for CNI's directories; sets its loopback up; becomes the subreaper
 (prctl(2), PR_SET_CHILD_SUBREAPER) of all it starts, so that a shim that daemonises stays
 its descendant, and then does as told, one JSON line on standard input for each process
 to start, one JSON line back with its pid. At the end of standard input, also when the
-test run was killed, it kills all its descendants and ends; the mounts go with it.
+test run was killed, it kills all its descendants and ends; mounts and network go with it.
 """
 
 import ctypes
@@ -21,18 +22,78 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 KILL_DEADLINE_S = 10.0
+PROGRAM_DEADLINE_S = 30.0
+STAGE = "/run/stage"
 
 
 def prepare(directory: Path) -> None:
-    """Fresh file systems where a runtime leaves its traces, and the subreaper's duty."""
+    """Fresh file systems where a runtime leaves its traces, a network, and the subreaper's duty."""
     for path, options in (("/run", "mode=755"), ("/dev/shm", "mode=1777")):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "cell", path], check=True, timeout=30)
-    for path in ("/run/lock", "/run/netns"):
-        os.mkdir(path)
+        run("mount", "-t", "tmpfs", "-o", options, "cell", path)
+    os.mkdir("/run/lock")
+    prepare_network()
     os.chdir(directory)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+def prepare_network() -> None:
+    """The cell's own links in /sys, its loopback up, and empty directories where CNI has its things.
+
+    /etc/cni/net.d, /opt/cni/bin and /var/lib/cni cannot be chosen in `ctr run --cni`.
+    """
+    run("ip", "link", "set", "lo", "up")
+    stage_over("/sys", "-t", "sysfs", "cell")
+    for path in ("/etc", "/opt", "/var/lib"):
+        overlay(path)
+    for path in ("/etc/cni", "/opt/cni", "/var/lib/cni"):
+        os.makedirs(path, exist_ok=True)
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "cell", path)
+    for path in ("/etc/cni/net.d", "/opt/cni/bin", "/run/netns"):
+        os.mkdir(path)
+    # As the first `ip netns add` leaves it for all that come later: ip-netns(8).
+    run("mount", "--bind", "/run/netns", "/run/netns")
+    run("mount", "--make-shared", "/run/netns")
+
+
+def overlay(path: str) -> None:
+    """What is written below `path` from now on is kept in memory, and seen in the cell alone."""
+    memory = Path("/run/memory")
+    memory.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "cell", str(memory))
+    for name in ("upper", "work"):
+        (memory / name).mkdir()
+    layers = f"lowerdir={path},upperdir={memory}/upper,workdir={memory}/work"
+    stage_over(path, "-t", "overlay", "-o", layers, "cell")
+    run("umount", str(memory))  # the overlay holds it
+    memory.rmdir()
+
+
+def stage_over(path: str, *arguments: str) -> None:
+    """Mount something else in the place of `path`, with all that is mounted below it."""
+    os.mkdir(STAGE)
+    run("mount", *arguments, STAGE)
+    for below in mounts_below(path):
+        run("mount", "--rbind", below, STAGE + below.removeprefix(path))
+        run("umount", "--lazy", "--recursive", below)
+    run("mount", "--move", STAGE, path)
+    os.rmdir(STAGE)
+
+
+def mounts_below(path: str) -> list[str]:
+    """The mount points below `path`, less those below others (proc_pid_mountinfo(5))."""
+    points = sorted({line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()})
+    found: list[str] = []
+    for point in points:
+        if point.startswith(f"{path}/") and not (found and point.startswith(f"{found[-1]}/")):
+            found.append(point)
+    return found
+
+
+def run(*command: str) -> None:
+    """Run a program to its end. Raises CalledProcessError."""
+    subprocess.run(command, check=True, timeout=PROGRAM_DEADLINE_S)
 
 
 def start(order: dict[str, object]) -> int:
