@@ -45,6 +45,10 @@ busybox-static /usr/bin/busybox
 util-linux nsenter
 mount mount
 iproute2 ip
+containernetworking-plugins /usr/lib/cni/bridge
+iptables iptables
+nftables nft
+iperf3 iperf3
 procps ps
 git git" ;;
     *) die "unknown purpose: $1 (there are run, build, demo, test)" ;;

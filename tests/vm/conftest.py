@@ -90,7 +90,7 @@ def containerd(request: pytest.FixtureRequest, archives: Path) -> Iterator[Conta
     directory.chmod(0o711)
     try:
         with Cell(directory) as cell:
-            running = Containerd(chosen, cell, Qemubox(directory), archives)
+            running = Containerd(chosen, cell, Qemubox(directory, cell), archives)
             running.start()
             running.import_image(BUSYBOX)
             yield running

@@ -15,6 +15,7 @@
     events.py      what containerd publishes
     terminal.py    a terminal for `ctr`, with the test at the keyboard
     messages.py    what a user should read when something cannot be done
+    firewall.py    the rules of a cell's firewall
     traces.py      what exists on the host because of a container; what was left behind
 
 runc takes the same tests wherever they make sense for both: it is the reference.

@@ -2,7 +2,7 @@
 
 Complete listings, not searches for known names: every process of the cell, every mount
 of its namespace, everything under its /run and /dev/shm, what lies in qemubox's own
-directories and in TMPDIR, loop devices, links of the host's network, and containerd's own
+directories, in CNI's and in TMPDIR, loop devices, links and rules of its network, and containerd's own
 books. What stays on purpose is named in `_KEPT`, with why.
 """
 
@@ -15,6 +15,7 @@ from typing import Final
 
 import psutil
 
+from harness import firewall
 from harness.containerd import Containerd
 from harness.deadline import eventually
 
@@ -29,6 +30,9 @@ _KEPT: Final = tuple(
         r"/run/qemubox/(service\.sock|lock)",  # the warm parent's, which runs on
         r"/run/qemubox/timeline\.jsonl(\.1)?",  # where each machine's start time went; bounded
         r"tmp/containerd-mount\d+",  # containerd 1.6 removes its own a little later
+        r"qbr\d+",  # a bridge outlives its containers; the tests' are all called so
+        r"/var/lib/cni/networks/[^/]+/(lock|last_reserved_ip\.\d)",  # host-local's, of a range
+        *firewall.KEPT,
     )
 )
 # Directories in which even an empty directory is a trace of a container.
@@ -56,7 +60,7 @@ def take(containerd: Containerd) -> Traces:
     ours = (containerd.pid, containerd.service.pid)
     found = {("process", _describe(process)) for process in cell.processes() if process.pid not in ours}
     found |= {("mount", mount) for mount in _mounts(cell.pid)}
-    for inside in ("/run", "/dev/shm"):
+    for inside in ("/run", "/dev/shm", "/var/lib/cni"):
         found |= {("file", path) for path in _files(cell.path(inside), inside)}
     for directory, shown in (
         (containerd.qemubox.data, "data"),
@@ -65,7 +69,8 @@ def take(containerd: Containerd) -> Traces:
     ):
         found |= {("file", path) for path in _files(directory, shown)}
     found |= {("loop device", device) for device in _loop_devices(cell.directory)}
-    found |= {("network link", name) for name in os.listdir("/sys/class/net")}
+    found |= {("network link", name) for name in os.listdir(cell.path("/sys/class/net"))}
+    found |= {("firewall", rule) for rule in firewall.rules(cell)}
     found |= {("containerd's", entry) for entry in _books(containerd)}
     return Traces(frozenset(item for item in found if not _kept(item[1])))
 
