@@ -26,9 +26,9 @@ from shim.rootfs.cache import LayerCache
 from shim.rootfs.prepare import PreparedRootfs, prepare
 from shim.sandbox import Sandbox
 from shim.sizing import Bounds, Size, size
-from shim.task import host_files
 from shim.task.container import Container
 from shim.task.hooks import Hooks
+from shim.task.host_files import HostFiles
 from shim.task.logger import Loggers
 from shim.task.process import Process, StdioPaths
 from shim.task.resize import Resizer
@@ -114,12 +114,15 @@ class Creator:
             undo.push_async_callback(anchor.stop)
             await hooks.create_runtime(anchor.pid)
             timeline.mark("hooks run")
+            files = HostFiles(request.id, guest_spec.files, self._log)
+            undo.push_async_callback(files.close)
 
             async def create_in_guest(sandbox: Sandbox) -> None:
-                await self._create_in_guest(request.id, guest_spec, rootfs, paths, streams, sandbox)
+                await self._create_in_guest(request.id, guest_spec.json, files, rootfs, paths, streams, sandbox)
 
             sandbox = await self._launch(wanted, rootfs, create_in_guest)
             undo.push_async_callback(sandbox.stop, flush=rootfs.persistent)
+            files.begin(sandbox.guest)
             process = Process(
                 container_id=request.id, exec_id="", pid=anchor.pid, paths=paths, guest=sandbox.guest, log=self._log
             )
@@ -246,16 +249,17 @@ class Creator:
     async def _create_in_guest(
         self,
         container_id: str,
-        guest_spec: spec.GuestSpec,
+        document: bytes,
+        files: HostFiles,
         rootfs: PreparedRootfs,
         paths: StdioPaths,
         streams: ProcessStreams,
         sandbox: Sandbox,
     ) -> None:
         request = guest_pb2.CreateRequest(
-            container_id=container_id, spec=guest_spec.json, rootfs=sandbox.rootfs(rootfs.message)
+            container_id=container_id, spec=document, rootfs=sandbox.rootfs(rootfs.message)
         )
-        request.files.extend(await asyncio.to_thread(host_files.read, guest_spec.files))
+        request.files.extend(await asyncio.to_thread(files.read))
         request.stdio.terminal = paths.terminal
         async with sandbox.streams(streams, request.stdio):
             deadline_s = self._config.vm.boot_timeout_s + deadlines.GUEST_CRUN_S

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from shim.errors import HostError, MachineError, MissingPartError
+from shim.inotify import IN_CREATE, IN_MOVED_TO, Watch, appears
 from shim.journal import Journal
 from shim.vm.acceptor import Acceptor
-from shim.vm.inotify import Watch
 from shim.vm.process import Credentials, Process, spawn
 from shim.vm.vsock import TOKEN_TIMEOUT_S, UserVsockDevice, random_cid
 
@@ -59,7 +59,8 @@ class UserVsock:
             )
         cid = random_cid()
         self._make_directory()
-        with Watch(self._directory) as watch:
+        with Watch() as watch:
+            watch.add(self._directory, IN_CREATE | IN_MOVED_TO)
             self._process = self._start_daemon(cid)
             self._acceptor = Acceptor(self._listen(cid), admit=self._is_daemon, token_timeout_s=TOKEN_TIMEOUT_S)
             try:
@@ -163,7 +164,7 @@ class UserVsock:
 
     async def _connect(self, watch: Watch, process: Process) -> socket.socket:
         """Wait until the daemon listens, and connect. The caller sets the deadline."""
-        appeared = asyncio.ensure_future(watch.wait_for(self._socket))
+        appeared = asyncio.ensure_future(appears(self._socket, watch))
         try:
             await asyncio.wait((appeared, process.exited), return_when=asyncio.FIRST_COMPLETED)
         finally:

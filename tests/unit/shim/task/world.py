@@ -118,6 +118,11 @@ class Vminitd(ContainersBase):
         self.repeats_itself = False
         self.kill_told = asyncio.Event()
         self.asked_for_kills = 0
+        # What Rewrite was given, in order; whether it may answer, and with what.
+        self.rewrites: asyncio.Queue[guest_pb2.RewriteRequest] = asyncio.Queue()
+        self.may_rewrite = asyncio.Event()
+        self.may_rewrite.set()
+        self.rewrite_error: StatusError | None = None
         # Whose streams execs call for.
         self.sandbox: StandInSandbox | None = None
 
@@ -198,6 +203,13 @@ class Vminitd(ContainersBase):
             self.kill_told.clear()
             await self.kill_told.wait()
         return guest_pb2.OomKillsResponse(kills=self.oom_kills)
+
+    async def Rewrite(self, request: guest_pb2.RewriteRequest, context: Context) -> Empty:
+        self.rewrites.put_nowait(request)
+        await self.may_rewrite.wait()
+        if self.rewrite_error is not None:
+            raise self.rewrite_error
+        return Empty()
 
     def oom(self, kills: int) -> None:
         """So many have been killed by now."""
