@@ -116,18 +116,20 @@ class CreateRequest(_message.Message):
     def __init__(self, container_id: _Optional[str] = ..., spec: _Optional[bytes] = ..., rootfs: _Optional[_Union[Rootfs, _Mapping]] = ..., stdio: _Optional[_Union[Stdio, _Mapping]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ...) -> None: ...
 
 class File(_message.Message):
-    __slots__ = ("name", "content", "mode", "uid", "gid")
+    __slots__ = ("name", "content", "mode", "uid", "gid", "dispensable")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
+    DISPENSABLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     content: bytes
     mode: int
     uid: int
     gid: int
-    def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+    dispensable: bool
+    def __init__(self, name: _Optional[str] = ..., content: _Optional[bytes] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., dispensable: _Optional[bool] = ...) -> None: ...
 
 class CreateResponse(_message.Message):
     __slots__ = ("pid", "milestones", "boottime_ns", "began_ns")

@@ -4,7 +4,6 @@ What has happened is not told, only that something has: whoever waits looks for 
 the kernel's queue may have overflowed.
 """
 
-import asyncio
 import contextlib
 import ctypes
 import errno
@@ -12,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from shim.descriptors import readable
 from shim.errors import HostError
 
 # linux/inotify.h
@@ -68,13 +68,7 @@ class Watch:
 
     async def event(self) -> None:
         """Return once something has happened that was not told of before. The caller sets the deadline, if any."""
-        loop = asyncio.get_running_loop()
-        happened: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._fd, _finish, happened)
-        try:
-            await happened
-        finally:
-            loop.remove_reader(self._fd)
+        await readable(self._fd)
         self.forget()
 
     def forget(self) -> None:
@@ -87,8 +81,3 @@ async def appears(path: Path, watch: Watch) -> None:
     """Return once `path` exists; `watch` has its directory, for new names. The caller sets the deadline."""
     while not path.exists():
         await watch.event()
-
-
-def _finish(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

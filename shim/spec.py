@@ -13,6 +13,7 @@ https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
 import copy
 import json
 import os
+import posixpath
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,9 @@ SPEC_LIMIT: Final = 2 << 20
 FILE_SOURCE_PREFIX: Final = "qemubox-file:"
 # The hooks whose programs lie in the container: crun runs them. All others are the host's (shim/hooks/).
 HOOKS_IN_THE_CONTAINER: Final = "startContainer"
-# Files that clients mount read-write where the container only wants to read them: it gets copies (nerdctl, CRI).
-_COPIED_WRITABLE: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+# Files of names, which clients mount read-write where the container only wants to read them: it gets copies (nerdctl,
+# CRI).
+_NAMES: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 # A process of the guest kernel's own can only be joined, or shared, with the guest.
 _NAMESPACES_OF_THE_HOST: Final = {
@@ -70,11 +72,20 @@ class HostFile:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnFile:
+    """A small file that the host has not, and the container sees at `destination`. We say later what is in it."""
+
+    name: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
 class GuestSpec:
     """The specification for the guest, as JSON, and the files that its mounts name."""
 
     json: bytes
     files: tuple[HostFile, ...]
+    own_files: tuple[OwnFile, ...] = ()
 
 
 def load(bundle: Path) -> Json:
@@ -91,9 +102,10 @@ def load(bundle: Path) -> Json:
     return document
 
 
-def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1) -> GuestSpec:
+def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1, names: bool = False) -> GuestSpec:
     """What crun in the guest, a machine with so many vCPUs, is to be given for `spec`.
 
+    With `names`, /etc/hosts, /etc/hostname and /etc/resolv.conf are mounted where `spec` mounts nothing at that place.
     Raises SpecError for what a virtual machine cannot give, UnsupportedError for what
     qemubox cannot do yet; each names the part of the specification.
     """
@@ -109,7 +121,9 @@ def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1) -> GuestSpec:
     linux["devices"] = [*_guest_devices(linux)]
     linux["resources"] = guest_resources(section(linux, "resources"), vcpus)
     files: list[HostFile] = []
-    guest["mounts"] = [_guest_mount(mount, files) for mount in objects(guest, "mounts")]
+    mounts = [_guest_mount(mount, files) for mount in objects(guest, "mounts")]
+    own_files = tuple(_missing_names(mounts)) if names else ()
+    guest["mounts"] = [*mounts, *(_own_mount(file) for file in own_files)]
     # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
     # named run.oci.* would steer crun, and whoever sets a container's annotations must not.
     hooks = objects(section(guest, "hooks"), HOOKS_IN_THE_CONTAINER)
@@ -123,7 +137,7 @@ def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1) -> GuestSpec:
     guest["process"], guest["linux"] = process, linux
     if hooks:
         guest["hooks"] = {HOOKS_IN_THE_CONTAINER: [*hooks]}
-    return GuestSpec(json=_encoded(guest), files=tuple(files))
+    return GuestSpec(json=_encoded(guest), files=tuple(files), own_files=own_files)
 
 
 def _encoded(guest: Json) -> bytes:
@@ -256,13 +270,28 @@ def _guest_mount(mount: Json, files: list[HostFile]) -> Json:
         raise SpecError(f"cannot mount {source} at {destination}: {getattr(error, 'strerror', error)}") from error
     used = sum(os.stat(file.path).st_size for file in files)
     read_only = "ro" in options and "rw" not in options
-    may_be_copied = read_only or destination in _COPIED_WRITABLE
+    may_be_copied = read_only or destination in _NAMES
     if not stat.S_ISREG(status.st_mode) or not may_be_copied or status.st_size + used > FILES_LIMIT:
         raise UnsupportedError(
             f"the bind mount of {source} at {destination} is not supported yet:"
-            f" only read-only regular files, and {', '.join(_COPIED_WRITABLE)}, of up to {FILES_LIMIT >> 20} MiB"
+            f" only read-only regular files, and {', '.join(_NAMES)}, of up to {FILES_LIMIT >> 20} MiB"
             " together are"
         )
     file = HostFile(name=str(len(files)), path=source)
     files.append(file)
     return {**mount, "source": f"{FILE_SOURCE_PREFIX}{file.name}"}
+
+
+def _missing_names(mounts: list[Json]) -> list[OwnFile]:
+    """Those of _NAMES that no mount stands for; a mount's place may be written in any way."""
+    there = {posixpath.normpath("/" + str(mount.get("destination")).lstrip("/")) for mount in mounts}
+    return [OwnFile(f"own-{posixpath.basename(name)}", name) for name in _NAMES if name not in there]
+
+
+def _own_mount(file: OwnFile) -> Json:
+    return {
+        "destination": file.destination,
+        "type": "bind",
+        "source": f"{FILE_SOURCE_PREFIX}{file.name}",
+        "options": ["bind", "rw"],
+    }
