@@ -13,6 +13,7 @@ Read it in this order to follow one container from `start` to exit:
     hooks/          OCI hooks: what they are, running one, those that `delete` may have to run
     sizing.py       how large a machine is for its container's limits; resizing.py: for other limits, while it runs
     sandbox.py      one virtual machine, furnished for its container, and the connection to vminitd in it
+    relay.py        streams between the guest and what is at their host's end
     rootfs/         snapshotter mounts become disks
     vm/             QEMU: the machine as a value, its devices, vsock, the process
     tracing/        spans of all that, for OpenTelemetry, where the environment asks for them

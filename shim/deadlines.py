@@ -29,6 +29,8 @@ KILLED_S: Final = 90.0
 GUEST_PAUSE_S: Final = 36.0
 # A call to vminitd that only looks something up.
 GUEST_CALL_S: Final = 15.0
+# A connection to a port of the guest, and two streams dialled for it: longer than vminitd's own 10 s.
+GUEST_FORWARD_S: Final = 15.0
 # The figures of a cgroup. Whoever polls many containers asks one after the other, and waits for each.
 GUEST_STATS_S: Final = 8.0
 # A call behind which crun makes, starts or removes a container; under TCG and load that is seconds.

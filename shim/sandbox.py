@@ -25,9 +25,9 @@ from shim.guest import Guest, connect
 from shim.inspection import Inspection
 from shim.log import Logger
 from shim.prelaunch import Launched
+from shim.relay import Streams
 from shim.rootfs.plan import Disk
 from shim.sizing import Size, contained_mib, plugged_mib
-from shim.task.stdio import ProcessStreams
 from shim.vm import affinity, devices
 from shim.vm.hotplug import Seat
 
@@ -123,7 +123,7 @@ class Sandbox:
             self._log.info("the guest's kernel keeps memory for now", requested_mib=requested_mib, has_mib=has_mib)
 
     @contextlib.asynccontextmanager
-    async def streams(self, streams: ProcessStreams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
+    async def streams(self, streams: Streams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
         """Name a token in `request` for each stream; at the end of the block, all that the guest dialled are carried.
 
         The block is the call that tells the guest of `request`.
@@ -145,6 +145,15 @@ class Sandbox:
                     dialled.result().close()
                 with contextlib.suppress(MachineError, StateError):  # it is gone, and they with it
                     await self._vm.withdraw(tokens[name])
+
+    async def forward(self, address: str, port: int, streams: Streams) -> None:
+        """Connect to a TCP port of the guest: from here on `streams`, a stdin and a stdout, are carried to and from it.
+
+        Raises GuestError, with Unavailable where nothing listens there, MachineError, ResourceError.
+        """
+        request = guest_pb2.ForwardRequest(address=address, port=port)
+        async with self.streams(streams, request.streams):
+            await self.guest.call(self.guest.network.Forward(request), deadline_s=deadlines.GUEST_FORWARD_S)
 
     def hear(self, reply: guest_pb2.ConfigureResponse | guest_pb2.StartResponse) -> None:
         """Take over what an answer that has just come says of when the guest reached what."""

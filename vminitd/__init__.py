@@ -13,6 +13,7 @@ and of a container, from the bottom:
     disks, overlay, rootfs         virtio-blk disks by serial, put together to a root file system
     spec, crun, cgroup, terminal   the specification for crun, crun itself, the container's cgroup and terminals
     streams, stdio                 a process's input and output, to and from the host
+    forward                        connections from the host to the containers' servers
     state, process, container      states and what each call does to them
 
 One event loop, one thread for everything that has state. Work that may wait for a disk (mounts, sync, removal of

@@ -32,3 +32,6 @@ FREEZE = 30.0
 
 KILLED = 30.0
 """For a killed process to be gone."""
+
+FORWARD = 10.0
+"""For a port of the machine to take a connection: less than the shim waits for that."""

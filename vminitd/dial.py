@@ -9,7 +9,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from vminitd import deadlines
 from vminitd.errors import KernelError
@@ -73,3 +73,15 @@ async def dial(token: bytes) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+async def dial_all(dial: Dial, tokens: Mapping[str, bytes]) -> dict[str, socket.socket]:
+    """A connection for each of `tokens`, by their names; where one fails none is left open. Raises what `dial` does."""
+    dialled = await asyncio.gather(*map(dial, tokens.values()), return_exceptions=True)
+    connections = {name: sock for name, sock in zip(tokens, dialled, strict=True) if isinstance(sock, socket.socket)}
+    for failure in dialled:
+        if isinstance(failure, BaseException):
+            for connection in connections.values():
+                connection.close()
+            raise failure
+    return connections

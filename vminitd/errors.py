@@ -6,6 +6,7 @@
     ├── TakenError         the id is in use                                            AlreadyExists
     ├── StateError         the process is in a state that forbids the call             FailedPrecondition
     ├── DeviceError        a disk, vCPU or memory did not appear in time               DeadlineExceeded
+    ├── PortError          a port of the machine takes no connection                   Unavailable
     ├── MountError         a file system cannot be mounted or unmounted                Internal
     ├── CrunError          crun refused; the message is crun's own                     Internal
     └── KernelError        another operation of the guest's kernel failed              Internal
@@ -59,6 +60,12 @@ class DeviceError(GuestError):
     """What the host plugs in did not appear in time."""
 
     status = Code.DEADLINE_EXCEEDED
+
+
+class PortError(GuestError):
+    """A port of the machine takes no connection."""
+
+    status = Code.UNAVAILABLE
 
 
 class MountError(GuestError):

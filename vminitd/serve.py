@@ -10,6 +10,7 @@ from vminitd.boot import RUN_DIR
 from vminitd.capacity import Capacity
 from vminitd.containers import Containers
 from vminitd.crun import Crun
+from vminitd.forward import Forwarder
 from vminitd.launch import Machinery
 from vminitd.link import find_link
 from vminitd.network.network import Network
@@ -17,6 +18,7 @@ from vminitd.parked import Prepared
 from vminitd.reaper import Reaper
 from vminitd.services.containers import ContainersService
 from vminitd.services.machine import MachineService
+from vminitd.services.network import NetworkService
 from vminitd.trace import Traced
 from vminitd.uevent import Uevents, kernel_socket
 
@@ -52,7 +54,8 @@ async def _serve() -> None:
         _settle()
 
     machine = MachineService(capacity, network, containers, become_template)
-    services = (machine, ContainersService(containers, machine, capacity, network))
+    forwarding = NetworkService(Forwarder(link.dial))
+    services = (machine, ContainersService(containers, machine, capacity, network), forwarding)
     server = Server([Traced(service) for service in services], on_error=_report)
     _settle()
     control = await link.attach(become_template)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from vminitd import deadlines, log
 from vminitd.crun import ChildStreams
-from vminitd.dial import TOKEN_SIZE, Dial
+from vminitd.dial import TOKEN_SIZE, Dial, dial_all
 from vminitd.errors import RequestError, StateError
 from vminitd.streams import PIPE, Input, Output
 from vminitd.terminal import resize
@@ -79,8 +79,8 @@ class Stdio:
         self.terminal = wish.terminal
         self._connections = connections
         self._descriptors: list[int] = []
-        self._outputs: dict[asyncio.Task[None], Output] = {}
-        self._input: asyncio.Task[None] | None = None
+        self._outputs: dict[asyncio.Task[object], Output] = {}
+        self._input: asyncio.Task[object] | None = None
         self._master = -1
         self._size: tuple[int, int] | None = None
         self._ours: dict[str, int] = {}
@@ -95,16 +95,11 @@ class Stdio:
         """
         wish.check()
         tokens = {"stdin": wish.stdin, "stdout": wish.stdout, "stderr": wish.stderr}
-        names = [name for name, token in tokens.items() if token]
-        dialled = await asyncio.gather(*(dial(tokens[name]) for name in names), return_exceptions=True)
-        connections = {name: sock for name, sock in zip(names, dialled, strict=True) if isinstance(sock, socket.socket)}
+        connections = await dial_all(dial, {name: token for name, token in tokens.items() if token})
         stdio = cls(wish, connections)
         try:
-            for failure in dialled:
-                if isinstance(failure, BaseException):
-                    raise failure
             if not wish.terminal:
-                stdio._take(pipes or make_pipes(names))
+                stdio._take(pipes or make_pipes(connections))
         except BaseException:
             stdio.close()
             raise
@@ -144,7 +139,7 @@ class Stdio:
             self._give(descriptor)
             if name == "stdin":
                 assert connection is not None
-                self._input = _carry(Input(descriptor, connection, terminal=self.terminal), name)
+                self._input = _carry(Input(descriptor, connection, pipe=not self.terminal), name)
             else:
                 output = Output(descriptor, connection)
                 self._outputs[_carry(output, name)] = output
@@ -183,7 +178,7 @@ class Stdio:
         """Ends everything at once; output that was not sent is lost."""
         self._give_up()
 
-    def _give_up(self) -> list[asyncio.Task[None]]:
+    def _give_up(self) -> list[asyncio.Task[object]]:
         tasks = [*self._outputs, *([self._input] if self._input is not None else [])]
         for task in tasks:
             task.cancel()
@@ -198,10 +193,10 @@ class Stdio:
         return sum(output.moved for output in self._outputs.values())
 
 
-def _carry(stream: Input | Output, name: str) -> asyncio.Task[None]:
-    task = asyncio.create_task(stream.run(), name=name)
+def _carry(stream: Input | Output, name: str) -> asyncio.Task[object]:
+    task: asyncio.Task[object] = asyncio.create_task(stream.run(), name=name)
 
-    def ended(_: asyncio.Task[None]) -> None:
+    def ended(_: asyncio.Task[object]) -> None:
         # A task that was cancelled before its first step has not closed anything.
         stream.close()
         if not task.cancelled() and (error := task.exception()) is not None:

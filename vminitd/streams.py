@@ -1,18 +1,19 @@
-"""Carries one stream of a process between a descriptor (pipe or terminal) and its connection to the host.
+"""Carries one stream between a descriptor (pipe, terminal or TCP socket) and its connection to the host.
 
 Nothing is buffered beyond one piece: a reader that stops reading stops the process through its pipe, a process that
 does not read stops the host through vsock's credits. Nothing a process wrote is lost at its end. If nobody listens
-at the other end any more, output is still taken and dropped, so that the process never blocks.
+at the other end any more, a process's output is still taken and dropped, so that it never blocks.
 """
 
 import asyncio
+import enum
 import errno
 import fcntl
 import os
 import socket
 from contextlib import suppress
 
-from api.frames import END, HEADER, FrameReader
+from api.frames import BROKEN, END, HEADER, FrameReader
 from vminitd.vsock import MOST_AT_ONCE
 
 PIPE = 256 << 10
@@ -28,18 +29,23 @@ _TURN = 16
 
 # Writing: the host has closed its end, or is gone.
 _NOBODY_LISTENS = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
-# Writing to a process: it has closed its input, or its terminal is gone.
-_NOBODY_READS = frozenset({errno.EPIPE, errno.EIO})
+# Writing to a process: it has closed its input, or its terminal is gone; or a connection was reset.
+_NOBODY_READS = frozenset({errno.EPIPE, errno.EIO, errno.ECONNRESET})
+# Reading from a connection: it was reset, or its peer is not there any more.
+_CUT_SHORT = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT})
 
 
 class Output:
     """From `source`, a non-blocking descriptor, to `connection`; both are closed at the end.
 
-    Without a connection everything is dropped. `moved` counts the bytes taken so far.
+    Without a connection everything is dropped, and once nobody listens there any more, unless it is `needed`: then
+    `run` raises ConnectionError. `moved` counts the bytes taken so far.
     """
 
-    def __init__(self, source: int, connection: socket.socket | None) -> None:
+    def __init__(self, source: int, connection: socket.socket | None, *, needed: bool = False) -> None:
         self.moved = 0
+        self._needed = needed
+        self._broken = False
         self._source = source
         self._connection = connection
         self._allowance: int | None = None
@@ -51,8 +57,12 @@ class Output:
             self._allowance = _capacity(self._source)
             self._wake.set()
 
-    async def run(self) -> None:
-        """Returns when the stream has ended and the host has closed the connection."""
+    def break_off(self) -> None:
+        """What comes is no longer all there is: the host is told so at the stream's end."""
+        self._broken = True
+
+    async def run(self) -> bool:
+        """Returns when the stream has ended and the host has closed the connection: whether it was all there is."""
         buffer = bytearray(FRAME)
         try:
             pieces = 0
@@ -64,10 +74,11 @@ class Output:
                 if not pieces % _TURN:
                     await asyncio.sleep(0)
             self._close_source()
-            await self._send(END)
+            await self._send(BROKEN if self._broken else END)
             await self._closed_by_host()
         finally:
             self.close()
+        return not self._broken
 
     def close(self) -> None:
         """Closes both sides; more than once does nothing."""
@@ -86,6 +97,9 @@ class Output:
                 continue
             except OSError as error:
                 if error.errno == errno.EIO:  # a terminal that no process has open any more: pty(7)
+                    return 0
+                if error.errno in _CUT_SHORT:
+                    self.break_off()
                     return 0
                 raise
             if self._allowance is not None:
@@ -108,7 +122,7 @@ class Output:
         try:
             await asyncio.get_running_loop().sock_sendall(self._connection, data)
         except OSError as error:
-            if error.errno not in _NOBODY_LISTENS:
+            if error.errno not in _NOBODY_LISTENS or self._needed:
                 raise
             self._close_connection()
 
@@ -129,48 +143,67 @@ class Output:
             self._connection = None
 
 
+class Taken(enum.Enum):
+    """How much of an input was taken."""
+
+    WHOLE = "all of it, to its end"
+    CUT = "what came of it; the host is gone, or says that there is no more to be had"
+    REFUSED = "what the process wanted of it"
+
+
 class Input:
     """From `connection` to `sink`, a non-blocking descriptor; both are closed at the end, by which a pipe ends.
 
-    Ends with the end frame, or as soon as the process closes its end of the pipe: the connection is closed then, by
-    which the host knows. A terminal has no such end; there it ends with the frames, or by being cancelled.
+    Ends with the end frame, or as soon as the process closes its end of the `pipe`: the connection is closed then, by
+    which the host knows. What is not a pipe has no such end; there it ends with the frames, when nothing more can be
+    written, or by being cancelled.
     """
 
-    def __init__(self, sink: int, connection: socket.socket, *, terminal: bool) -> None:
+    def __init__(self, sink: int, connection: socket.socket, *, pipe: bool) -> None:
         self._sink = sink
         self._connection = connection
-        self._terminal = terminal
-        self._running: asyncio.Task[None] | None = None
+        self._pipe = pipe
+        self._running: asyncio.Task[Taken] | None = None
         self._hung_up = False
 
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def run(self) -> Taken:
         self._running = asyncio.current_task()
-        frames = FrameReader()
-        buffer = bytearray(_PIECE)
-        if not self._terminal:
+        loop = asyncio.get_running_loop()
+        if self._pipe:
             # A pipe's writing end becomes "readable" only by the error that nobody reads it any more: poll(2), POLLERR.
             loop.add_reader(self._sink, self._hang_up)
         try:
-            pieces = 0
-            while not frames.ended:
-                size = await loop.sock_recv_into(self._connection, buffer)
-                if size == 0:
-                    return
-                for piece in frames.feed(memoryview(buffer)[:size]):
-                    await _write(self._sink, piece)
-                pieces += 1
-                if not pieces % _TURN:
-                    await asyncio.sleep(0)
-        except OSError as error:
-            if error.errno not in _NOBODY_READS | _NOBODY_LISTENS:
-                raise
+            return await self._copy()
         except asyncio.CancelledError:
             if not self._hung_up:
                 raise
+            return Taken.REFUSED
         finally:
-            loop.remove_reader(self._sink)
+            if self._pipe:
+                loop.remove_reader(self._sink)
             self.close()
+
+    async def _copy(self) -> Taken:
+        loop = asyncio.get_running_loop()
+        frames = FrameReader()
+        buffer = bytearray(_PIECE)
+        pieces = 0
+        while not frames.ended:
+            try:
+                size = await loop.sock_recv_into(self._connection, buffer)
+            except OSError as error:
+                if error.errno not in _NOBODY_LISTENS:
+                    raise
+                size = 0
+            if size == 0:
+                return Taken.CUT
+            for piece in frames.feed(memoryview(buffer)[:size]):
+                if not await _write(self._sink, piece):
+                    return Taken.REFUSED
+            pieces += 1
+            if not pieces % _TURN:
+                await asyncio.sleep(0)
+        return Taken.WHOLE if frames.whole else Taken.CUT
 
     def close(self) -> None:
         """Closes both sides; more than once does nothing."""
@@ -187,12 +220,18 @@ class Input:
         self._running.cancel()
 
 
-async def _write(sink: int, data: memoryview) -> None:
+async def _write(sink: int, data: memoryview) -> bool:
+    """Whether all of it was taken, and not less because nobody reads any more."""
     while data:
         try:
             data = data[os.write(sink, data) :]
         except BlockingIOError:
             await _writable(sink)
+        except OSError as error:
+            if error.errno not in _NOBODY_READS:
+                raise
+            return False
+    return True
 
 
 async def _writable(sink: int) -> None:

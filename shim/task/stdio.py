@@ -1,81 +1,14 @@
-"""Carries a process's streams between the guest's connections and the host's FIFOs.
-
-Output: nothing is dropped and nothing buffered beyond one piece; a reader that stops
-reading stops the guest's writer, through vsock's credits and the process's own pipe.
-The stream is over at the end frame, or with the connection when the machine is gone.
-"""
+"""A process's streams: the host's FIFOs, or a logger, and the tasks that carry them from and to the guest."""
 
 import asyncio
-import contextlib
 import os
 import socket
-from typing import Final
 
-from api.frames import END, FrameReader, header
 from shim.errors import UnsupportedError
+from shim.relay import relay_input, relay_output
 from shim.task.fifo import InputSource, OutputSink, open_input, open_output
 from shim.task.logger import LoggerProcess, Loggers
 from shim.task.logger_address import parse
-
-_PIECE: Final = 256 << 10
-# Frames that are passed on before everything else on the loop has its turn. A guest may make them a byte long, and send
-# more of them than can be passed on: nothing here would ever wait.
-_FRAMES_A_TURN: Final = 256
-
-
-async def relay_output(connection: socket.socket, sink: OutputSink) -> None:
-    """Copy from the guest to `sink` until the stream ends, then close both."""
-    loop = asyncio.get_running_loop()
-    buffer = bytearray(_PIECE)
-    frames = FrameReader()
-    try:
-        while not frames.ended:
-            try:
-                size = await loop.sock_recv_into(connection, buffer)
-            except ConnectionError:  # the machine is gone: its exit is told by who watches it
-                break
-            if size == 0:
-                break
-            for number, piece in enumerate(frames.feed(memoryview(buffer)[:size]), start=1):
-                await sink.write(piece)
-                if number % _FRAMES_A_TURN == 0:
-                    await asyncio.sleep(0)
-            await asyncio.sleep(0)
-    finally:
-        connection.close()
-        sink.close()
-
-
-async def relay_input(connection: socket.socket, source: InputSource) -> None:
-    """Copy from `source` to the guest until CloseIO, or until the process takes no more, then close both."""
-    gone = asyncio.create_task(_closed_by_peer(connection))
-    copying = asyncio.create_task(_copy_input(connection, source))
-    try:
-        await asyncio.wait([gone, copying], return_when=asyncio.FIRST_COMPLETED)
-        if copying.done() and not gone.done():
-            copying.result()  # where the source could not be read there is no end for the guest to answer
-            # The receiver of the end closes: until then the last bytes may still be on their way.
-            await gone
-    finally:
-        for task in (gone, copying):
-            task.cancel()
-        await asyncio.gather(gone, copying, return_exceptions=True)
-        connection.close()
-        source.close()
-
-
-async def _copy_input(connection: socket.socket, source: InputSource) -> None:
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(ConnectionError):  # the process closed its input: nobody listens any more
-        while data := await source.read(_PIECE):
-            await loop.sock_sendall(connection, header(len(data)) + data)
-        await loop.sock_sendall(connection, END)
-
-
-async def _closed_by_peer(connection: socket.socket) -> None:
-    """Return when the guest has closed an input connection; it never sends anything on one."""
-    with contextlib.suppress(ConnectionError):
-        await asyncio.get_running_loop().sock_recv(connection, 1)
 
 
 class ProcessStreams:
@@ -93,8 +26,8 @@ class ProcessStreams:
         self._source: InputSource | None = None
         self._sinks: dict[str, OutputSink] = {}
         self._connections: list[socket.socket] = []
-        self._inputs: set[asyncio.Task[None]] = set()
-        self._outputs: set[asyncio.Task[None]] = set()
+        self._inputs: set[asyncio.Task[bool]] = set()
+        self._outputs: set[asyncio.Task[bool]] = set()
         if self._logger_address is not None:
             if not terminal and stderr not in ("", stdout):
                 raise UnsupportedError(

@@ -1,25 +1,20 @@
 """qemubox.guest.v1.Network."""
 
-from collections.abc import Awaitable, Callable
-
 from google.protobuf.empty_pb2 import Empty
 
-from api.guest_pb2 import ForwardRequest
+from api import guest_pb2 as pb
 from api.guest_ttrpc import NetworkBase
 from ttrpc import Context
-from vminitd.dial import Dial
-
-Forward = Callable[[ForwardRequest, Dial], Awaitable[None]]
-"""Connects to a port of the machine, and dials for the streams that carry the connection."""
+from vminitd.forward import Forwarder
+from vminitd.services.containers import wish
 
 
 class NetworkService(NetworkBase):
-    """What the host asks of the network that is there."""
+    """The machine's network, which is that of its containers."""
 
-    def __init__(self, forward: Forward, dial: Dial) -> None:
-        self._forward = forward
-        self._dial = dial
+    def __init__(self, forwarder: Forwarder) -> None:
+        self._forwarder = forwarder
 
-    async def Forward(self, request: ForwardRequest, context: Context) -> Empty:
-        await self._forward(request, self._dial)
+    async def Forward(self, request: pb.ForwardRequest, context: Context) -> Empty:
+        await self._forwarder.forward(request.address, request.port, wish(request.streams))
         return Empty()

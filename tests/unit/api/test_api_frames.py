@@ -6,7 +6,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.frames import END, FrameReader, header
+from api.frames import BROKEN, END, FrameReader, header
 
 _PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
 
@@ -75,5 +75,24 @@ def test_data_is_not_copied() -> None:
 
 def test_a_frame_as_large_as_can_be_needs_no_memory() -> None:
     reader = FrameReader()
-    assert _feed(reader, [header(2**32 - 1), b"abc", b"def"]) == b"abcdef"
+    assert _feed(reader, [header(2**32 - 2), b"abc", b"def"]) == b"abcdef"
     assert not reader.ended
+
+
+@given(_PIECES, st.integers(0, 3))
+def test_a_stream_that_was_cut_short_has_ended_and_is_not_whole(pieces: list[bytes], cut: int) -> None:
+    stream = _stream(pieces) + BROKEN + b"after"
+    reader = FrameReader()
+    at = len(stream) - len(b"after") - cut
+    assert _feed(reader, [stream[:at], stream[at:]]) == b"".join(pieces)
+    assert reader.ended
+    assert reader.broken
+    assert not reader.whole
+
+
+def test_only_a_stream_with_its_end_is_whole() -> None:
+    reader = FrameReader()
+    _feed(reader, [header(1) + b"a"])
+    assert not reader.whole
+    _feed(reader, [END])
+    assert reader.whole

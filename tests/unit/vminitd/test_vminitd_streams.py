@@ -195,7 +195,7 @@ async def test_closing_a_cancelled_relay_closes_both_sides(connect: Connect) -> 
 
 async def test_eight_mib_of_input_and_its_end(connect: Connect) -> None:
     (reading, writing), (guest, host) = pipe(), connect()
-    relay = asyncio.create_task(Input(writing, guest, terminal=False).run())
+    relay = asyncio.create_task(Input(writing, guest, pipe=True).run())
 
     def read_all() -> bytes:
         os.set_blocking(reading, True)
@@ -213,7 +213,7 @@ async def test_eight_mib_of_input_and_its_end(connect: Connect) -> None:
 
 async def test_a_process_that_does_not_read_stops_the_host(connect: Connect) -> None:
     (reading, writing), (guest, host) = pipe(), connect()
-    relay = asyncio.create_task(Input(writing, guest, terminal=False).run())
+    relay = asyncio.create_task(Input(writing, guest, pipe=True).run())
     sending = asyncio.create_task(host.write(EIGHT_MIB))
     await asyncio.wait([sending], timeout=0.3)
     assert not sending.done()
@@ -225,7 +225,7 @@ async def test_a_process_that_does_not_read_stops_the_host(connect: Connect) -> 
 
 async def test_a_process_that_closes_its_input_while_none_comes(connect: Connect) -> None:
     (reading, writing), (guest, host) = pipe(), connect()
-    relay = asyncio.create_task(Input(writing, guest, terminal=False).run())
+    relay = asyncio.create_task(Input(writing, guest, pipe=True).run())
     await host.write(b"hello")
     await asyncio.sleep(0)
     os.close(reading)
@@ -235,7 +235,7 @@ async def test_a_process_that_closes_its_input_while_none_comes(connect: Connect
 
 async def test_a_host_that_vanishes_ends_the_input(connect: Connect) -> None:
     (reading, writing), (guest, host) = pipe(), connect()
-    relay = asyncio.create_task(Input(writing, guest, terminal=False).run())
+    relay = asyncio.create_task(Input(writing, guest, pipe=True).run())
     await host.write(b"half")
     host.connection.close()
     await relay
@@ -260,7 +260,7 @@ async def test_a_terminal_s_input_does_not_close_it(connect: Connect) -> None:
     master, slave = pty.openpty()
     os.set_blocking(master, False)
     guest, host = connect()
-    relay = asyncio.create_task(Input(os.dup(master), guest, terminal=True).run())
+    relay = asyncio.create_task(Input(os.dup(master), guest, pipe=False).run())
     await host.write(b"abc\n")
     assert await asyncio.to_thread(os.read, slave, 100) == b"abc\n"
     assert not relay.done()

@@ -50,6 +50,11 @@ class Guest:
         """Whether the end frame has come."""
         return self._frames.ended
 
+    @property
+    def broken(self) -> bool:
+        """Whether it was that of a stream that was cut short."""
+        return self._frames.broken
+
     async def closed(self) -> bool:
         """Wait for the shim to close its end."""
         try:

@@ -76,7 +76,7 @@ async def test_a_frame_of_four_gibibytes_is_passed_on_as_it_comes(tmp_path: Path
     path = tmp_path / "out"
     async with _carried(path) as (streams, guest):
         before_kib = memory_kib()
-        await guest.send(struct.pack(">I", 2**32 - 1))
+        await guest.send(struct.pack(">I", 2**32 - 2))
         for _ in range(64):
             await guest.send(b"x" * (1 << 20))
         guest.theirs.close()  # in the middle of it

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from api.frames import END, header
+from api.frames import BROKEN, END, header
+from shim.relay import relay_input, relay_output
 from shim.task.fifo import OutputSink, open_input, open_output
-from shim.task.stdio import relay_input, relay_output
 from tests.unit.shim.observe import same_fds
 from tests.unit.shim.task.ends import Guest, read_all, read_end, soon, write_end
 
@@ -228,6 +228,8 @@ async def test_a_source_that_cannot_be_read_ends_the_input(guest: Guest, tmp_pat
     source = open_input(str(tmp_path))  # opening a directory works, reading does not
     with pytest.raises(IsADirectoryError):
         await soon(relay_input(guest.ours, source))
+    assert await guest.receive() == b""
+    assert guest.broken
     assert await guest.closed()
 
 
@@ -240,3 +242,27 @@ async def test_cancelled_input_leaves_nothing_open(fifo: Path) -> None:
         await asyncio.wait([relay])
         assert await guest.closed()
         guest.close()
+
+
+@pytest.mark.parametrize(("end", "whole"), [(END, True), (BROKEN, False), (b"", False)])
+async def test_the_answer_says_whether_output_came_whole(guest: Guest, fifo: Path, end: bytes, whole: bool) -> None:
+    reader = read_end(fifo)
+    relay = asyncio.create_task(relay_output(guest.ours, open_output(str(fifo))))
+    await guest.frame(b"all")
+    await guest.send(end)
+    guest.theirs.close()
+    assert await read_all(reader) == b"all"
+    assert await soon(relay) == whole
+    os.close(reader)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_the_answer_says_whether_input_was_taken_whole(guest: Guest, fifo: Path, whole: bool) -> None:
+    source = open_input(str(fifo))
+    if whole:
+        source.finish()
+    relay = asyncio.create_task(relay_input(guest.ours, source))
+    if whole:
+        await guest.receive()
+    guest.theirs.close()
+    assert await soon(relay) == whole
