@@ -85,8 +85,8 @@ async def connect(address: str, port: int) -> socket.socket:
 def _targets(address: str, port: int) -> Iterator[tuple[socket.AddressFamily, SocketAddress]]:
     """What is tried, in this order.
 
-    Who asks for localhost asks for 127.0.0.1, and for ::1 where that refuses (containerd's sandbox_portforward_linux.go),
-    but on the host nothing has refused it.
+    Who asks for localhost asks for 127.0.0.1, and then, if that refuses, for ::1: containerd does for port-forward.
+    But on the host nothing has refused it.
     """
     if _is(socket.AF_INET, address):
         yield socket.AF_INET, (address, port)

@@ -23,6 +23,7 @@ from typing import Final
 
 import structlog
 
+from shim.accepting import accept
 from shim.errors import HostError, MachineError, StateError
 
 TOKEN_BYTES: Final = 16
@@ -31,8 +32,6 @@ CONTROL_TOKEN: Final = bytes(TOKEN_BYTES)
 PENDING_LIMIT: Final = 128
 # How often a guest's misbehaviour is logged.
 COMPLAINT_LIMIT: Final = 20
-# After an accept that failed for want of descriptors or memory: how long to leave it alone.
-SHORTAGE_PAUSE_S: Final = 0.1
 
 _Recipient = asyncio.Future[socket.socket]
 
@@ -112,15 +111,13 @@ class Acceptor:
     async def _accept_all(self) -> None:
         while True:
             try:
-                connection, _ = await self._loop.sock_accept(self._listener)
+                connection = await accept(self._listener, self._complain)
             except OSError as error:
-                if not await self._may_go_on(error):
-                    return
-                continue
+                self._give_up(error)
+                return
             if not self._admit(connection) or len(self._pending) >= PENDING_LIMIT:
                 connection.close()
                 continue
-            connection.setblocking(False)
             task = asyncio.create_task(self._identify(connection), name="vsock-identify")
             self._pending.add(task)
             task.add_done_callback(functools.partial(self._settle, connection))
@@ -140,21 +137,14 @@ class Acceptor:
             self._complaints += 1
             _log.warning(f"guest: {what}")
 
-    async def _may_go_on(self, error: OSError) -> bool:
-        """After a failed accept: whether the listener may be asked again (accept(2), ERRORS)."""
-        if error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):
-            return True
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            self._complain(f"no connection can be accepted for now: {error.strerror}")
-            await asyncio.sleep(SHORTAGE_PAUSE_S)
-            return True
+    def _give_up(self, error: OSError) -> None:
+        """No more will come: whoever waits for one hears of it."""
         failure = HostError(f"connections of the guest cannot be accepted: {error.strerror}")
         _log.error(failure.message)
         for future in [self._control, *self._expected.values()]:
             if not future.done():
                 future.set_exception(failure)
                 future.exception()
-        return False
 
     async def _identify(self, connection: socket.socket) -> "_Recipient | None":
         """Read the token and answer who waits for it."""
