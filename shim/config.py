@@ -156,7 +156,7 @@ class NetworkConfig(NamedTuple):
     # The CNI network of a container that comes with none of its own: neither a network namespace that somebody has made
     # for it, nor hooks that make one (nerdctl, docker). "none": nothing but a loopback interface.
     name: _Name = "qemubox"
-    # Where that network's configuration is: a .conflist, .conf or .json. Not CNI's own directory, where the kubelet would
+    # Where that network's configuration is: a .conflist, .conf or .json. Not CNI's own directory, where the CRI would
     # take the first that it finds for the cluster's.
     conf_dir: _Path = "/etc/qemubox/net.d"
     # Where its plugins are.

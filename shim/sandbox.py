@@ -19,11 +19,13 @@ from typing import Final
 from api import guest_pb2
 from api.link import CALLS_BEFORE
 from shim import deadlines, untrusted
+from shim.both import both
 from shim.cpuset import format_list
 from shim.errors import GuestError, MachineError, StateError
 from shim.guest import Guest, connect
 from shim.inspection import Inspection
 from shim.log import Logger
+from shim.network.connection import Connection
 from shim.prelaunch import Launched
 from shim.relay import Streams
 from shim.rootfs.plan import Disk
@@ -32,6 +34,11 @@ from shim.vm import affinity, devices
 from shim.vm.hotplug import Seat
 
 _ENTROPY_BYTES: Final = 64
+
+
+def machine_name(key: str) -> str:
+    """The hostname of a machine, which is that of a container that asks for none."""
+    return f"qemubox-{key}"
 
 
 class Sandbox:
@@ -61,6 +68,7 @@ class Sandbox:
         key: str,
         size: Size,
         disks: Sequence[Disk],
+        network: Connection,
         boot_timeout_s: float,
         log_level: str,
         along: Callable[["Sandbox"], Coroutine[object, object, None]],
@@ -78,13 +86,17 @@ class Sandbox:
             if size.host_cpus:
                 affinity.bind(vm.pid, size.host_cpus)
             seats = {disk.serial: await vm.add_disk(_device(disk)) for disk in disks}
+            for nic in network.nics:
+                await vm.add_nic(nic)
             await vm.resize_memory(_plugged_mib(size.memory_mib))
             timeline.mark("furnished")
             await vm.run()
             guest = Guest(connect(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
             sandbox = cls(launched, guest, seats, size, log)
             request = sandbox._request(key, log_level)
-            await _both(sandbox._configure(request, boot_timeout_s), along(sandbox))
+            if network.nics:
+                request.network.CopyFrom(network.message)
+            await both(sandbox._configure(request, boot_timeout_s), along(sandbox), last_words_s=deadlines.LAST_WORDS_S)
         except BaseException:
             await vm.kill(deadlines.QEMU_KILL_S)
             raise
@@ -214,7 +226,7 @@ class Sandbox:
 
     def _request(self, key: str, log_level: str) -> guest_pb2.ConfigureRequest:
         return guest_pb2.ConfigureRequest(
-            hostname=f"qemubox-{key}",
+            hostname=machine_name(key),
             entropy=os.urandom(_ENTROPY_BYTES),
             wall_clock_ns=time.time_ns(),
             vcpus=self._size.cpus,
@@ -235,22 +247,6 @@ class Sandbox:
             vminitd=untrusted.plain(reply.vminitd_version, untrusted.NAME_LIMIT),
             nonce=f"{reply.nonce:016x}",
         )
-
-
-async def _both(first: Coroutine[object, object, None], second: Coroutine[object, object, None]) -> None:
-    """Do both at once. Where both fail, the first one's error says why; the other is not left behind."""
-    tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if not tasks[0].done():  # the second has failed: perhaps because of what the first is about to tell
-            await asyncio.wait(tasks[:1], timeout=deadlines.LAST_WORDS_S)
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:

@@ -16,15 +16,20 @@ from api import guest_pb2, task_pb2
 from shim import deadlines, inspection, spec, timelines
 from shim.anchor import Anchor, Anchors
 from shim.annotations import Wishes
+from shim.both import both
 from shim.errors import HostError, MachineError
 from shim.events import Publisher
 from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
+from shim.network import names
+from shim.network.connection import Connection
+from shim.network.network import ContainerNetwork
+from shim.network.plan import Plan, Way, plan
 from shim.prelaunch import Launched, Prelaunch
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.prepare import PreparedRootfs, prepare
-from shim.sandbox import Sandbox
+from shim.sandbox import Sandbox, machine_name
 from shim.sizing import Bounds, Size, size
 from shim.task.container import Container
 from shim.task.hooks import Hooks
@@ -91,7 +96,6 @@ class Creator:
         document = await asyncio.to_thread(spec.load, bundle)
         self._wishes.check(document)
         wanted = size(document, self._bounds)
-        guest_spec = spec.for_guest(document, terminal=request.terminal, vcpus=wanted.cpus)
         hooks = Hooks(
             document,
             container_id=request.id,
@@ -99,6 +103,10 @@ class Creator:
             directory=self._directory,
             journal=self._journal,
             log=self._log,
+        )
+        network_plan = plan(document, hooked=hooks.in_create, network=self._config.network.name)
+        guest_spec = spec.for_guest(
+            document, terminal=request.terminal, vcpus=wanted.cpus, names=network_plan.way is Way.CONFIGURED
         )
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
         async with AsyncExitStack() as undo:
@@ -108,21 +116,27 @@ class Creator:
             )
             undo.push_async_callback(streams.close)
             await streams.open(self._loggers, request.id)
-            rootfs = await self._prepare_rootfs(request, undo)
-            timeline.mark("rootfs ready")
-            anchor = await self._new_anchor()
-            undo.push_async_callback(anchor.stop)
-            await hooks.create_runtime(anchor.pid)
-            timeline.mark("hooks run")
+            network = self._new_network(network_plan, str(document.get("hostname") or ""))
+            undo.push_async_callback(network.close)
+            rootfs, anchor = await both(
+                self._prepare_rootfs(request, undo), self._prepare_network(network, hooks, wanted.cpus, undo)
+            )
             files = HostFiles(request.id, guest_spec.files, self._log)
             undo.push_async_callback(files.close)
 
             async def create_in_guest(sandbox: Sandbox) -> None:
-                await self._create_in_guest(request.id, guest_spec.json, files, rootfs, paths, streams, sandbox)
+                message = guest_pb2.CreateRequest(
+                    container_id=request.id, spec=guest_spec.json, rootfs=sandbox.rootfs(rootfs.message)
+                )
+                message.files.extend(await asyncio.to_thread(files.read))
+                message.files.extend(names.messages(guest_spec.own_files, network.names))
+                await self._create_in_guest(message, paths, streams, sandbox)
 
-            sandbox = await self._launch(wanted, rootfs, create_in_guest)
+            sandbox = await self._launch(wanted, rootfs, network, create_in_guest)
             undo.push_async_callback(sandbox.stop, flush=rootfs.persistent)
             files.begin(sandbox.guest)
+            await network.forward(sandbox)
+            undo.push_async_callback(network.stop_forwarding)
             process = Process(
                 container_id=request.id, exec_id="", pid=anchor.pid, paths=paths, guest=sandbox.guest, log=self._log
             )
@@ -139,7 +153,7 @@ class Creator:
                 resources=undo.pop_all(),
                 events=self._events,
                 on_started=functools.partial(self._record, timeline, sandbox, wanted),
-                new_anchor=self._new_anchor,
+                new_anchor=functools.partial(self._new_anchor, network.fd),
                 hooks=hooks,
                 loggers=self._loggers,
                 log=self._log,
@@ -209,58 +223,91 @@ class Creator:
             mkfs_ext4=config.rootfs.mkfs_ext4,
         )
         undo.callback(rootfs.close)
+        self._prelaunch.timeline.mark("rootfs ready")
         return rootfs
 
-    async def _launch(self, wanted: Size, rootfs: PreparedRootfs, along: Callable[[Sandbox], _Done]) -> Sandbox:
+    def _new_network(self, network_plan: Plan, hostname: str) -> ContainerNetwork:
+        return ContainerNetwork(
+            network_plan,
+            self._identity,
+            self._directory,
+            hostname=hostname or machine_name(self._identity.key),
+            config=self._config,
+            journal=self._journal,
+            log=self._log,
+        )
+
+    async def _prepare_network(
+        self, network: ContainerNetwork, hooks: Hooks, vcpus: int, undo: AsyncExitStack
+    ) -> Anchor:
+        """A network namespace with what hooks, or CNI, make of it, and the anchor in it."""
+        await network.open()
+        anchor = await self._new_anchor(network.fd)
+        undo.push_async_callback(anchor.stop)
+        await hooks.create_runtime(anchor.pid)
+        self._prelaunch.timeline.mark("hooks run")
+        await network.connect(vcpus)
+        self._prelaunch.timeline.mark("network ready")
+        return anchor
+
+    async def _launch(
+        self, wanted: Size, rootfs: PreparedRootfs, network: ContainerNetwork, along: Callable[[Sandbox], _Done]
+    ) -> Sandbox:
         """A machine with the container in it. A clone that fails before it answers is replaced by one that boots."""
+        try:
+            return await self._launch_either(wanted, rootfs, network.connection, along)
+        finally:
+            network.settled()
+
+    async def _launch_either(
+        self, wanted: Size, rootfs: PreparedRootfs, connection: Connection, along: Callable[[Sandbox], _Done]
+    ) -> Sandbox:
         launched = await self._prelaunch.take()
         try:
-            return await self._furnish(launched, wanted, rootfs, along)
+            return await self._furnish(launched, wanted, rootfs, connection, along)
         except MachineError as error:
             if not launched.template or launched.vm.booted:
                 raise
             self._log.warning("cold boot: the template's clone failed", template=launched.template, error=str(error))
             self._prelaunch.timeline.mark("clone failed")
-        return await self._furnish(await self._prelaunch.take_cold(), wanted, rootfs, along)
+        return await self._furnish(await self._prelaunch.take_cold(), wanted, rootfs, connection, along)
 
     async def _furnish(
-        self, launched: Launched, wanted: Size, rootfs: PreparedRootfs, along: Callable[[Sandbox], _Done]
+        self,
+        launched: Launched,
+        wanted: Size,
+        rootfs: PreparedRootfs,
+        connection: Connection,
+        along: Callable[[Sandbox], _Done],
     ) -> Sandbox:
         return await Sandbox.launch(
             launched,
             key=self._identity.key,
             size=wanted,
             disks=rootfs.disks,
+            network=connection,
             boot_timeout_s=self._config.vm.boot_timeout_s,
             log_level=self._guest_log_level,
             along=along,
             log=self._log,
         )
 
-    async def _new_anchor(self) -> Anchor:
-        """Start an anchor. The marker, which all of this container's have, is in the journal (fork_source)."""
+    async def _new_anchor(self, netns_fd: int) -> Anchor:
+        """Start an anchor, in that network namespace or, with -1, one of its own.
+
+        The marker, which all of this container's have, is in the journal (fork_source).
+        """
         root = self._directory / "empty"
         root.mkdir(mode=0o555, exist_ok=True)
         try:
-            return await self._anchors.start(root, deadline_s=deadlines.ANCHOR_S)
+            return await self._anchors.start(root, netns_fd=netns_fd, deadline_s=deadlines.ANCHOR_S)
         except (OSError, TimeoutError) as error:
             raise HostError(f"cannot start the anchor process: {error}") from error
 
     async def _create_in_guest(
-        self,
-        container_id: str,
-        document: bytes,
-        files: HostFiles,
-        rootfs: PreparedRootfs,
-        paths: StdioPaths,
-        streams: ProcessStreams,
-        sandbox: Sandbox,
+        self, message: guest_pb2.CreateRequest, paths: StdioPaths, streams: ProcessStreams, sandbox: Sandbox
     ) -> None:
-        request = guest_pb2.CreateRequest(
-            container_id=container_id, spec=document, rootfs=sandbox.rootfs(rootfs.message)
-        )
-        request.files.extend(await asyncio.to_thread(files.read))
-        request.stdio.terminal = paths.terminal
-        async with sandbox.streams(streams, request.stdio):
+        message.stdio.terminal = paths.terminal
+        async with sandbox.streams(streams, message.stdio):
             deadline_s = self._config.vm.boot_timeout_s + deadlines.GUEST_CRUN_S
-            await sandbox.guest.call(sandbox.guest.containers.Create(request), deadline_s=deadline_s)
+            await sandbox.guest.call(sandbox.guest.containers.Create(message), deadline_s=deadline_s)

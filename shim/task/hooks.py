@@ -36,6 +36,11 @@ class Hooks:
         self._log = log
         self._left: list[str] = []
 
+    @property
+    def in_create(self) -> bool:
+        """Whether there are any that `create_runtime` runs."""
+        return bool(self._hooks["prestart"] or self._hooks["createRuntime"])
+
     async def create_runtime(self, pid: int) -> None:
         """Those of Create, in their order; `pid` is the anchor's. Raises HostError for the first that fails."""
         try:
@@ -54,8 +59,6 @@ class Hooks:
                     await self._run(hook, self._state("creating", pid))
                 except HookError as error:
                     raise HostError(f"{moment} hook: {error}") from error
-        if links := await asyncio.to_thread(_links, pid):
-            self._log.warning("a network was set up for the container and is not connected to it", links=links)
 
     async def started(self, pid: int) -> None:
         """Those of Start; one that fails is logged."""
@@ -107,9 +110,3 @@ class Hooks:
 
     def _record(self, pid: int) -> None:
         self._journal.record("child", marker=f"{pid} {start_time(pid)}")
-
-
-def _links(pid: int) -> list[str]:
-    """The network interfaces of a process, but for the loopback one (proc_pid_net(5))."""
-    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
-    return sorted(name for line in lines if (name := line.partition(":")[0].strip()) != "lo")

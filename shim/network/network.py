@@ -1,0 +1,169 @@
+"""One container's network on the host, from its namespace to the TAPs that its machine gets.
+
+    open        there is a namespace for the anchor to be in
+    connect     once hooks have run: CNI, if it is ours to ask, then a TAP beside each interface
+    settled     QEMU has its own copies of the TAPs' descriptors
+    forward     the machine runs: connections to localhost in the namespace go to it
+    close       all of it undone, in reverse; whatever was reached
+
+Each step is journaled before it is taken, so that `delete` can do what `close` would have.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from cni import Attachment, CniError, NetworkList, PluginMissing, load
+from shim.config import Config
+from shim.errors import HostError, MissingPartError
+from shim.identity import Identity
+from shim.journal import Journal
+from shim.log import Logger
+from shim.network import names, netns, tap
+from shim.network.attached import CONTAINER_ID_PREFIX, FILE_NAME, Attached, Plugins, attach, detach
+from shim.network.connection import Connection
+from shim.network.forward import Forwarding
+from shim.network.plan import Plan, Way
+from shim.network.survey import Interface, survey
+from shim.sandbox import Sandbox
+from shim.vm.devices import Nic
+
+# Where `ip netns` looks for network namespaces (ip-netns(8)).
+NETNS_DIR: Final = Path("/run/netns")
+# What CNI is to call the interface, as in a pod.
+_INTERFACE: Final = "eth0"
+# As many vCPUs as take turns with one device; more queues cost memory and interrupts.
+_QUEUES_LIMIT: Final = 8
+
+
+class ContainerNetwork:
+    """`directory` is the shim's own, `hostname` the container's. Where the plan has no network nothing is done."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        identity: Identity,
+        directory: Path,
+        *,
+        hostname: str,
+        config: Config,
+        journal: Journal,
+        log: Logger,
+    ) -> None:
+        # The open namespace, -1 where there is none: then the anchor makes one of its own.
+        self.fd = -1
+        self.connection = Connection()
+        # Content of the files of names, where they are ours to make, by their place in the container.
+        self.names: Mapping[str, bytes] = {}
+        self._plan = plan
+        self._identity = identity
+        self._directory = directory
+        self._hostname = hostname
+        self._config = config
+        self._journal = journal
+        self._log = log
+        self._path = plan.path
+        self._network: NetworkList | None = None
+        self._taps: list[int] = []
+        self._forwarding: Forwarding | None = None
+        self._undo = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Make the namespace, or open the one that was given.
+
+        Raises SpecError for one that is none, MissingPartError for a network that there is not, HostError.
+        """
+        match self._plan.way:
+            case Way.NONE:
+                return
+            case Way.GIVEN:
+                self.fd = await asyncio.to_thread(netns.open_given, self._path)
+            case Way.HOOKS:
+                await self._make()
+            case Way.CONFIGURED:
+                self._network = await asyncio.to_thread(self._load)
+                await self._make()
+        self._undo.callback(os.close, self.fd)
+
+    async def connect(self, vcpus: int) -> None:
+        """Have CNI make the network, where that is ours, and lead every interface of the namespace to a TAP.
+
+        Raises HostError for CNI's errors, SpecError for what cannot be led into a machine, ResourceError.
+        """
+        if self.fd < 0:
+            return
+        if self._network is not None:
+            await self._attach(self._network)
+        found = await asyncio.to_thread(survey, self.fd)
+        queues = min(vcpus, _QUEUES_LIMIT)
+        self._undo.callback(self.settled)
+        nics = [await self._lead(interface, queues) for interface in found.interfaces]
+        self.connection = Connection(tuple(nics), found.message(queues))
+
+    def settled(self) -> None:
+        """Close what QEMU has copies of by now: a TAP ends with its last descriptor."""
+        while self._taps:
+            os.close(self._taps.pop())
+
+    async def forward(self, sandbox: Sandbox) -> None:
+        """Let connections to localhost in the namespace be the guest's, until `stop_forwarding`."""
+        if self.connection.nics:
+            self._forwarding = await Forwarding.open(self.fd, sandbox.forward, self._log)
+
+    async def stop_forwarding(self) -> None:
+        """Reset those that are carried, and take no more."""
+        if self._forwarding is not None:
+            await self._forwarding.close()
+
+    async def close(self) -> None:
+        """Undo it, last made first. What fails is logged, and stays in the journal for the shim's end."""
+        try:
+            await self._undo.aclose()
+        except (CniError, HostError, OSError) as error:
+            self._log.warning("the network was not taken down", error=str(error))
+
+    def _load(self) -> NetworkList:
+        directory = Path(self._config.network.conf_dir)
+        try:
+            return load(directory, self._plan.name)
+        except CniError as error:
+            raise MissingPartError(
+                f"network.name = {self._plan.name!r}: {error}",
+                hint='name one that is there, or "none", in the configuration',
+            ) from error
+
+    async def _make(self) -> None:
+        path = NETNS_DIR / f"qemubox-{self._identity.key}"
+        self._path = str(path)
+        self._journal.record("netns", path=self._path)
+        self.fd = await asyncio.to_thread(netns.make, path)
+        self._undo.push_async_callback(asyncio.to_thread, netns.remove, path)
+
+    async def _attach(self, network: NetworkList) -> None:
+        container_id = f"{CONTAINER_ID_PREFIX}{self._identity.key}"
+        attachment = Attachment(container_id, self._path, _INTERFACE)
+        self._undo.push_async_callback(detach, self._directory / FILE_NAME)
+        try:
+            result = await attach(
+                self._directory, self._journal, Attached(network, attachment, Plugins.configured(self._config))
+            )
+        except PluginMissing as error:
+            raise MissingPartError(str(error)) from error
+        except CniError as error:
+            raise HostError(str(error)) from error
+        addresses = [str(address.address) for address in result.ips]
+        self.names = await names.for_container(self._hostname, addresses, result.dns, self._log)
+
+    async def _lead(self, interface: Interface, queues: int) -> Nic:
+        if self._plan.way is Way.GIVEN:  # it outlives us, and what we put into it must not
+            self._journal.record("ingress", path=self._path, link=interface.name)
+            self._undo.push_async_callback(asyncio.to_thread, tap.disconnect, self.fd, interface.name)
+        name = tap.name_of(interface.name, interface.index)
+        fds = await asyncio.to_thread(tap.connect, self.fd, interface, name=name, queues=queues)
+        self._taps += fds
+        vhost = [] if self._config.network.vhost == "off" else await asyncio.to_thread(tap.open_vhost, queues)
+        self._taps += vhost
+        return Nic(f"nic{interface.index}", interface.mac, tuple(fds), tuple(vhost), interface.mtu)
