@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from cni import document, network, result
@@ -43,7 +44,8 @@ class Cache:
                 os.fdatasync(fd)  # else a host that loses power has an empty file of the right name
             os.rename(new, path)
         except OSError as error:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):
+                new.unlink()
             raise CacheError(f"the CNI result {path} cannot be written: {error.strerror}") from error
 
     def read(self, name: str, attachment: Attachment) -> CachedAttachment | None:

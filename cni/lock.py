@@ -62,8 +62,8 @@ async def _lock(fd: int, path: Path, timeout_s: float) -> None:
             stderr_max=4096,
             inherited=(fd,),
         )
-    except OSError as error:
-        raise CniError(f"{_FLOCK} cannot be run, which waits for the lock of CNI: {error.strerror}") from error
+    except process.CannotExecute as error:
+        raise CniError(f"{_FLOCK}, which waits for the lock of CNI, cannot be executed: {error}") from error
     if ended.status == 0:
         return
     if ended.status == _TIMEOUT_STATUS or ended.overdue:

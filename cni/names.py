@@ -4,6 +4,7 @@ libcni's pkg/utils: ValidateContainerID, ValidateNetworkName, ValidateInterfaceN
 """
 
 import re
+from collections.abc import Iterable
 
 from cni.errors import ArgumentError, ConfigError
 
@@ -32,3 +33,10 @@ def check_interface_name(name: str) -> None:
         raise ArgumentError(f"the interface name {name!r} has {length} bytes: it must have 1 to {_INTERFACE_BYTES_MAX}")
     if name in (".", "..") or any(letter in "/:\0" or letter.isspace() for letter in name):
         raise ArgumentError(f"the interface name {name!r} is not allowed: no '/', ':' or white space, not '.' or '..'")
+
+
+def check_args(args: Iterable[tuple[str, str]]) -> None:
+    """Raise ArgumentError for pairs that CNI_ARGS, `KEY=VALUE;KEY=VALUE`, has no way to say."""
+    for key, value in args:
+        if not key or "=" in key or any(letter in ";\0" for letter in key + value):
+            raise ArgumentError(f"the CNI argument {key!r} = {value!r} cannot be told: no ';', and no '=' in a key")

@@ -38,5 +38,5 @@ def is_own(path: str) -> bool:
     """Whether it is the network namespace of this process."""
     try:
         return os.path.samestat(os.stat(path), os.stat("/proc/self/ns/net"))
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -13,7 +13,7 @@ from cni.attachment import Attachment
 from cni.document import DocumentError, Json, JsonValue
 from cni.errors import PluginEnded, PluginError, PluginGarbage, PluginMissing, PluginTimeout
 from cni.network import NetworkList, Plugin
-from cni.process import Ended
+from cni.process import CannotExecute, Ended
 from cni.result import Result, parse
 
 # A result has a few KiB.
@@ -57,8 +57,8 @@ class Call:
                 inherited=inherited,
                 on_spawn=on_spawn,
             )
-        except OSError as error:
-            raise PluginMissing(*self._named, f"cannot be executed: {program}: {error.strerror}") from error
+        except CannotExecute as error:
+            raise PluginMissing(*self._named, f"cannot be executed: {program}: {error}") from error
         self._raise_if_failed(ended, timeout_s)
         return ended.stdout
 

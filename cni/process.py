@@ -24,6 +24,10 @@ _PIECE = 65536
 _LAST_PIECES = 16
 
 
+class CannotExecute(Exception):
+    """It could not be started; the text says why."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How it ended: exit status, or the signal's number as a negative one, and what it wrote.
@@ -55,7 +59,7 @@ async def run(
     `inherited` are descriptors that it has too. It is ended with its group, by SIGTERM and 2 s later SIGKILL, after
     `timeout_s` and once it has written more than `stdout_max` bytes; of its standard error the last `stderr_max` are
     kept. Whoever of its children goes on after it and has its streams is not waited for. When the caller is
-    cancelled it is killed. Raises OSError if it cannot be executed.
+    cancelled it is killed. Raises CannotExecute.
     """
     with _Running(await _started(command, environ, inherited), stdout_max, stderr_max) as running:
         on_spawn(running.child.pid)
@@ -70,14 +74,15 @@ async def run(
 async def _started(
     command: Sequence[str], environ: Mapping[str, str], inherited: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    for _ in range(_BUSY_TRIES - 1):
+    tries = _BUSY_TRIES
+    while True:
+        tries -= 1
         try:
             return _popen(command, environ, inherited)
         except OSError as error:
-            if error.errno != errno.ETXTBSY:
-                raise
+            if error.errno != errno.ETXTBSY or not tries:
+                raise CannotExecute(error.strerror) from error
         await asyncio.sleep(_BUSY_S)
-    return _popen(command, environ, inherited)
 
 
 def _popen(command: Sequence[str], environ: Mapping[str, str], inherited: Sequence[int]) -> subprocess.Popen[bytes]:

@@ -19,7 +19,7 @@ from cni.cache import Cache
 from cni.chain import Chain
 from cni.document import Json, JsonValue
 from cni.errors import CacheError, CniError, UnsupportedError
-from cni.names import check_container_id, check_interface_name
+from cni.names import check_args, check_container_id, check_interface_name
 from cni.network import NetworkList
 from cni.result import Result
 
@@ -179,6 +179,7 @@ class Cni:
 def _check(attachment: Attachment) -> None:
     check_container_id(attachment.container_id)
     check_interface_name(attachment.ifname)
+    check_args(attachment.args)
 
 
 def _as_added(attachment: Attachment, cached: CachedAttachment) -> Attachment:
