@@ -4,7 +4,8 @@ Mostly the shim has gone in good order and nothing is left to do. Otherwise (a k
 shim, a host at its limits) it plays the journal backwards: kill QEMU and the helpers,
 unmount, remove. Idempotent; standard output carries the serialized DeleteResponse and
 nothing else; within containerd's 5 s (io.containerd.timeout.shim.cleanup). It does not
-answer before the shim's process is gone.
+answer before the shim's process is gone. CNI plugins may take longer, or wait for those of
+others: then it says so and fails, and a process that it leaves behind goes on.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ import time
 
 from shim import bundle, wire
 from shim.arguments import Arguments
-from shim.claim import ClaimTimeout, claim
+from shim.claim import LOCK_NAME, ClaimTimeout, claim, sign
 from shim.reclaim import command_line, reclaim
 
 # A shim that has answered Shutdown is gone within milliseconds.
 _SHIM_DEADLINE_S = 2.0
 _KILLED_DEADLINE_S = 1.0
+# From our beginning to where CNI plugins are no longer waited for.
+_CNI_S = 4.0
 # What the reference shim answers for a container whose end nobody saw: 128 + SIGKILL.
 _EXIT_STATUS = 137
 
 
 def delete(arguments: Arguments) -> int:
     """Remove all that is left of the container; the answer is the exit status."""
+    cni_deadline = time.monotonic() + _CNI_S
     path = arguments.bundle or "."
     directory = bundle.linked(path) or _directory_by_configuration(arguments)
-    problems = _clean(directory, shim_pid=bundle.shim_pid(path), container_id=arguments.container_id)
+    problems = _clean(directory, bundle.shim_pid(path), arguments.container_id, cni_deadline)
     if problems:
         text = f"{arguments.container_id}: not everything could be removed: {'; '.join(problems)}\n"
         os.write(2, text.encode(errors="backslashreplace"))
@@ -47,14 +51,33 @@ def _directory_by_configuration(arguments: Arguments) -> str:
     return os.path.join(load().runtime.state_dir, "vm", identity.key)
 
 
-def _clean(directory: str, *, shim_pid: int, container_id: str) -> list[str]:
+def _clean(directory: str, shim_pid: int, container_id: str, cni_deadline: float) -> list[str]:
     try:
         _take(directory)
     except FileNotFoundError:  # the shim has removed everything, its directory last
         return _await_end(shim_pid, container_id)
     except ClaimTimeout as timeout:
         return [f"shim {timeout.holder} does not die"]
-    return reclaim(directory, warn=_warn)
+    problems = reclaim(directory, warn=_warn, cni_deadline=cni_deadline)
+    if problems and time.monotonic() >= cni_deadline:
+        problems.append(f"process {_go_on(directory)} goes on with it")
+    return problems
+
+
+def _go_on(directory: str) -> int:
+    """Leave a process behind that has the lock, and reclaims without our haste; its pid."""
+    from shim.launch import detach
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            detach()
+            with open(os.path.join(directory, LOCK_NAME), "rb+") as lock:
+                sign(lock.fileno(), os.getpid())
+            reclaim(directory)
+        finally:
+            os._exit(0)
+    return pid
 
 
 def _warn(problem: str) -> None:

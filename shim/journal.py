@@ -6,8 +6,8 @@ record backwards, and undoing what was never made is no error.
 
 The journal is a file of JSON lines in the container's directory under the runtime
 directory, a tmpfs: what it names does not survive a reboot, and neither need it.
-(What does survive a reboot, a writable layer, is recorded too; `qemubox gc` of a later
-release finds those whose journal is gone.) A line cut short by a kill names nothing
+(What does survive a reboot, a writable layer or a CNI plugin's lease, is recorded too;
+`qemubox gc` finds those whose journal is gone.) A line cut short by a kill names nothing
 that was made, and is passed over.
 """
 
@@ -31,7 +31,11 @@ KINDS = {
     "netns": "path",
     "draft": "path",
     "poststop": "path",
+    "cni": "path",
+    "ingress": "path",
 }
+# What else a kind cannot be undone without.
+_FURTHER = {"ingress": "link"}
 
 
 class Journal:
@@ -46,8 +50,10 @@ class Journal:
         Kinds and their facts: `process` marker (a text found in its command line), `child` marker (pid and start time
         of a foreign program that waits for us before it does anything, or ends with us by itself),
         `path` path (file or whole tree), `mount` path, `netns` path, `draft` path (a file in
-        the making by who has `path`.lock locked), `poststop` path (a hook that is to run, shim/hooks/poststop.py);
-        paths are absolute.
+        the making by who has `path`.lock locked), `poststop` path (a hook that is to run, shim/hooks/poststop.py),
+        `cni` path (an attachment to a CNI network, shim/network/attached.py), `ingress` path and link (a network
+        namespace that is not ours, and the interface in it that gets an ingress qdisc; with `inode`, the namespace's
+        number, nothing is done to another that has come by that path); paths are absolute.
         Raises OSError where it cannot be written, ValueError for what could not be undone.
         """
         import json
@@ -95,5 +101,8 @@ def check(kind: str, facts: Facts) -> None:
     value = facts.get(KINDS[kind])
     if not isinstance(value, str) or not value:
         raise ValueError(f"a {kind} needs a {KINDS[kind]}")
+    further = _FURTHER.get(kind)
+    if further and (not isinstance(facts.get(further), str) or not facts[further]):
+        raise ValueError(f"the {kind} {value} needs a {further}")
     if KINDS[kind] == "path" and (not value.startswith("/") or not value.strip("/")):
         raise ValueError(f"{value} is no absolute path below the root directory")

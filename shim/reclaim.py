@@ -31,13 +31,19 @@ _UMOUNT_NOFOLLOW = 8
 
 
 def reclaim(
-    directory: str | os.PathLike[str], *, keep_directory: bool = False, warn: Callable[[str], None] | None = None
+    directory: str | os.PathLike[str],
+    *,
+    keep_directory: bool = False,
+    warn: Callable[[str], None] | None = None,
+    cni_deadline: float | None = None,
 ) -> list[str]:
     """Undo everything in the journal of `directory`, last made first, then remove what is in it, and itself.
 
     Returns what could not be undone, one line each; then the journal stays for the next try.
     `keep_directory` leaves the directory and the lock in it, for a caller who holds that lock and goes on.
     `warn` is told of a poststop hook that failed, which keeps nothing (runtime-spec, lifecycle 13).
+    `cni_deadline` is when, by time.monotonic(), CNI plugins that are not done are ended; without it they
+    have the time that the configuration gives them. Blocks, and is not for a thread with an event loop.
     """
     problems: list[str] = []
     entries = Journal(directory).entries()
@@ -49,6 +55,8 @@ def reclaim(
             check(kind, entry)
             if kind == "poststop":
                 _run_hook(entry, warn)
+            elif kind == "cni":
+                _detach(entry, cni_deadline)
             else:
                 _UNDO[kind](entry)
         except ValueError as error:
@@ -193,6 +201,31 @@ def _run_hook(entry: Facts, warn: Callable[[str], None] | None) -> None:
         warn(problem)
 
 
+def _detach(entry: Facts, deadline: float | None) -> None:
+    """Have the plugins of a CNI network take back what they have made (DEL), or were making when they were killed."""
+    from pathlib import Path
+
+    from shim.network.attached import undo
+
+    undo(Path(str(entry["path"])), None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+
+def _remove_ingress(entry: Facts) -> None:
+    """Of a path that means another namespace by now, the host's or none, since pids are used again, nothing is ours."""
+    from shim.errors import SpecError
+    from shim.network import netns, tap
+
+    try:
+        fd = netns.open_given(str(entry["path"]))
+    except SpecError:
+        return
+    try:
+        if entry.get("inode") in (None, os.fstat(fd).st_ino):
+            tap.disconnect(fd, str(entry["link"]))
+    finally:
+        os.close(fd)
+
+
 def _remove_path(entry: Facts) -> None:
     _remove(str(entry["path"]))
 
@@ -274,4 +307,5 @@ _UNDO: dict[str, Callable[[Facts], None]] = {
     "mount": _unmount,
     "netns": _remove_netns,
     "draft": _remove_draft,
+    "ingress": _remove_ingress,
 }

@@ -20,7 +20,8 @@ _ENTRIES = st.lists(
 
 
 def _facts(kind: str, text: str) -> dict[str, str | int]:
-    return {"marker": text} if KINDS[kind] == "marker" else {"path": f"/x{text}"}
+    found: dict[str, str | int] = {"marker": text} if KINDS[kind] == "marker" else {"path": f"/x{text}"}
+    return found | {"link": "eth0"} if kind == "ingress" else found
 
 
 def test_a_missing_journal_has_no_entries(tmp_path: Path) -> None:
@@ -101,6 +102,10 @@ def test_a_directory_that_is_gone_is_an_error(tmp_path: Path) -> None:
         ("path", {"path": "//"}),
         ("mount", {"path": "."}),
         ("netns", {"marker": "x"}),
+        ("cni", {"path": "cni.json"}),
+        ("ingress", {"path": "/run/netns/a"}),
+        ("ingress", {"path": "/run/netns/a", "link": ""}),
+        ("ingress", {"path": "a", "link": "eth0"}),
     ],
 )
 def test_what_could_not_be_undone_is_refused(tmp_path: Path, kind: str, facts: dict[str, str | int]) -> None:
