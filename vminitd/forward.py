@@ -9,7 +9,6 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 
 from vminitd import deadlines, log
@@ -62,18 +61,17 @@ async def connect(address: str, port: int) -> socket.socket:
     if not 0 < port <= _MOST_PORT:
         raise RequestError(f"there is no TCP port {port}")
     failure = ""
-    for family, target in _targets(address, port):
+    for family, target in targets(address, port):
         server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             async with asyncio.timeout(deadlines.FORWARD):
                 await asyncio.get_running_loop().sock_connect(server, target)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except TimeoutError as error:  # the kernel's own, or ours, which has no words
-            server.close()
-            failure = failure or error.strerror or f"no answer within {deadlines.FORWARD:g} s"
         except OSError as error:
             server.close()
-            failure = failure or error.strerror or str(error)
+            # Our own deadline has no number; asyncio has words of its own where the kernel has said but a number.
+            words = os.strerror(error.errno) if error.errno else f"no answer within {deadlines.FORWARD:g} s"
+            failure = failure or words
         except BaseException:
             server.close()
             raise
@@ -82,20 +80,19 @@ async def connect(address: str, port: int) -> socket.socket:
     raise PortError(f"cannot connect to port {port} of {address}: {failure}")
 
 
-def _targets(address: str, port: int) -> Iterator[tuple[socket.AddressFamily, SocketAddress]]:
-    """What is tried, in this order.
+def targets(address: str, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
+    """What is tried, in this order. Raises RequestError for what is no address.
 
     Who asks for localhost asks for 127.0.0.1, and then, if that refuses, for ::1: containerd does for port-forward.
     But on the host nothing has refused it.
     """
+    six: SocketAddress = ("::1", port, 0, 0)
     if _is(socket.AF_INET, address):
-        yield socket.AF_INET, (address, port)
-        if address == "127.0.0.1":
-            yield socket.AF_INET6, ("::1", port, 0, 0)
-    elif _is(socket.AF_INET6, address):
-        yield socket.AF_INET6, (address, port, 0, _scope(socket.inet_pton(socket.AF_INET6, address)))
-    else:
+        four = (socket.AF_INET, (address, port))
+        return [four, (socket.AF_INET6, six)] if address == "127.0.0.1" else [four]
+    if not _is(socket.AF_INET6, address):
         raise RequestError(f"{address!r} is no IP address")
+    return [(socket.AF_INET6, (address, port, 0, _scope(socket.inet_pton(socket.AF_INET6, address))))]
 
 
 def _is(family: socket.AddressFamily, address: str) -> bool:
