@@ -1,6 +1,7 @@
 """A container: its directory, root file system, cgroup and processes, and what the calls of the shim do to them."""
 
 import asyncio
+import functools
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -12,14 +13,23 @@ from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
 from vminitd.directory import ContainerDirectory, remove_if_there, write_private
 from vminitd.errors import CrunError, KernelError, MountError, RequestError, StateError, TakenError, UnknownError
-from vminitd.files import File, Files
+from vminitd.files import File, Files, has_place
 from vminitd.freezer import Freezer
 from vminitd.launch import Machinery, Started, discard, launch
 from vminitd.oom import more_kills
 from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
 from vminitd.rootfs import Plan, Rootfs
-from vminitd.spec import Json, for_crun, memory_limit, parse, process_for_crun, safe_name, wants_terminal
+from vminitd.spec import (
+    Json,
+    for_crun,
+    memory_limit,
+    parse,
+    process_for_crun,
+    safe_name,
+    wants_terminal,
+    without_mounts,
+)
 from vminitd.state import State
 from vminitd.stdio import Stdio, Wish
 
@@ -70,6 +80,8 @@ class Container:
             # Disks may still be on their way into the machine: the host is called meanwhile.
             mounting = asyncio.create_task(self._rootfs.mount(self._machinery.uevents, order.rootfs))
             try:
+                if order.rootfs.writable is None:  # it must be seen for what it lacks
+                    await asyncio.wait([mounting])
                 config, settings = self._configuration(order)
                 self._parked = take(self._machinery.prepared.parked, order.stdio, config)
                 stdio = await self._open_stdio(order.stdio)
@@ -109,6 +121,9 @@ class Container:
         if self._machinery.prepared.device_rules and has_usual_rules(spec):
             spec = without_rules(spec)
             self._cgroup = Cgroup(f"{SHARED}/{self.name}")
+        if order.rootfs.writable is None:
+            dispensable = {file.name for file in order.files if file.dispensable}
+            spec = without_mounts(spec, dispensable, functools.partial(has_place, self._rootfs.path))
         files = self._files.write(order.files)
         return for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files), network
 

@@ -11,13 +11,17 @@ _MOST_BYTES = 2 << 20  # of one call: twice what the shim takes from a host
 
 
 class File(NamedTuple):
-    """A file that a mount of the specification names as `qemubox-file:NAME`."""
+    """A file that a mount of the specification names as `qemubox-file:NAME`.
+
+    The container can do without one that is dispensable.
+    """
 
     name: str
     content: bytes
     mode: int
     uid: int
     gid: int
+    dispensable: bool = False
 
 
 class Files:
@@ -59,6 +63,19 @@ class Files:
                 _put(file, self._paths[file.name], 0)
             except OSError as error:
                 raise KernelError(f"the file {file.name!r} cannot be rewritten: {error.strerror}") from error
+
+
+def has_place(root: str, destination: str) -> bool:
+    """Whether the root file system at `root` has a regular file at `destination`, with no symbolic link on the way.
+
+    Where it can be written to, crun makes a place for a mount; nobody can in one that is read-only.
+    """
+    path = root
+    for name in filter(None, destination.split("/")):
+        path = f"{path}/{name}"
+        if os.path.islink(path):
+            return False
+    return os.path.isfile(path)
 
 
 def _put(file: File, path: str, flags: int) -> None:

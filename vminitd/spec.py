@@ -7,7 +7,7 @@ ever make a container less confined.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from vminitd.errors import RequestError
 
@@ -52,6 +52,20 @@ def for_crun(spec: Json, *, rootfs: str, cgroup: str, files: Mapping[str, str]) 
             raise RequestError("mounts of the specification is not a list")
         adapted["mounts"] = [_mount(entry, files) for entry in mounts]
     return json.dumps(adapted, separators=(",", ":")).encode()
+
+
+def without_mounts(spec: Json, names: Collection[str], has_place: Callable[[str], bool]) -> Json:
+    """`spec` without the mounts of the files `names` at places that there are not."""
+    mounts = spec.get("mounts")
+    if not isinstance(mounts, list):
+        return spec
+    sources = {f"{FILE_SOURCE_PREFIX}{name}" for name in names}
+    kept = [
+        mount
+        for mount in mounts
+        if not (isinstance(mount, dict) and mount.get("source") in sources) or has_place(str(mount.get("destination")))
+    ]
+    return {**spec, "mounts": kept}
 
 
 def process_for_crun(process: Json, size: tuple[int, int] | None) -> bytes:

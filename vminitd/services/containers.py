@@ -125,7 +125,7 @@ def order(request: pb.CreateRequest) -> Order:
 
 def files(sent: Iterable[pb.File]) -> tuple[File, ...]:
     """Files as values of vminitd's own."""
-    return tuple(File(each.name, each.content, each.mode, each.uid, each.gid) for each in sent)
+    return tuple(File(each.name, each.content, each.mode, each.uid, each.gid, each.dispensable) for each in sent)
 
 
 def layer(message: pb.Layer) -> Layer:
