@@ -49,6 +49,7 @@ containernetworking-plugins /usr/lib/cni/bridge
 iptables iptables
 nftables nft
 iperf3 iperf3
+socat socat
 procps ps
 git git" ;;
     *) die "unknown purpose: $1 (there are run, build, demo, test)" ;;

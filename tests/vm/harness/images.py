@@ -1,9 +1,11 @@
 """The images that the tests run, made by the installer's own image maker.
 
-BUSYBOX one layer, every applet of busybox. NOBODYS the same for user 65534. LAYERS one hundred layers, of
-which later ones add, replace and remove what earlier ones brought.
+BUSYBOX one layer, every applet of busybox. NOBODYS the same for user 65534. NETWORK has a second layer with this host's
+iperf3 and socat. LAYERS one hundred layers, of which later ones add, replace and remove what earlier ones brought.
 """
 
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +15,11 @@ from harness.flavours import MissingPart
 
 BUSYBOX: Final = "localhost/qemubox/busybox:1"
 NOBODYS: Final = "localhost/qemubox/nobodys:1"
+NETWORK: Final = "localhost/qemubox/network:1"
 LAYERS: Final = "localhost/qemubox/layers:100"
 LAYER_COUNT: Final = 100
+_NETWORK_PROGRAMS: Final = (Path("/usr/bin/iperf3"), Path("/usr/bin/socat"))
+_LOADER: Final = Path("/lib64/ld-linux-x86-64.so.2")
 
 
 def archive(name: str, directory_: Path) -> Path:
@@ -24,8 +29,22 @@ def archive(name: str, directory_: Path) -> Path:
         if not BUSYBOX_PROGRAM.exists():
             raise MissingPart(f"{BUSYBOX_PROGRAM} is not there: apt-get install busybox-static")
         layers = _hundred_layers() if name == LAYERS else [busybox_layer()]
+        layers += [_programs_layer(_NETWORK_PROGRAMS)] if name == NETWORK else []
         write_archive(out, name, layers, user="65534" if name == NOBODYS else "")
     return out
+
+
+def _programs_layer(programs: Sequence[Path]) -> list[Entry]:
+    """Programs of this host, with the loader and the libraries that it lists for each (ld.so(8), --list)."""
+    files = {_LOADER}
+    for program in programs:
+        if not program.exists():
+            raise MissingPart(f"{program} is not there: run ./test.sh, which installs what the tests need")
+        listed = subprocess.run([_LOADER, "--list", program], check=True, capture_output=True, text=True, timeout=30)
+        files |= {Path(line.split()[2]) for line in listed.stdout.splitlines() if " => " in line}
+    directories = sorted({str(parent)[1:] for path in files for parent in path.parents if parent.name})
+    copies = {str(path)[1:]: path for path in sorted(files)} | {f"bin/{path.name}": path for path in programs}
+    return [*map(directory, directories), *(file(name, path.read_bytes(), 0o755) for name, path in copies.items())]
 
 
 def _hundred_layers() -> list[list[Entry]]:
