@@ -12,6 +12,9 @@
     shim.py        a shim by itself, and calls straight to its socket
     machine.py     one virtual machine by shim/vm alone, with an agent of ours in it
     tap.py         a network interface for such a machine
+    cni.py         networks of CNI: what their files say, their leases
+    attached.py    network namespaces that a test made, connected by CNI, for any runtime's container to join
+    echo.py        streams to a container and back, by TCP and UDP
     events.py      what containerd publishes
     terminal.py    a terminal for `ctr`, with the test at the keyboard
     messages.py    what a user should read when something cannot be done

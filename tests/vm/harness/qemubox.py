@@ -50,10 +50,12 @@ class Qemubox:
         self.data = directory / "data"
         self.cache = directory / "cache"
         self.config = directory / "config.toml"
+        self.conf_dir = directory / "net.d"
+        self.conf_dir.mkdir(exist_ok=True)
         self._sections: Sections = {
             "runtime": {"state_dir": "/run/qemubox", "data_dir": str(self.data), "cache_dir": str(self.cache)},
             # Tests of networks choose one, by the annotation.
-            "network": {"name": "none", "conf_dir": str(directory / "net.d")},
+            "network": {"name": "none", "conf_dir": str(self.conf_dir)},
             "annotations": {"allow": ["network.name"]},
             "log": {"level": "debug"},
         }
