@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deploy import phases
+from tests.bench import report
 from tests.bench.figures import median, nearest_rank
 from tests.bench.results import Results, Runs
 
@@ -45,11 +46,19 @@ def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
         yield "at-once", _at_once(results)
     if results.output_mb_s:
         yield "output", _spread("100 MB through standard output", results.output_mb_s, unit="megabytes a second")
+    for way, found in results.network_mbit_s.items():
+        yield _file_name("stream", way), _spread(f"One TCP stream, {way}", found, unit="megabits a second")
+    for way, found in results.round_trip_us.items():
+        yield _file_name("ping", way), _spread(f"A round trip, {way}", found, unit="microseconds")
     if results.polls:
         yield "stats", _polls(results)
     if results.density:
         yield "memory", _memory(results)
         yield "starts", _starts(results)
+
+
+def _file_name(what: str, way: str) -> str:
+    return "-".join((what, *way.replace("→", "to").split()))
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
@@ -70,7 +79,7 @@ def _spread(title: str, found: dict[str, Runs], unit: str = "milliseconds") -> F
         axes.barh(row, median(runs), color=colour, alpha=0.35)
         axes.plot(runs, [row] * len(runs), "o", color=colour, markersize=3)
         axes.plot([nearest_rank(runs, 95)], [row], "|", color="black", markersize=18)
-        axes.annotate(f" {median(runs):.0f}", (median(runs), row - 0.3), va="center", fontsize=9)
+        axes.annotate(f" {report.number(median(runs))}", (median(runs), row - 0.3), va="center", fontsize=9)
     _name_rows(axes, [*found])
     axes.set_xlim(left=0)
     return figure

@@ -23,6 +23,7 @@ def markdown(results: Results) -> str:
         _at_once(results),
         _runs("The shim binary's jobs, ms", results.commands_ms, against=PYTHON),
         _runs("100 MB of output, MB/s", results.output_mb_s, against="runc"),
+        *_network(results),
         _polls(results),
         _density(results),
         _aims(results),
@@ -126,6 +127,21 @@ def _at_once(results: Results) -> str:
     ]
     title = "### `ctr run --rm … true` at once: ms until all have ended (and per container), medians\n\n"
     return title + table(["", *map(str, counts)], rows)
+
+
+def _network(results: Results) -> Iterator[str]:
+    for title, by_way in (
+        ("One TCP stream by iperf3, Mbit/s: median (÷ runc)", results.network_mbit_s),
+        ("A round trip by ping, µs: median (÷ runc)", results.round_trip_us),
+    ):
+        if by_way:
+            names = dict.fromkeys(name for found in by_way.values() for name in found)
+            rows = [[name, *(_beside_runc(found, name) for found in by_way.values())] for name in names]
+            yield f"### {title}\n\n" + table(["", *by_way], rows)
+
+
+def _beside_runc(found: Mapping[str, Runs], name: str) -> str:
+    return f"{number(median(found[name]))} ({number(ratio(found[name], found.get('runc', [])))})"
 
 
 def _polls(results: Results) -> str:

@@ -65,6 +65,9 @@ class Results:
     commands_ms: dict[str, Runs] = field(default_factory=dict)
     # 100 MB of a container's output, see output.py.
     output_mb_s: dict[str, Runs] = field(default_factory=dict)
+    # Of one stream, and of a ping, by the way that it goes: see network.py.
+    network_mbit_s: dict[str, dict[str, Runs]] = field(default_factory=dict)
+    round_trip_us: dict[str, dict[str, Runs]] = field(default_factory=dict)
     # By how many containers there were.
     polls: dict[str, list[Polls]] = field(default_factory=dict)
     density: dict[str, Density] = field(default_factory=dict)

@@ -46,6 +46,8 @@ def results() -> Results:
         at_once_ms={"runc": {1: [100], 8: [400]}, "clone, private": {1: [400], 8: [1600]}},
         commands_ms={PYTHON: [8, 8, 8], "-info": [12, 12, 12], "start": [50, 50, 50], "delete": [32, 32, 32]},
         output_mb_s={"runc": [1000, 1000], "clone, private": [40, 60]},
+        network_mbit_s={"host → container": {"runc": [9000, 11000], "clone, without vhost-net": [900, 1100]}},
+        round_trip_us={"container → container": {"runc": [50, 50], "clone, without vhost-net": [1000, 1500]}},
         polls={
             "runc": [Polls(1, [1.0, 2.0], {"shim": 0.5, "container": 0.0}, 1000)],
             "clone, private": [Polls(50, [5.0, 7.0], {"shim": 1.0, "QEMU": 3.0}, 4000)],

@@ -79,6 +79,8 @@ def test_the_report_has_every_part() -> None:
         "#### clone, private: from the shim's start to the running process",
         "| clone, private | 110 (120) | 20.0 (30.0) | 100 (110) | 5.00 |",
         "| clone, private | 50.0 | 60.0 | 40.0 | 60.0 | 2 | 0.05 |",
+        "| clone, without vhost-net | 1000 (0.10) |",
+        "| clone, without vhost-net | 1250 (25.0) |",
         "| runc | 1 | 1.50 | 2.00 | 0.50 | – | 0.50 | 0.1 % | 1000 |",
         "| clone, private | 50 | 6.00 | 7.00 | 4.00 | 3.00 | 1.00 | 20.0 % | 4000 |",
         "| clone, private | 400 (400) | 1600 (200) |",
@@ -106,6 +108,7 @@ def test_the_json_has_every_run() -> None:
 def test_there_is_a_picture_of_each_part_and_the_same_again(tmp_path: Path) -> None:
     written = draw(results(), tmp_path)
     names = {"ctr-run", "machine", "phases", "calls", "at-once", "output", "stats", "memory", "starts"}
+    names |= {"stream-host-to-container", "ping-container-to-container"}
     assert {path.name for path in written} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     first = {path.name: path.read_bytes() for path in written}
     assert all(data.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml") for name, data in first.items())
