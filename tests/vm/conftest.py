@@ -18,7 +18,7 @@ from harness.box import RUNTIMES, Box
 from harness.cell import Cell
 from harness.containerd import Containerd
 from harness.flavours import FLAVOUR_NAMES, flavour
-from harness.images import BUSYBOX
+from harness.images import BUSYBOX, NETWORK
 from harness.machine import parts as parts
 from harness.machine import start as start
 from harness.machine import work as work
@@ -96,6 +96,13 @@ def containerd(request: pytest.FixtureRequest, archives: Path) -> Iterator[Conta
             yield running
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def network_image(containerd: Containerd) -> str:
+    """The image with programs for networks, imported."""
+    containerd.import_image(NETWORK)
+    return NETWORK
 
 
 @pytest.fixture

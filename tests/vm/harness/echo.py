@@ -14,13 +14,13 @@ from harness.deadline import eventually
 from harness.netns import within
 
 PORT: Final = 7007
-SERVER: Final = (
-    "sh",
-    "-c",
-    # One socket for both families each; a child for each connection, and for each client of UDP.
-    f"socat -b 65536 UDP6-LISTEN:{PORT},ipv6only=0,fork PIPE & exec socat TCP6-LISTEN:{PORT},ipv6only=0,fork PIPE",
+_LISTEN: Final = f"LISTEN:{PORT},ipv6only=0,fork"
+SERVE: Final = (
+    # One socket for both families each. A connection is cat's own: what stands between can wait for itself.
+    f"socat TCP6-{_LISTEN} EXEC:cat,nofork </dev/null >/dev/null 2>&1 &"
+    f" socat -b 65536 UDP6-{_LISTEN} PIPE </dev/null >/dev/null 2>&1 &"
 )
-"""The command of a container of the image NETWORK."""
+"""A line of shell for a container of the image NETWORK: it goes on by itself."""
 
 _DEADLINE_S: Final = 30.0
 _READY_DEADLINE_S: Final = 30.0

@@ -47,9 +47,13 @@ class Inside:
 
     def number(self, line: str) -> int:
         """The number that a line prints."""
+        return int(self.text(line))
+
+    def text(self, line: str) -> str:
+        """What a line prints; it must succeed."""
         status, text = self.do(line)
-        assert status == 0, text
-        return int(text)
+        assert status == 0, f"{line}: {status}: {text}"
+        return text
 
     @property
     def total_mib(self) -> int:
@@ -64,10 +68,10 @@ class Inside:
 
 
 @contextmanager
-def inside(box: Box, *options: str) -> Iterator[Inside]:
+def inside(box: Box, *options: str, image: str = BUSYBOX, container: str = "") -> Iterator[Inside]:
     """A running container."""
-    container = box.new_id()
-    arguments = box.run_arguments(container, ["sh", "-c", _OBEY], ["--rm", *_SEE_CGROUP, *options], BUSYBOX)
+    container = container or box.new_id()
+    arguments = box.run_arguments(container, ["sh", "-c", _OBEY], ["--rm", *_SEE_CGROUP, *options], image)
     with box.containerd.running(arguments, stdin=subprocess.PIPE) as ctr:
         made = Inside(box, container, ctr)
         made.answer()
