@@ -15,10 +15,10 @@ from api.guest_ttrpc import ContainersBase
 from shim.guest import Guest
 from shim.journal import Journal
 from shim.log import Logger
+from shim.relay import Streams
 from shim.sandbox import Sandbox
 from shim.task.hooks import Hooks
 from shim.task.process import Exit, Process, StdioPaths
-from shim.task.stdio import ProcessStreams
 from shim.vm.states import Exit as MachineExit
 from ttrpc import Client, Code, Context, Server, StatusError
 
@@ -63,7 +63,7 @@ class StandInSandbox(Sandbox):
         self.full: Exception | None = None
 
     @contextlib.asynccontextmanager
-    async def streams(self, streams: ProcessStreams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
+    async def streams(self, streams: Streams, request: guest_pb2.Stdio) -> AsyncIterator[None]:
         """Sandbox.streams: at the end of the block what was named in it is carried."""
         ours: dict[str, socket.socket] = {}
         tokens: list[bytes] = []
