@@ -164,14 +164,16 @@ class ProcessRequest(_message.Message):
     def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ...) -> None: ...
 
 class StartRequest(_message.Message):
-    __slots__ = ("container_id", "exec_id", "wall_clock_ns")
+    __slots__ = ("container_id", "exec_id", "wall_clock_ns", "network")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     EXEC_ID_FIELD_NUMBER: _ClassVar[int]
     WALL_CLOCK_NS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     exec_id: str
     wall_clock_ns: int
-    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., wall_clock_ns: _Optional[int] = ...) -> None: ...
+    network: NetworkConfig
+    def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., wall_clock_ns: _Optional[int] = ..., network: _Optional[_Union[NetworkConfig, _Mapping]] = ...) -> None: ...
 
 class ContainerRequest(_message.Message):
     __slots__ = ("container_id",)

@@ -19,7 +19,7 @@ import socket
 from pathlib import Path
 
 from shim import deadlines
-from shim.anchor_process import READY, Source
+from shim.anchor_process import MOVE, READY, Source
 from shim.descriptors import readable
 from shim.reclaim import open_marked
 
@@ -27,10 +27,11 @@ from shim.reclaim import open_marked
 class Anchor:
     """A running anchor process."""
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, pidfd: int, orders: socket.socket) -> None:
         # Its pid on the host.
         self.pid = pid
         self._pidfd = pidfd
+        self._orders = orders
         # Done when it has ended (pidfd_open(2)), and the kernel has reaped it.
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(pidfd, self._note_end)
@@ -39,8 +40,22 @@ class Anchor:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         self.ended.set_result(None)
 
+    async def move(self, netns_fd: int, *, deadline_s: float) -> None:
+        """Have it go into another network namespace. Raises OSError, after which it has ended, or TimeoutError."""
+        try:
+            socket.send_fds(self._orders, [MOVE], [netns_fd])
+            async with asyncio.timeout(deadline_s):
+                await _hear(self._orders)
+        except ConnectionError as error:
+            raise OSError("it has ended") from error
+
+    def settle(self) -> None:
+        """It need not move any more: nothing is held for that."""
+        self._orders.close()
+
     async def stop(self) -> None:
         """End it, and return when it is gone. Raises TimeoutError."""
+        self.settle()
         if self._pidfd < 0:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -59,52 +74,63 @@ class Anchors:
         self._source = source
         source.orders.setblocking(False)
 
-    async def start(self, root: Path, *, netns_fd: int = -1, deadline_s: float) -> Anchor:
+    async def start(self, root: Path, *, netns_fd: int = -1, movable: bool = False, deadline_s: float) -> Anchor:
         """Start an anchor; `root` is an empty directory for it to mount on.
 
         It is in the network namespace of which `netns_fd` is an open file, which stays the caller's, or in one of its
-        own. Raises OSError or TimeoutError.
+        own. With `movable` it can go into another one, until `settle`. Raises OSError or TimeoutError.
         """
-        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         try:
             try:
-                given = [theirs] if netns_fd < 0 else [theirs, netns_fd]
+                given = [theirs.fileno()] if netns_fd < 0 else [theirs.fileno(), netns_fd]
                 socket.send_fds(self._source.orders, [os.fsencode(root)], given)
             except ConnectionError as error:
                 raise OSError(f"process {self._source.pid}, which makes them, has ended") from error
             finally:
-                os.close(theirs)
-            return await self._ready(ours, deadline_s)
-        finally:
-            os.close(ours)
+                theirs.close()
+            anchor = await self._ready(ours, deadline_s)
+        except BaseException:
+            ours.close()
+            raise
+        if not movable:
+            anchor.settle()
+        return anchor
 
-    async def _ready(self, answers: int, deadline_s: float) -> Anchor:
-        """The anchor that writes to the pipe `answers`, once it is in its place."""
-        said = b""
+    async def _ready(self, orders: socket.socket, deadline_s: float) -> Anchor:
+        """The anchor at the other end of `orders`, once it is in its place."""
+        said = bytearray()
         try:
             async with asyncio.timeout(deadline_s):
-                while not said.endswith(READY):
-                    await readable(answers)
-                    data = os.read(answers, 4096)
-                    if not data:
-                        raise OSError(f"it ended before it was ready: {_reason(said)}")
-                    said += data
+                await _hear(orders, said)
         except BaseException:
-            if (anchor := self._open(said)) is not None:
+            if (anchor := self._open(bytes(said), orders)) is not None:
                 await anchor.stop()
             raise
-        anchor = self._open(said)
+        anchor = self._open(bytes(said), orders)
         if anchor is None:
             raise OSError("it ended as soon as it was ready")
         return anchor
 
-    def _open(self, said: bytes) -> Anchor | None:
+    def _open(self, said: bytes, orders: socket.socket) -> Anchor | None:
         """The anchor that has said this; None where there is none, or none any more."""
         pid, newline, _rest = said.partition(b"\n")
         if not pid or not newline:
             return None
         pidfd = open_marked(int(pid), self._source.marker.encode())
-        return None if pidfd is None else Anchor(int(pid), pidfd)
+        return None if pidfd is None else Anchor(int(pid), pidfd, orders)
+
+
+async def _hear(orders: socket.socket, said: bytearray | None = None) -> None:
+    """Return once an anchor says that it is in its place; `said` gets all that it says. Raises OSError if it ends."""
+    said = bytearray() if said is None else said
+    while not said.endswith(READY):
+        await readable(orders.fileno())
+        data = orders.recv(4096)
+        if not data:
+            raise OSError(f"it ended before it was ready: {_reason(bytes(said))}")
+        said += data
 
 
 def _reason(said: bytes) -> str:

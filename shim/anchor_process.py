@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from shim.journal import Journal
 
-# What an anchor says of itself on the pipe that came with its order: its pid, and that it is in its place.
+# What an anchor says of itself on the socket that came with its order: its pid, and that it is in its place.
 READY = b"ready\n"
+# With the open file of a network namespace that it is to go into: it answers READY once more.
+MOVE = b"n"
 NAME = b"qemubox-anchor"  # /proc/PID/comm
 
 _CLONE_NEWNS = 0x00020000
@@ -47,7 +49,7 @@ _ORDER_FDS = 2
 class Source:
     """A running source.
 
-    `orders` takes messages of a directory's path with the write end of a pipe and, for an anchor that is to be in a
+    `orders` takes messages of a directory's path with one end of a socket pair and, for an anchor that is to be in a
     network namespace that exists, an open file of that.
     """
 
@@ -153,13 +155,25 @@ def _run_anchor(
         _enter_network(libc, netns)
         _settle(libc, root)
         os.write(answer, READY)
-        os.close(answer)
+        _move(libc, answer)
         while True:
             libc.pause()
     except OSError as error:
         os.write(answer, os.fsencode(error.strerror or str(error)))
     finally:
         os._exit(1)
+
+
+def _move(libc: ctypes.CDLL, answer: int) -> None:
+    """Go into each network namespace that is sent, until the shim closes its end. Raises OSError."""
+    with socket.socket(fileno=os.dup(answer)) as orders:
+        while True:
+            _message, netns, _flags, _address = socket.recv_fds(orders, len(MOVE), 1)
+            if not netns:
+                break
+            _enter_network(libc, netns)
+            os.write(answer, READY)
+    os.close(answer)
 
 
 def _enter_network(libc: ctypes.CDLL, netns: list[int]) -> None:

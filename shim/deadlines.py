@@ -33,6 +33,8 @@ GUEST_CALL_S: Final = 15.0
 GUEST_FORWARD_S: Final = 15.0
 # The figures of a cgroup. Whoever polls many containers asks one after the other, and waits for each.
 GUEST_STATS_S: Final = 8.0
+# A guest that runs lets go of a network interface: its kernel's own patience is 5 s.
+GUEST_UNPLUG_S: Final = 20.0
 # A call behind which crun makes, starts or removes a container; under TCG and load that is seconds.
 GUEST_CRUN_S: Final = 60.0
 # From the end of a process to the last byte of its output at its reader: longer than vminitd's own 30 s.

@@ -31,6 +31,7 @@ from shim.relay import Streams
 from shim.rootfs.plan import Disk
 from shim.sizing import Size, contained_mib, plugged_mib
 from shim.vm import affinity, devices
+from shim.vm.devices import Nic
 from shim.vm.hotplug import Seat
 
 _ENTROPY_BYTES: Final = 64
@@ -157,6 +158,19 @@ class Sandbox:
                     dialled.result().close()
                 with contextlib.suppress(MachineError, StateError):  # it is gone, and they with it
                     await self._vm.withdraw(tokens[name])
+
+    async def rewrite(self, container_id: str, files: Sequence[guest_pb2.File]) -> None:
+        """Write other content into files that Create was given. Raises GuestError or MachineError."""
+        request = guest_pb2.RewriteRequest(container_id=container_id, files=files)
+        await self.guest.call(self.guest.containers.Rewrite(request), deadline_s=deadlines.GUEST_CALL_S)
+
+    async def plug(self, nic: Nic) -> None:
+        """Give the running machine one more network interface. Raises MachineError, ResourceError."""
+        await self._vm.add_nic(nic)
+
+    async def unplug(self, nic: Nic) -> None:
+        """Take one from it. Raises MachineError where the guest does not let go of it."""
+        await self._vm.remove_device(nic.name, deadlines.GUEST_UNPLUG_S)
 
     async def forward(self, address: str, port: int, streams: Streams) -> None:
         """Connect to a TCP port of the guest: from here on `streams`, a stdin and a stdout, are carried to and from it.

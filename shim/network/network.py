@@ -1,10 +1,15 @@
 """One container's network on the host, from its namespace to the TAPs that its machine gets.
 
-    open        there is a namespace for the anchor to be in
+    open        in Create: there is a namespace
     connect     once hooks have run: CNI, if it is ours to ask, then a TAP beside each interface
     settled     QEMU has its own copies of the TAPs' descriptors
-    forward     the machine runs: connections to localhost in the namespace go to it
+    begin       in Start: the client may have connected the container meanwhile, by the task's pid (`ctr run --cni`,
+                docker); then that counts, and what we made gives way
     close       all of it undone, in reverse; whatever was reached
+
+Until Start the anchor is in an empty namespace where nobody has named one: CNI would find its `eth0` there already if
+ours were in the same. The network of the configuration is made beside that in a namespace of its own, so that the
+machine has it from the first instruction on, and Start moves the anchor there.
 
 Each step is journaled before it is taken, so that `delete` can do what `close` would have.
 """
@@ -16,7 +21,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from cni import Attachment, CniError, NetworkList, PluginMissing, load
+from api import guest_pb2
+from cni import Attachment, CniError, Dns, NetworkList, PluginMissing, load
+from shim import deadlines
+from shim.anchor import Anchor
 from shim.config import Config
 from shim.errors import HostError, MissingPartError
 from shim.identity import Identity
@@ -27,7 +35,7 @@ from shim.network.attached import CONTAINER_ID_PREFIX, FILE_NAME, Attached, Plug
 from shim.network.connection import Connection
 from shim.network.forward import Forwarding
 from shim.network.plan import Plan, Way
-from shim.network.survey import Interface, survey
+from shim.network.survey import Interface, Survey, survey
 from shim.sandbox import Sandbox
 from shim.vm.devices import Nic
 
@@ -71,6 +79,11 @@ class ContainerNetwork:
         self._forwarding: Forwarding | None = None
         self._undo = AsyncExitStack()
 
+    @property
+    def anchor_fd(self) -> int:
+        """The namespace in which the anchor is to be from Create on; -1: one of its own."""
+        return -1 if self._plan.way is Way.CONFIGURED else self.fd
+
     async def open(self) -> None:
         """Make the namespace, or open the one that was given.
 
@@ -97,21 +110,28 @@ class ContainerNetwork:
             return
         if self._network is not None:
             await self._attach(self._network)
-        found = await asyncio.to_thread(survey, self.fd)
-        queues = min(vcpus, _QUEUES_LIMIT)
-        self._undo.callback(self.settled)
-        nics = [await self._lead(interface, queues) for interface in found.interfaces]
-        self.connection = Connection(tuple(nics), found.message(queues))
+        await self._lead_all(await asyncio.to_thread(survey, self.fd), vcpus)
 
     def settled(self) -> None:
         """Close what QEMU has copies of by now: a TAP ends with its last descriptor."""
         while self._taps:
             os.close(self._taps.pop())
 
-    async def forward(self, sandbox: Sandbox) -> None:
-        """Let connections to localhost in the namespace be the guest's, until `stop_forwarding`."""
+    async def begin(self, anchor: Anchor, sandbox: Sandbox, vcpus: int) -> guest_pb2.NetworkConfig | None:
+        """Settle which network it is; what the guest is to make of one that is new to it.
+
+        From here on connections to localhost in its namespace are the guest's, until `stop_forwarding`. Raises as
+        `connect`, and MachineError.
+        """
+        message = None
+        if self._plan.way is Way.CONFIGURED or not self.connection.nics:
+            message = await self._take_what_came(anchor, sandbox, vcpus)
+        if self._plan.way is Way.CONFIGURED and message is None:
+            await self._move(anchor)
+        anchor.settle()
         if self.connection.nics:
             self._forwarding = await Forwarding.open(self.fd, sandbox.forward, self._log)
+        return message
 
     async def stop_forwarding(self) -> None:
         """Reset those that are carried, and take no more."""
@@ -124,6 +144,33 @@ class ContainerNetwork:
             await self._undo.aclose()
         except (CniError, HostError, OSError) as error:
             self._log.warning("the network was not taken down", error=str(error))
+
+    async def _take_what_came(self, anchor: Anchor, sandbox: Sandbox, vcpus: int) -> guest_pb2.NetworkConfig | None:
+        """Connect what the client has made in the anchor's own namespace since Create, in place of what there is."""
+        fd = await asyncio.to_thread(_open_namespace_of, anchor)
+        found = await asyncio.to_thread(survey, fd)
+        if not found.interfaces:
+            os.close(fd)
+            return None
+        for nic in self.connection.nics:
+            await sandbox.unplug(nic)
+        await self.close()
+        self.connection = Connection()
+        self.fd = fd
+        self._undo.callback(os.close, fd)
+        await self._lead_all(found, vcpus)
+        for nic in self.connection.nics:
+            await sandbox.plug(nic)
+        self.settled()
+        addresses = [address.address for interface in found.interfaces for address in interface.addresses]
+        self.names = await names.for_container(self._hostname, addresses, Dns(), self._log)
+        return self.connection.message
+
+    async def _move(self, anchor: Anchor) -> None:
+        try:
+            await anchor.move(self.fd, deadline_s=deadlines.ANCHOR_S)
+        except (OSError, TimeoutError) as error:
+            raise HostError(f"the anchor process does not go into {self._path}: {error}") from error
 
     def _load(self) -> NetworkList:
         directory = Path(self._config.network.conf_dir)
@@ -157,6 +204,12 @@ class ContainerNetwork:
         addresses = [str(address.address) for address in result.ips]
         self.names = await names.for_container(self._hostname, addresses, result.dns, self._log)
 
+    async def _lead_all(self, found: Survey, vcpus: int) -> None:
+        queues = min(vcpus, _QUEUES_LIMIT)
+        self._undo.callback(self.settled)
+        nics = [await self._lead(interface, queues) for interface in found.interfaces]
+        self.connection = Connection(tuple(nics), found.message(queues))
+
     async def _lead(self, interface: Interface, queues: int) -> Nic:
         if self._plan.way is Way.GIVEN:  # it outlives us, and what we put into it must not
             self._journal.record("ingress", path=self._path, link=interface.name)
@@ -167,3 +220,11 @@ class ContainerNetwork:
         vhost = [] if self._config.network.vhost == "off" else await asyncio.to_thread(tap.open_vhost, queues)
         self._taps += vhost
         return Nic(f"nic{interface.index}", interface.mac, tuple(fds), tuple(vhost), interface.mtu)
+
+
+def _open_namespace_of(anchor: Anchor) -> int:
+    """The network namespace that the anchor is in. Blocks. Raises HostError."""
+    try:
+        return os.open(f"/proc/{anchor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"the anchor process has ended: {error.strerror}") from error

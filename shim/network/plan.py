@@ -1,8 +1,9 @@
 """Where a container's network comes from. Pure.
 
-Kubernetes and `ctr run --cni` make a network namespace, have CNI connect it, and name it in the
-specification. nerdctl and docker name none, and have hooks that connect whatever namespace the
-task's pid is in. Who does neither gets the network of the configuration.
+Kubernetes makes a network namespace, has CNI connect it, and names it in the specification.
+nerdctl names none, and has hooks of Create that connect whatever namespace the task's pid is in.
+Others (`ctr run --cni`, docker) do that themselves between Create and Start, of which nobody knows
+in Create; only docker's namespace tells. Who does none of it gets the network of the configuration.
 """
 
 import enum
@@ -12,6 +13,9 @@ from typing import Final
 from shim.errors import SpecError
 from shim.spec import Json, objects, section
 
+# Where docker has its containers (daemon/config/config.go, DefaultContainersNamespace). Since version 28 it connects
+# them between Create and Start, and with `--network none` not at all.
+_DOCKER: Final = "moby"
 # What network.name is where there is to be no network.
 NO_NETWORK: Final = "none"
 
@@ -19,7 +23,7 @@ NO_NETWORK: Final = "none"
 class Way(enum.Enum):
     """Who makes the network."""
 
-    # Nobody: a loopback interface is all there is.
+    # Nobody, or the client before Start.
     NONE = enum.auto()
     # Somebody has made it, in a namespace that the specification names.
     GIVEN = enum.auto()
@@ -38,17 +42,20 @@ class Plan:
     name: str = ""
 
 
-def plan(document: Json, *, hooked: bool, network: str) -> Plan:
+def plan(document: Json, *, hooked: bool, namespace: str, network: str) -> Plan:
     """The plan for a specification that has a network namespace, of whatever kind.
 
-    `hooked` says that it has hooks that run in Create; `network` is network.name. Raises SpecError.
+    `hooked` says that it has hooks that run in Create; `namespace` is containerd's, `network` network.name.
+    Raises SpecError.
     """
-    for namespace in objects(section(document, "linux"), "namespaces"):
-        if namespace.get("type") != "network" or not (path := namespace.get("path")):
+    for item in objects(section(document, "linux"), "namespaces"):
+        if item.get("type") != "network" or not (path := item.get("path")):
             continue
         if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
             raise SpecError(f"the container is to join the network namespace {path!r}: that is no absolute path")
         return Plan(Way.GIVEN, path=path)
     if hooked:
         return Plan(Way.HOOKS)
+    if namespace == _DOCKER:
+        return Plan(Way.NONE)
     return Plan(Way.NONE) if network == NO_NETWORK else Plan(Way.CONFIGURED, name=network)

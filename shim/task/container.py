@@ -31,6 +31,7 @@ from ttrpc import Code
 class Container:
     """A container that Create has made. `resources` undoes, in reverse, all that Create did on the host.
 
+    `before_start` settles the machine's network, with what is new to the guest, or raises HostError or SpecError;
     `on_started` is called with the guest's answer once the first process runs; `new_anchor` starts an anchor for a
     further one, or raises HostError.
     """
@@ -46,6 +47,7 @@ class Container:
         resizer: Resizer,
         resources: AsyncExitStack,
         events: Publisher,
+        before_start: Callable[[], Awaitable[guest_pb2.NetworkConfig | None]],
         on_started: Callable[[guest_pb2.StartResponse], None],
         new_anchor: Callable[[], Awaitable[Anchor]],
         hooks: Hooks,
@@ -67,6 +69,7 @@ class Container:
         self._insisting: asyncio.Task[None] | None = None
         self._resources = resources
         self._events = events
+        self._before_start = before_start
         self._on_started = on_started
         self._new_anchor = new_anchor
         self._hooks = hooks
@@ -148,6 +151,8 @@ class Container:
         if exec_id:
             return await self._start_exec(self._exec(exec_id))
         async with self.lock:
+            self.init.require(State.CREATED, to="start")
+            self.init.network = await self._before_start()
             started = await self.init.start()
             await self._hooks.started(self.init.pid)
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=self.init.pid))

@@ -104,7 +104,12 @@ class Creator:
             journal=self._journal,
             log=self._log,
         )
-        network_plan = plan(document, hooked=hooks.in_create, network=self._config.network.name)
+        network_plan = plan(
+            document,
+            hooked=hooks.in_create,
+            namespace=self._identity.namespace,
+            network=self._config.network.name,
+        )
         guest_spec = spec.for_guest(
             document, terminal=request.terminal, vcpus=wanted.cpus, names=network_plan.way is Way.CONFIGURED
         )
@@ -132,10 +137,15 @@ class Creator:
                 message.files.extend(names.messages(guest_spec.own_files, network.names))
                 await self._create_in_guest(message, paths, streams, sandbox)
 
+            async def before_start() -> guest_pb2.NetworkConfig | None:
+                found = await network.begin(anchor, sandbox, wanted.cpus)
+                if found is not None and guest_spec.own_files:
+                    await sandbox.rewrite(request.id, names.messages(guest_spec.own_files, network.names))
+                return found
+
             sandbox = await self._launch(wanted, rootfs, network, create_in_guest)
             undo.push_async_callback(sandbox.stop, flush=rootfs.persistent)
             files.begin(sandbox.guest)
-            await network.forward(sandbox)
             undo.push_async_callback(network.stop_forwarding)
             process = Process(
                 container_id=request.id, exec_id="", pid=anchor.pid, paths=paths, guest=sandbox.guest, log=self._log
@@ -152,8 +162,9 @@ class Creator:
                 resizer=self._resizer(request.id, sandbox, wanted, document),
                 resources=undo.pop_all(),
                 events=self._events,
+                before_start=before_start,
                 on_started=functools.partial(self._record, timeline, sandbox, wanted),
-                new_anchor=functools.partial(self._new_anchor, network.fd),
+                new_anchor=lambda: self._new_anchor(network.fd),
                 hooks=hooks,
                 loggers=self._loggers,
                 log=self._log,
@@ -242,7 +253,7 @@ class Creator:
     ) -> Anchor:
         """A network namespace with what hooks, or CNI, make of it, and the anchor in it."""
         await network.open()
-        anchor = await self._new_anchor(network.fd)
+        anchor = await self._new_anchor(network.anchor_fd, movable=True)
         undo.push_async_callback(anchor.stop)
         await hooks.create_runtime(anchor.pid)
         self._prelaunch.timeline.mark("hooks run")
@@ -292,7 +303,7 @@ class Creator:
             log=self._log,
         )
 
-    async def _new_anchor(self, netns_fd: int) -> Anchor:
+    async def _new_anchor(self, netns_fd: int, *, movable: bool = False) -> Anchor:
         """Start an anchor, in that network namespace or, with -1, one of its own.
 
         The marker, which all of this container's have, is in the journal (fork_source).
@@ -300,7 +311,8 @@ class Creator:
         root = self._directory / "empty"
         root.mkdir(mode=0o555, exist_ok=True)
         try:
-            return await self._anchors.start(root, netns_fd=netns_fd, deadline_s=deadlines.ANCHOR_S)
+            deadline_s = deadlines.ANCHOR_S
+            return await self._anchors.start(root, netns_fd=netns_fd, movable=movable, deadline_s=deadline_s)
         except (OSError, TimeoutError) as error:
             raise HostError(f"cannot start the anchor process: {error}") from error
 

@@ -62,6 +62,8 @@ class Process:
         self._stopped = asyncio.Event()
         # Held while a Start is under way: the start event goes out before the exit of even the fastest process.
         self._start_told = asyncio.Event()
+        # What the machine's network is to become with the start; None: it is as it is to be.
+        self.network: guest_pb2.NetworkConfig | None = None
         # On the host's clock; 0 before the start.
         self._started_ns = 0
         self._watcher: asyncio.Task[None] | None = None
@@ -125,6 +127,8 @@ class Process:
         self._started_ns = time.time_ns()
         try:
             request = guest_pb2.StartRequest(container_id=self.container_id, wall_clock_ns=self._started_ns)
+            if self.network is not None:
+                request.network.CopyFrom(self.network)
             start = self._guest.containers.Start(request)
             return await self._guest.call(start, deadline_s=deadlines.GUEST_CRUN_S)
         except BaseException:

@@ -43,7 +43,7 @@ class Network:
         self._spreading: asyncio.Task[None] | None = None
 
     def expect(self, config: NetworkConfig) -> None:
-        """The network is to become like this. Once in a machine's life."""
+        """The network is to become like this, where there is none, or the one that was expected before has gone."""
         self._coming = asyncio.create_task(self._come(config), name="network")
         if any(each.queues > 1 for each in config.interfaces):
             self._spreading = asyncio.create_task(self._spread(self._coming, config), name="queues")

@@ -50,6 +50,8 @@ class ContainersService(ContainersBase):
         began_ns = milestones.now_ns()
         if request.wall_clock_ns:
             identity.set_clock(request.wall_clock_ns)
+        if request.HasField("network"):
+            self._network.expect(request.network)
         await self._capacity.there()
         await self._network.complete()
         response = pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))

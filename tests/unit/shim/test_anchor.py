@@ -177,9 +177,28 @@ async def test_one_that_does_not_become_ready_is_ended(
     root: Path, anchors: Anchors, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "READY", READY + b"more")
-    with pytest.raises(OSError, match="before it was ready"):
-        await anchors.start(root, deadline_s=20)
+    with pytest.raises(TimeoutError):
+        await anchors.start(root, deadline_s=0.5)
     assert Path(f"/proc/{source.pid}/task/{source.pid}/children").read_text() == ""
+
+
+async def test_one_that_goes_into_another_network_namespace(root: Path, anchors: Anchors) -> None:
+    first = await anchors.start(root, movable=True, deadline_s=20)
+    second = await anchors.start(root, deadline_s=20)
+    there = os.open(f"/proc/{second.pid}/ns/net", os.O_RDONLY)
+    own = os.readlink(f"/proc/{first.pid}/ns/net")
+    assert own != os.readlink(f"/proc/{second.pid}/ns/net")
+    await first.move(there, deadline_s=20)
+    assert os.readlink(f"/proc/{first.pid}/ns/net") == os.readlink(f"/proc/{second.pid}/ns/net")
+    other = os.open("/proc/self/ns/uts", os.O_RDONLY)
+    with pytest.raises(OSError, match="join the network namespace: Invalid argument"):
+        await first.move(other, deadline_s=20)
+    with pytest.raises(OSError, match="it has ended"):
+        await first.move(there, deadline_s=20)
+    for fd in (there, other):
+        os.close(fd)
+    for anchor in (first, second):
+        await anchor.stop()
 
 
 async def test_a_source_ends_when_its_shim_lets_go(source: Source) -> None:

@@ -19,7 +19,7 @@ from shim.task.create import Creator
 from shim.task.logger import Loggers
 from shim.task.resize import Resizer
 from shim.task.service import TaskService
-from tests.unit.shim.task.world import World, no_hooks
+from tests.unit.shim.task.world import World, network_as_it_is, no_hooks
 from ttrpc import Client, Server
 
 
@@ -96,6 +96,7 @@ class Made(Creator):
                 resizer=cast("Resizer", None),
                 resources=undo.pop_all(),
                 events=self.told,
+                before_start=network_as_it_is,
                 on_started=lambda _: None,
                 new_anchor=self._stand_in_anchor,
                 hooks=no_hooks(self.log),

@@ -31,7 +31,7 @@ from shim.task.resize import Resizer
 from shim.task.service import TaskService
 from shim.task.state import State
 from shim.vm.states import Exit as MachineExit
-from tests.unit.shim.task.world import no_hooks
+from tests.unit.shim.task.world import network_as_it_is, no_hooks
 from ttrpc import Client, Code, Context, Server, StatusError
 
 _MIB = 1 << 20
@@ -131,6 +131,7 @@ class World:
             resizer=resizer,
             resources=AsyncExitStack(),
             events=Publisher("", "default", log),
+            before_start=network_as_it_is,
             on_started=lambda _: None,
             new_anchor=_no_anchor,
             hooks=no_hooks(log),

@@ -23,6 +23,10 @@ from shim.vm.states import Exit as MachineExit
 from ttrpc import Client, Code, Context, Server, StatusError
 
 
+async def network_as_it_is() -> None:
+    """Before a start: nothing new about the network."""
+
+
 def no_hooks(log: Logger) -> Hooks:
     """The hooks of a container that has none."""
     return Hooks(
