@@ -134,4 +134,4 @@ async def _hear(orders: socket.socket, said: bytearray | None = None) -> None:
 
 
 def _reason(said: bytes) -> str:
-    return said.partition(b"\n")[2].decode(errors="replace") or "killed"
+    return said.rpartition(b"\n")[2].decode(errors="replace") or "killed"
