@@ -136,6 +136,61 @@ def receive(token: str, count: int) -> str:
     return digest.hexdigest()
 
 
+def _settings(name: str, request: int, value: bytes) -> None:
+    """One of netdevice(7)'s."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, request, struct.pack("16s24s", name.encode(), value))
+
+
+def bring_up(mac: str, address: str, mtu: int) -> dict[str, object]:
+    """Give the interface of that MAC address an address of a /24 and an MTU. What its driver made it like."""
+    (name,) = (os.path.basename(path) for path in entries("/sys/class/net", "eth") if text(f"{path}/address") == mac)
+    found = {"name": name, "mtu": int(text(f"/sys/class/net/{name}/mtu")), "queues": channels(name)}
+    _settings(name, 0x8922, struct.pack("i", mtu))
+    _settings(name, 0x8916, struct.pack("HH4s", socket.AF_INET, 0, socket.inet_aton(address)))
+    _settings(name, 0x891C, struct.pack("HH4s", socket.AF_INET, 0, socket.inet_aton("255.255.255.0")))
+    _settings(name, 0x8914, struct.pack("H", 1))
+    return found
+
+
+def channels(name: str, wanted: int = 0) -> list[int]:
+    """How many pairs of queues the driver could use and does (linux/ethtool.h, struct ethtool_channels).
+
+    If `wanted`, it is told to use so many.
+    """
+    asked = ctypes.create_string_buffer(struct.pack("9I", 0x3D if wanted else 0x3C, *([0] * 7), wanted))
+    _settings(name, 0x8946, struct.pack("P", ctypes.addressof(asked)))
+    _, _, _, _, most, _, _, _, used = struct.unpack("9I", asked.raw[:36])
+    return [most, used]
+
+
+def exchange(host: str, port: int, count: int) -> list[str]:
+    """By TCP: send `count` bytes, then read to the end. The checksums of both."""
+    data = os.urandom(1 << 20) * (count >> 20)
+    digest = hashlib.sha256()
+    with socket.socket() as connection:
+        connection.settimeout(60)
+        connection.connect((host, port))
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        while piece := connection.recv(1 << 18):
+            digest.update(piece)
+    return [hashlib.sha256(data).hexdigest(), digest.hexdigest()]
+
+
+def echoes(host: str, port: int, sizes: list[int]) -> list[bool]:
+    """By UDP: whether a datagram of each size comes back as it was."""
+    same = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(30)
+        sock.connect((host, port))
+        for size in sizes:
+            data = os.urandom(size)
+            sock.send(data)
+            same.append(sock.recv(65536) == data)
+    return same
+
+
 def turned_away(token: str) -> bool:
     """Whether the host closes a connection that begins so."""
     connection = dial(bytes.fromhex(token))
@@ -159,7 +214,10 @@ for fstype, target in (("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/run")):
 uevents = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)  # NETLINK_KOBJECT_UEVENT
 uevents.bind((0, 1))
 control = dial(bytes(16))
-COMMANDS = (see, layer_names, layer_names_of, write, discard, send, receive, turned_away, panic, power_off, os._exit)
+COMMANDS = (
+    *(see, layer_names, layer_names_of, write, discard, send, receive, turned_away, panic, power_off, os._exit),
+    *(bring_up, channels, exchange, echoes),
+)
 commands = {function.__name__: function for function in COMMANDS}
 for line in control.makefile("rb"):
     command, *arguments = json.loads(line)

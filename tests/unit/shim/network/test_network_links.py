@@ -1,0 +1,111 @@
+"""Interfaces of kinds that not every kernel has, by messages such as the kernel sends."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shim.errors import SpecError
+from shim.network import links, rtnetlink
+from shim.network.rtnetlink import LINK, attribute, each_attribute, string, u32
+
+_ETHERNET, _NONE, _TUNNEL = 1, 0xFFFE, 768
+_UP = 1
+
+
+def _link(
+    name: str,
+    kind: str = "",
+    *,
+    index: int = 2,
+    up: bool = True,
+    hardware: int = _ETHERNET,
+    mac: str = "02:00:00:00:00:01",
+    data: bytes = b"",
+    parts: bytes = b"",
+) -> bytes:
+    info = attribute(18, string(1, kind) + attribute(2, data))
+    return (
+        LINK.pack(0, hardware, index, _UP if up else 0, 0)
+        + string(3, name)
+        + attribute(1, bytes.fromhex(mac.replace(":", "")))
+        + u32(4, 1500)
+        + info
+        + parts
+    )
+
+
+def _interfaces(*messages: bytes) -> list[str]:
+    return [interface.name for interface in links.interfaces(messages, [], [])]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (_link("eth0", "netkit"), r"eth0 \(netkit\) .* netkit has no frames"),
+        (_link("eth0", "netkit", hardware=_NONE, mac=""), r"eth0 \(netkit\) .* netkit has no frames"),
+        (_link("eth0", "ipvlan", data=attribute(1, struct.pack("H", 1))), r"eth0 \(ipvlan\) .* mode l3 or l3s"),
+        (_link("eth0", "ipvlan", data=attribute(1, struct.pack("H", 2))), r"eth0 \(ipvlan\) .* mode l3 or l3s"),
+        (_link("wg0", "wireguard", hardware=_NONE, mac=""), r"wg0 \(wireguard\) .* it is not Ethernet"),
+        (_link("tunl0", "ipip", hardware=_TUNNEL, mac="00:00:00:00"), r"tunl0 \(ipip\) .* it is not Ethernet"),
+        (_link("ib0", hardware=32, mac="00" * 20), r"ib0 cannot .* it is not Ethernet"),
+        (_link("eth0", mac="00:00:00:00:00:00"), r"eth0 cannot .* it is not Ethernet"),
+        (_link("red", "vrf"), r"red \(vrf\) .* a VRF cannot be copied"),
+    ],
+)
+def test_kinds_that_are_refused(message: bytes, reason: str) -> None:
+    with pytest.raises(SpecError, match=reason) as refused:
+        _interfaces(message)
+    assert refused.value.hint
+
+
+def test_kinds_that_can_be_connected() -> None:
+    assert _interfaces(
+        _link("eth0", "veth"),
+        _link("eth1", "ipvlan", index=3, mac="02:00:00:00:00:02", data=attribute(1, struct.pack("H", 0))),
+        _link("eth2", index=4, mac="02:00:00:00:00:03"),
+        # What it lies upon is in another namespace.
+        _link("eth3", "vlan", index=5, mac="02:00:00:00:00:04", parts=u32(5, 2) + u32(37, 0)),
+        _link("eth4", "dummy", index=6, mac="02:00:00:00:00:05", up=False),
+    ) == ["eth0", "eth1", "eth2", "eth3", "eth4"]
+
+
+def test_a_port_of_a_vrf() -> None:
+    port = _link("eth0", "veth", parts=u32(10, 3))
+    with pytest.raises(SpecError, match=r"eth0 \(veth\) .* a VRF cannot be copied"):
+        _interfaces(port, _link("red", "vrf", index=3, mac="02:00:00:00:00:02"))
+
+
+@pytest.mark.parametrize("kind", ["bridge", "bond", "team", "openvswitch"])
+def test_ports_are_passed_over(kind: str) -> None:
+    port = _link("eth0", "veth", parts=u32(10, 3))
+    assert _interfaces(port, _link("master", kind, index=3, mac="02:00:00:00:00:02")) == ["master"]
+
+
+def test_what_every_namespace_has_is_passed_over_while_it_is_down() -> None:
+    """Loading a tunnel's module puts one into each."""
+    fallbacks = (
+        *(_link("tunl0", "ipip", hardware=_TUNNEL, mac="00:00:00:00", up=False), _link("lo", index=1)),
+        _link("gretap0", "gretap", index=3, mac="00:00:00:00:00:00", up=False),
+    )
+    assert _interfaces(*fallbacks) == []
+    # Down, and nothing that could be connected: nobody misses it.
+    assert _interfaces(_link("wg0", "wireguard", hardware=_NONE, mac="", up=False)) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=40))))
+def test_attributes_are_read_as_written(parts: list[tuple[int, bytes]]) -> None:
+    data = b"".join(attribute(kind, value) for kind, value in parts)
+    assert list(each_attribute(data)) == parts
+    assert list(each_attribute(b"head" + data, 4)) == parts
+
+
+@given(st.binary(max_size=200))
+def test_whatever_bytes_come_there_is_an_end(data: bytes) -> None:
+    assert sum(len(value) + 4 for _, value in each_attribute(data)) <= len(data) + 4
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
+def test_texts(value: str) -> None:
+    assert rtnetlink.text(dict(each_attribute(string(1, value)))[1]) == value
