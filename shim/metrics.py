@@ -7,11 +7,13 @@ which file is as in github.com/containerd/cgroups (cgroup2, Manager.Stat), runc'
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Final
 
 from google.protobuf.message import Message
 
 from api import metrics_pb2
+from shim.network.counters import Counters
 
 FILE_LIMIT: Final = 64 << 10
 """Bytes of one file: memory.stat has 1,500, and io.stat 100 for each disk."""
@@ -38,8 +40,11 @@ _MEMORY: Final = frozenset(
 )
 
 
-def metrics(files: Mapping[str, bytes]) -> metrics_pb2.Metrics:
-    """The figures of a cgroup whose files these are; of a file that is not there they are 0."""
+def metrics(files: Mapping[str, bytes], network: Iterable[Counters] = ()) -> metrics_pb2.Metrics:
+    """The figures of a cgroup whose files these are; of a file that is not there they are 0.
+
+    `network` is what the host has counted on the container's interfaces.
+    """
     found = metrics_pb2.Metrics()
     # Clients look into these without asking whether they are there.
     for part in (found.pids, found.cpu, found.memory, found.rdma, found.io, found.memory_events):
@@ -55,6 +60,7 @@ def metrics(files: Mapping[str, bytes]) -> metrics_pb2.Metrics:
     found.hugetlb.extend(_huge_pages(files))
     for name, psi in (("cpu", found.cpu.psi), ("memory", found.memory.psi), ("io", found.io.psi)):
         _pressure(_lines(files, f"{name}.pressure"), psi)
+    found.network.extend(metrics_pb2.NetworkStat(**asdict(counters)) for counters in network)
     return found
 
 

@@ -14,10 +14,9 @@ from typing import Final
 from api import guest_pb2
 from shim.errors import SpecError
 from shim.network.rtnetlink import LINK, attributes, each_attribute, number, text, u32
+from shim.network.tap import PREFIX
 
 LOOPBACK: Final = 1
-TAP_PREFIX: Final = "qb"
-"""What the names of our TAPs begin with (tap.py)."""
 
 # linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS; IFLA_EXT_MASK.
 REQUEST: Final = LINK.pack(0, 0, 0, 0, 0) + u32(29, 1 << 3)
@@ -157,7 +156,7 @@ def interfaces(
     """The interfaces that the machine gets, by index. Raises SpecError for what cannot be connected."""
     found = sorted((Link(message) for message in messages), key=lambda link: link.index)
     by_index = {link.index: link for link in found}
-    wanted = [link for link in found if _is_wanted(link, by_index)]
+    wanted = [link for link in found if is_wanted(link, by_index)]
     for link in wanted:
         _check(link, by_index)
     _check_macs(wanted)
@@ -195,7 +194,8 @@ def _interface(link: Link, addresses: Sequence[Address], neighbours: Sequence[Ne
     )
 
 
-def _is_wanted(link: Link, by_index: dict[int, Link]) -> bool:
+def is_wanted(link: Link, by_index: dict[int, Link]) -> bool:
+    """Whether the machine gets an interface for it, if it can. `by_index` are all of the namespace."""
     if link.index == LOOPBACK or (link.name in _FALLBACKS and not link.up):
         return False
     master = by_index.get(link.master)
@@ -206,7 +206,7 @@ def _is_wanted(link: Link, by_index: dict[int, Link]) -> bool:
 
 def _check(link: Link, by_index: dict[int, Link]) -> None:
     """Raise SpecError for an interface that no interface of a machine can stand for."""
-    if link.kind == "tun" and link.name.startswith(TAP_PREFIX):
+    if link.kind == "tun" and link.name.startswith(PREFIX):
         raise SpecError(
             f"interface {link.name}: the network namespace leads to another virtual machine already",
             hint="give each container a network namespace of its own",

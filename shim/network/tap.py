@@ -29,7 +29,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shim.network.links import Interface
 
-PREFIX = "qb-"
+# nerdctl adds up all interfaces of a container whose names do not begin with "lo" (pkg/cmd/container/stats_linux.go in
+# nerdctl 2): by any other name, each byte would count twice.
+PREFIX = "loqb-"
 _NAME_LIMIT = 15  # linux/if.h, IFNAMSIZ, without its NUL
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
@@ -46,11 +48,11 @@ _VHOST_NET = "/dev/vhost-net"
 
 
 def name_of(interface: str, index: int) -> str:
-    """What the TAP of an interface is called: `qb-eth0`. Where that is too long, its index is in place of its end."""
+    """What the TAP of an interface is called: `loqb-eth0`. Where that is too long, its index is in place of its end."""
     name = PREFIX + interface
     if len(os.fsencode(name)) <= _NAME_LIMIT:
         return name
-    end = f"~{index}"
+    end = f"~{index:x}"
     return os.fsdecode(os.fsencode(name)[: _NAME_LIMIT - len(end)]) + end
 
 

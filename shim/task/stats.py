@@ -6,7 +6,7 @@ Whoever asks while an answer is under way, or has just come, gets that one: the 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -15,6 +15,7 @@ from api import guest_pb2
 from shim import deadlines
 from shim.guest import Guest
 from shim.metrics import metrics
+from shim.network.counters import Counters
 from shim.typed import typed
 
 FRESH_S: Final = 0.25
@@ -22,9 +23,19 @@ FRESH_S: Final = 0.25
 
 
 class Statistics:
-    """The figures of one container. `clock` counts seconds."""
+    """The figures of one container. `clock` counts seconds.
 
-    def __init__(self, container_id: str, guest: Guest, clock: Callable[[], float] = time.monotonic) -> None:
+    `network` reads what was counted on its interfaces (shim/network/counters.py); it may block, and raise HostError.
+    """
+
+    def __init__(
+        self,
+        container_id: str,
+        guest: Guest,
+        clock: Callable[[], float] = time.monotonic,
+        network: Callable[[], Sequence[Counters]] | None = None,
+    ) -> None:
+        self._network = network
         self._request = guest_pb2.ContainerRequest(container_id=container_id)
         self._guest = guest
         self._clock = clock
@@ -33,7 +44,7 @@ class Statistics:
         self._asking: asyncio.Task[AnyMessage] | None = None
 
     async def read(self) -> AnyMessage:
-        """The figures, at most FRESH_S old. Raises GuestError or MachineError."""
+        """The figures, at most FRESH_S old. Raises GuestError, MachineError or HostError."""
         if self._clock() - self._asked_at < FRESH_S:
             return self._last
         if self._asking is None:
@@ -45,7 +56,8 @@ class Statistics:
     async def _ask(self) -> AnyMessage:
         asked_at = self._clock()
         reply = await self._guest.call(self._guest.containers.Stats(self._request), deadline_s=deadlines.GUEST_STATS_S)
-        self._last = typed(metrics(reply.files))
+        network = await asyncio.to_thread(self._network) if self._network is not None else ()
+        self._last = typed(metrics(reply.files, network))
         self._asked_at = asked_at
         return self._last
 

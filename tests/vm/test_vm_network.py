@@ -47,7 +47,7 @@ async def connected(start: Start, inside: Place, *, queues: int) -> AsyncIterato
         driver = await guest.ask("bring_up", interface.mac, _GUEST, interface.mtu)
         assert isinstance(driver, dict)
         yield guest, driver
-    assert "qb-eth0" not in inside.ip("link show"), "it ends with QEMU"
+    assert "loqb-eth0" not in inside.ip("link show"), "it ends with QEMU"
     tap.disconnect(inside.fd, "eth0")
 
 

@@ -52,10 +52,8 @@ class Place:
         return self.run("/usr/sbin/tc", *command.split())
 
     def names(self) -> list[str]:
-        """Its interfaces, without the kernel's fallback tunnels."""
-        return [str(link["ifname"]) for link in self.json("link show") if link["ifname"] in ("lo", *self._made)]
-
-    _made: tuple[str, ...] = ()
+        """Its interfaces that are up."""
+        return [str(link["ifname"]) for link in self.json("link show up")]
 
 
 @contextlib.contextmanager

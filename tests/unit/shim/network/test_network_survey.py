@@ -219,8 +219,8 @@ def test_a_tap_is_refused(inside: Place) -> None:
     """Whoever has it is not there to take frames in our place; of ours it is said whose it is."""
     inside.ip("tuntap add dev tap0 mode tap")
     _refused(inside, r"interface tap0 \(tun\) cannot be connected .* another program")
-    inside.ip("link set tap0 name qb-eth0")
-    _refused(inside, "interface qb-eth0: .* another virtual machine")
+    inside.ip("link set tap0 name loqb-eth0")
+    _refused(inside, "interface loqb-eth0: .* another virtual machine")
 
 
 def test_what_is_not_ethernet_is_refused_if_it_is_up(inside: Place) -> None:

@@ -33,7 +33,7 @@ def _eth0(place: Place) -> Interface:
 
 
 def _connect(place: Place, queues: int = 1) -> list[int]:
-    return tap.connect(place.fd, _eth0(place), name="qb-eth0", queues=queues)
+    return tap.connect(place.fd, _eth0(place), name="loqb-eth0", queues=queues)
 
 
 def _close(fds: list[int]) -> None:
@@ -123,7 +123,7 @@ def test_the_namespace_itself_hears_nothing(wired: Place, wire: socket.socket) -
 
 def test_what_the_tap_is_like(wired: Place) -> None:
     with _connected(wired):
-        (link,) = wired.json("address show dev qb-eth0")
+        (link,) = wired.json("address show dev loqb-eth0")
         assert (link["mtu"], link["operstate"], link["addr_info"]) == (1450, "UNKNOWN", [])
         flags = link["flags"]
         assert isinstance(flags, list)
@@ -162,11 +162,11 @@ def test_it_ends_with_its_last_descriptor(wired: Place) -> None:
         fds = _connect(wired)
         copy = os.dup(fds[0])
         _close(fds)
-        assert "qb-eth0" in wired.ip("link show")
+        assert "loqb-eth0" in wired.ip("link show")
         tap.disconnect(wired.fd, "eth0")  # too early: it stays
         assert "ingress" in wired.tc("qdisc show dev eth0")
         os.close(copy)
-        assert "qb-eth0" not in wired.ip("link show")
+        assert "loqb-eth0" not in wired.ip("link show")
         assert "ingress" in wired.tc("qdisc show dev eth0")
         tap.disconnect(wired.fd, "eth0")
         assert wired.tc("qdisc show") == before
@@ -187,7 +187,7 @@ def test_what_a_killed_one_has_left_is_taken(wired: Place, wire: socket.socket) 
 def test_a_namespace_has_one_machine(wired: Place, wire: socket.socket) -> None:
     interface = _eth0(wired)
     with _connected(wired) as fds:
-        for name in ("qb-eth0", "qb0"):
+        for name in ("loqb-eth0", "other"):
             with same_fds(), pytest.raises(SpecError, match=r"eth0: .*(already|ingress qdisc)") as refused:
                 tap.connect(wired.fd, interface, name=name, queues=1)
             assert refused.value.hint
@@ -211,7 +211,7 @@ def test_of_several_at_once_one_gets_it(wired: Place, queues: int) -> None:
         ) -> None:
             barrier.wait(20)
             try:
-                got.append(tap.connect(wired.fd, interface, name="qb-eth0", queues=queues))
+                got.append(tap.connect(wired.fd, interface, name="loqb-eth0", queues=queues))
             except QemuboxError as error:
                 refused.append(error)
 
@@ -234,7 +234,7 @@ def test_anothers_qdisc_is_neither_used_nor_removed(wired: Place, kind: str) -> 
     assert "tc qdisc show dev eth0" in refused.value.hint
     tap.disconnect(wired.fd, "eth0")
     assert (wired.tc("qdisc show"), wired.tc("filter show dev eth0 ingress")) == before
-    assert "qb-eth0" not in wired.ip("link show")
+    assert "loqb-eth0" not in wired.ip("link show")
 
 
 def test_several_queues(wired: Place, wire: socket.socket) -> None:
@@ -251,15 +251,15 @@ def test_several_queues(wired: Place, wire: socket.socket) -> None:
 def test_more_queues_than_a_tap_has(wired: Place) -> None:
     with same_fds(), pytest.raises(ResourceError, match="eth0: a TAP has no 257 queues"):
         _connect(wired, 257)
-    assert "qb-eth0" not in wired.ip("link show")
+    assert "loqb-eth0" not in wired.ip("link show")
 
 
 def test_an_interface_that_vanishes(wired: Place) -> None:
     interface = _eth0(wired)
     wired.ip("link delete eth0")
     with same_fds(), pytest.raises(HostError, match="interface eth0 cannot be connected to a TAP: No such device"):
-        tap.connect(wired.fd, interface, name="qb-eth0", queues=1)
-    assert "qb-eth0" not in wired.ip("link show")
+        tap.connect(wired.fd, interface, name="loqb-eth0", queues=1)
+    assert "loqb-eth0" not in wired.ip("link show")
 
 
 @pytest.mark.parametrize("refused", ["_silence", "_lead_from", "_let_everything_in"])
@@ -301,8 +301,8 @@ def test_names(interface: str, index: int) -> None:
     """The kernel cuts longer ones off, and two would be one."""
     name = tap.name_of(interface, index)
     assert len(os.fsencode(name)) <= 15
-    assert name.startswith("qb-")
-    assert name == f"qb-{interface}" or name.endswith(f"~{index}")
+    assert name.startswith("loqb-")
+    assert name == f"loqb-{interface}" or name.endswith(f"~{index:x}")
 
 
 def test_it_can_be_undone_by_what_imports_little() -> None:

@@ -1,13 +1,15 @@
 """Stats, over real ttrpc on both sides; only the machine is a stand-in."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 
 from api import metrics_pb2, task_pb2, task_types_pb2
-from shim.errors import GuestError
+from shim.errors import GuestError, HostError
 from shim.log import Logger
+from shim.network.counters import Counters
 from shim.task.stats import FRESH_S, Statistics
 from shim.vm.states import Cause
 from shim.vm.states import Exit as MachineExit
@@ -117,3 +119,30 @@ async def test_a_guest_that_says_nothing_is_given_up(
         await statistics.read()
     world.vminitd.may_tell.set()
     assert (await statistics.read()).type_url
+
+
+async def test_with_what_the_host_has_counted(world: World, clock: Clock) -> None:
+    """Read beside the loop, and no more often than the guest is asked."""
+    threads = []
+
+    def read() -> list[Counters]:
+        threads.append(threading.current_thread())
+        return [Counters("eth0", rx_bytes=7, tx_dropped=2), Counters("eth1")]
+
+    statistics = Statistics("c", world.guest, clock, read)
+    for _ in range(2):
+        found = metrics_pb2.Metrics.FromString((await statistics.read()).value)
+        assert [(each.name, each.rx_bytes, each.tx_dropped) for each in found.network] == [
+            ("eth0", 7, 2),
+            ("eth1", 0, 0),
+        ]
+    (thread,) = threads
+    assert thread is not threading.main_thread()
+
+
+async def test_counters_that_cannot_be_read(world: World, clock: Clock) -> None:
+    def fail() -> list[Counters]:
+        raise HostError("the counters of the network cannot be read: no")
+
+    with pytest.raises(HostError, match="counters"):
+        await Statistics("c", world.guest, clock, fail).read()
