@@ -8,12 +8,14 @@ which file is as in github.com/containerd/cgroups (cgroup2, Manager.Stat), runc'
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import Message
 
 from api import metrics_pb2
-from shim.network.counters import Counters
+
+if TYPE_CHECKING:
+    from shim.network.counters import Counters
 
 FILE_LIMIT: Final = 64 << 10
 """Bytes of one file: memory.stat has 1,500, and io.stat 100 for each disk."""
@@ -40,7 +42,7 @@ _MEMORY: Final = frozenset(
 )
 
 
-def metrics(files: Mapping[str, bytes], network: Iterable[Counters] = ()) -> metrics_pb2.Metrics:
+def metrics(files: Mapping[str, bytes], network: Iterable["Counters"] = ()) -> metrics_pb2.Metrics:
     """The figures of a cgroup whose files these are; of a file that is not there they are 0.
 
     `network` is what the host has counted on the container's interfaces.

@@ -7,7 +7,7 @@ Whoever asks while an answer is under way, or has just come, gets that one: the 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
@@ -15,8 +15,10 @@ from api import guest_pb2
 from shim import deadlines
 from shim.guest import Guest
 from shim.metrics import metrics
-from shim.network.counters import Counters
 from shim.typed import typed
+
+if TYPE_CHECKING:
+    from shim.network.counters import Counters
 
 FRESH_S: Final = 0.25
 """For how long an answer is given again. Clients that make rates of two answers are at least twice that apart."""
@@ -33,7 +35,7 @@ class Statistics:
         container_id: str,
         guest: Guest,
         clock: Callable[[], float] = time.monotonic,
-        network: Callable[[], Sequence[Counters]] | None = None,
+        network: "Callable[[], Sequence[Counters]] | None" = None,
     ) -> None:
         self._network = network
         self._request = guest_pb2.ContainerRequest(container_id=container_id)
