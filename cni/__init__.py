@@ -11,6 +11,7 @@ https://github.com/containernetworking/cni/blob/main/SPEC.md
     attachment  a container's place in a network            pure
     namespace   whether a path is a network namespace
     process     one program with its deadline
+    standin     an interface in place of one that is gone
     plugin      one plugin, called once
     cache       what ADD has made, as libcni keeps it
     lock        one chain at a time on a host

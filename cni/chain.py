@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cni import namespace, plugin
+from cni import namespace, plugin, standin
 from cni.attachment import Attachment, CachedAttachment
 from cni.cache import Cache
 from cni.document import Json
@@ -51,14 +51,19 @@ class Chain:
 
         Once all have succeeded the cache forgets it. Raises the first error, as CniError.
         """
-        network = entry.network
+        network, result = entry.network, entry.result
         there = namespace.is_network_namespace(entry.attachment.netns)
         attachment = entry.attachment if there else replace(entry.attachment, netns="")
-        made = entry.result if network.at_least("0.4.0") else None
+        vanished = result is not None and not namespace.has_interface(attachment.netns, attachment.ifname)
         first: CniError | None = None
         for item in reversed(network.plugins):
             try:
-                await self._run(self._attached("DEL", network, item, attachment, made), self._on_spawn_if_possible)
+                if vanished and result is not None and item.conf.get("ipMasq") is True:
+                    addresses = [str(address.address) for address in result.ips]
+                    async with standin.shown(attachment.ifname, addresses, timeout_s=self._timeout_s) as netns:
+                        await self._delete(network, item, replace(attachment, netns=netns), result)
+                else:
+                    await self._delete(network, item, attachment, result)
             except PluginError as error:
                 if error.code != _UNKNOWN_CONTAINER:
                     first = first or error
@@ -67,6 +72,11 @@ class Chain:
         if first is not None:
             raise first
         self._cache.remove(network.name, attachment)
+
+    async def _delete(self, network: NetworkList, item: Plugin, attachment: Attachment, made: Result | None) -> None:
+        """DEL by one plugin, which is told what was made since 0.4.0."""
+        told = made if network.at_least("0.4.0") else None
+        await self._run(self._attached("DEL", network, item, attachment, told), self._on_spawn_if_possible)
 
     async def undo(self, entry: CachedAttachment) -> None:
         """`delete`, where there is another error to be told, or nothing lost: what is left stays in the cache."""

@@ -1,7 +1,10 @@
 """Whether a path is a network namespace that plugins may be sent into."""
 
+import ctypes
 import fcntl
 import os
+import socket
+import threading
 
 from cni.errors import ArgumentError
 
@@ -39,4 +42,32 @@ def is_own(path: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.stat("/proc/self/ns/net"))
     except (OSError, ValueError):
+        return False
+
+
+def has_interface(path: str, name: str) -> bool:
+    """Whether the network namespace at `path` is there, and an interface of that name in it."""
+    if not is_network_namespace(path):
+        return False
+    found: list[bool] = []
+    # setns(2) is for one thread, and this one ends with the question. (os.setns came with Python 3.12.)
+    looking = threading.Thread(target=lambda: found.append(_enters(path) and _is_interface(name)))
+    looking.start()
+    looking.join()
+    return found == [True]
+
+
+def _enters(path: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        entered: int = ctypes.CDLL(None).setns(fd, _CLONE_NEWNET)
+        return entered == 0
+    finally:
+        os.close(fd)
+
+
+def _is_interface(name: str) -> bool:
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
         return False
