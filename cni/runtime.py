@@ -114,15 +114,16 @@ class Cni:
     async def gc(self, network: NetworkList, valid: Iterable[tuple[str, str]]) -> None:
         """Free all that a network holds for others than the `valid` pairs of container id and interface name.
 
+        `valid` is asked when the lock is had, so that what it makes of `cached` then is true until the end.
         DEL for each that the cache knows of this network, whoever made it; then GC by each plugin, since 1.1.0.
         Does nothing where the network has `disableGC`. Goes on after errors, and raises the first with the others
         as its notes.
         """
         if network.disable_gc:
             return
-        kept = sorted(set(valid))
         errors: list[CniError] = []
         async with self._locked("GC", network, None) as chain:
+            kept = sorted(set(valid))
             for entry in self._cache.entries():
                 pair = (entry.attachment.container_id, entry.attachment.ifname)
                 if entry.network.name == network.name and pair not in kept:
