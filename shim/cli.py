@@ -1,4 +1,4 @@
-"""`qemubox`, the administrator's command: templates, running machines, and the service that forks shims.
+"""`qemubox`, the administrator's command: templates, machines, what is left of them, the service that forks shims.
 
     qemubox service
     qemubox template build [--namespace NS] [--again] [--if-used]
@@ -6,6 +6,7 @@
     qemubox template verify [NAME...]
     qemubox template rm NAME... | --all
     qemubox inspect [--namespace NS] ID
+    qemubox gc [--dry-run] [--json]
 
 It reads the shim's configuration (QEMUBOX_CONFIG, or /etc/qemubox/config.toml) and exits
 with 0, or with 1 after one line that says what is wrong and what to do.
@@ -24,7 +25,7 @@ from typing import Final, cast
 
 import structlog
 
-from shim import inspection
+from shim import gc, inspection
 from shim.config import Config, load
 from shim.errors import ConfigError, NotFoundError, QemuboxError
 from shim.host import bounds
@@ -72,6 +73,11 @@ def _parser(link: str) -> argparse.ArgumentParser:
     inspect.add_argument("--namespace", default="", help="containerd's; without it, all that have such a container")
     inspect.add_argument("id", help="the container's")
     inspect.set_defaults(action=lambda arguments: _inspect(load(), arguments))
+    remains = "remove what is left of containers whose shims can no longer do it, as after a power loss"
+    collect = groups.add_parser("gc", help=remains, description=f"{remains}; safe at any time".capitalize())
+    collect.add_argument("--dry-run", action="store_true", help="only say what there is")
+    collect.add_argument("--json", action="store_true", help="for programs")
+    collect.set_defaults(action=lambda words: gc.run(load(), dry_run=words.dry_run, as_json=words.json))
     template = groups.add_parser("template", help="machines that others are cloned from")
     actions = template.add_subparsers(required=True, metavar="ACTION")
 
