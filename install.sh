@@ -20,7 +20,8 @@ not done yet. Containers that run are not disturbed.
   --uninstall    remove what an installation brought; packages, caches and a changed configuration stay
   --help         this text
 
-The configuration is /etc/qemubox/config.toml; it is never overwritten once it was changed.
+The configuration is /etc/qemubox/config.toml, and the containers' network /etc/qemubox/net.d/qemubox.conflist; neither
+is overwritten once it was changed.
 END
 }
 
@@ -56,6 +57,7 @@ lib=$prefix/lib/qemubox
 share=$prefix/share/qemubox
 shim=$prefix/bin/containerd-shim-qemubox-v1
 config=/etc/qemubox/config.toml
+networks=/etc/qemubox/net.d
 daemon=$lib/vhost-device-vsock
 
 # A file into place, whole or not at all; nothing happens if it is there already.
@@ -113,21 +115,25 @@ pip() {
         { tail -n 20 "$work/pip.log" >&2; die "failed: pip $*"; }
 }
 
-# The units, where systemd runs: the process that shims are forked from, and the template after each boot.
+# The units, where systemd runs: the process that shims are forked from, and at each boot the template, and the removal
+# of what a power loss has left.
+units="qemubox.service qemubox-template.service qemubox-gc.service"
 install_units() {
     if [ ! -d /run/systemd/system ]; then
         say "no systemd here: start \`$prefix/bin/qemubox service\` at boot, as root; without it containers start slower"
+        say "and run \`$prefix/bin/qemubox gc\` after a power loss"
         return
     fi
     # A service that runs looks for new code itself, and nobody finds it missing meanwhile; a new unit wants a restart.
     verb=reload-or-restart
-    for unit in qemubox.service qemubox-template.service; do
+    for unit in $units; do
         sed "s|@PREFIX@|$prefix|" "$here/deploy/systemd/$unit" >"$work/$unit"
         cmp -s "$work/$unit" "/etc/systemd/system/$unit" || verb=restart
         put "$work/$unit" "/etc/systemd/system/$unit" 644
     done
     systemctl daemon-reload
-    systemctl --quiet enable qemubox.service qemubox-template.service
+    # shellcheck disable=SC2086 # a list
+    systemctl --quiet enable $units
     systemctl start --no-block qemubox-template.service
     systemctl $verb qemubox.service ||
         say "the service does not run: containers start slower; see journalctl -u qemubox"
@@ -140,8 +146,10 @@ units_are_ours() {
 
 remove_units() {
     units_are_ours || return 0
-    systemctl --quiet disable qemubox.service qemubox-template.service
-    rm -f /etc/systemd/system/qemubox.service /etc/systemd/system/qemubox-template.service
+    for unit in $units; do
+        [ ! -f "/etc/systemd/system/$unit" ] || systemctl --quiet disable "$unit"
+        rm -f "/etc/systemd/system/$unit"
+    done
     systemctl daemon-reload
 }
 
@@ -195,6 +203,7 @@ install_all() {
     put "$image" "$share/guest.erofs" 644
     put "$vsock" "$daemon" 755
     configure
+    sh "$here/deploy/network.sh" install "$networks" "$share/network.sha256"
     put "$here/deploy/launcher" "$shim" 755
     put "$here/deploy/qemubox" "$prefix/bin/qemubox" 755
     say "template: containers start as clones of it"
@@ -215,6 +224,7 @@ uninstall() {
         die "containers, or a service by hand, of this installation are running: $(grep -ls "$lib/venv-" /proc/[0-9]*/maps | cut -d / -f 3 | tr '\n' ' ')(pids)"
     fi
     remove_units
+    sh "$here/deploy/network.sh" uninstall "$networks" "$share/network.sha256"
     if [ -f $config ] && is_unchanged; then
         rm -f $config
         rmdir --ignore-fail-on-non-empty /etc/qemubox

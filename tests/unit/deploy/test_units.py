@@ -41,8 +41,11 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_both_are_there() -> None:
-    assert [unit.name for unit in _UNITS] == ["qemubox-template.service", "qemubox.service"]
+def test_all_are_there_and_installed() -> None:
+    names = ["qemubox-gc.service", "qemubox-template.service", "qemubox.service"]
+    assert [unit.name for unit in _UNITS] == names
+    (line,) = [line for line in (_ROOT / "install.sh").read_text().splitlines() if line.startswith("units=")]
+    assert sorted(line.removeprefix("units=").strip('"').split()) == names
 
 
 @pytest.mark.parametrize("unit", _UNITS, ids=lambda unit: unit.name)

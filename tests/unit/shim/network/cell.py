@@ -1,7 +1,7 @@
 """A place with a network, mounts and CNI plugins' files of its own: what tests do with real plugins stays in it.
 
 A process holds a network and a mount namespace with an empty /run, where network namespaces and iptables' lock are, and
-ends with the test. Everything in it goes with it.
+an empty /var/lib, where CNI keeps things by default. It ends with the test, and everything in it goes with it.
 """
 
 import subprocess
@@ -16,6 +16,7 @@ PLUGIN_DIR: Final = "/usr/lib/cni"
 _HOLD: Final = """
 set -e
 mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=755 tmpfs /var/lib
 mkdir /run/netns
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
