@@ -8,7 +8,7 @@ all. The interfaces' queues are a matter of speed alone, and of the processors: 
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from api.guest_pb2 import Address, NetworkConfig, Route
+from api.guest_pb2 import NetworkConfig, Route
 from ttrpc import StatusError
 from vminitd import log, milestones, sysctl
 from vminitd.capacity import Capacity
@@ -95,7 +95,7 @@ def requests(config: NetworkConfig, found: Sequence[Found]) -> Iterator[Request]
                 index, each.what, up=wanted.up, promiscuous=wanted.promiscuous, all_multicast=wanted.all_multicast
             )
         listed = own_routes(config.routes, wanted.name)
-        for address in in_order(wanted.addresses):
+        for address in wanted.addresses:
             yield add_address(index, wanted.name, address, listed)
         for neighbour in wanted.neighbours:
             yield add_neighbour(index, wanted.name, neighbour)
@@ -105,16 +105,6 @@ def requests(config: NetworkConfig, found: Sequence[Found]) -> Iterator[Request]
         yield add_route(route, indexes[route.interface] if route.interface else 0)
     for rule in config.rules:
         yield add_rule(rule)
-
-
-def in_order(addresses: Sequence[Address]) -> list[Address]:
-    """As they have to be added so that the kernel lists them as it did where they come from. Pure.
-
-    It puts a new one of IPv4 behind those that are there, and one of IPv6 before them; the first is the one that
-    programs send from, if nothing else decides.
-    """
-    ipv4 = [each for each in addresses if ":" not in each.address]
-    return [*ipv4, *(each for each in reversed(addresses) if ":" in each.address)]
 
 
 def own_routes(routes: Sequence[Route], interface: str) -> frozenset[Prefix]:

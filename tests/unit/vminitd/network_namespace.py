@@ -59,7 +59,7 @@ class Namespace:
         command = ["ip", "-j", "-d", *question.split()]
         answer = self.run(lambda: subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         found: list[Json] = json.loads(answer or "[]")
-        return [_lasting(each) for each in found]
+        return [lasting(each) for each in found]
 
     def setting(self, name: str) -> str:
         """A sysctl, by its path below /proc/sys/net."""
@@ -96,13 +96,14 @@ def _unshare() -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "unshare")
 
 
-def _lasting(entry: Json) -> Json:
+def lasting(entry: Json) -> Json:
+    """What iproute2 says, without what passes."""
     kept: Json = {}
     for key, value in entry.items():
         if key in _PASSING:
             continue
         if isinstance(value, list):
-            kept[key] = [_lasting(each) if isinstance(each, dict) else each for each in value]
+            kept[key] = [lasting(each) if isinstance(each, dict) else each for each in value]
         else:
             kept[key] = value
     return kept

@@ -43,7 +43,11 @@ def _interface(namespace: Namespace, name: str) -> Interface:
         mac=str(link["address"]),
         name=name,
         mtu=int(str(link["mtu"])),
-        addresses=addresses,
+        # The kernel puts a new one of IPv4 behind the others, and one of IPv6 before them.
+        addresses=[
+            *(each for each in addresses if ":" not in each.address),
+            *(each for each in reversed(addresses) if ":" in each.address),
+        ],
         neighbours=[
             Neighbour(address=str(each["dst"]), mac=str(each["lladdr"]))
             for each in namespace.ask(f"neigh show dev {name} nud permanent")
