@@ -46,6 +46,7 @@ class Output:
         self.moved = 0
         self._needed = needed
         self._broken = False
+        self._sending = False
         self._source = source
         self._connection = connection
         self._allowance: int | None = None
@@ -76,6 +77,9 @@ class Output:
             self._close_source()
             await self._send(BROKEN if self._broken else END)
             await self._closed_by_host()
+        except BaseException:
+            self._say_broken()
+            raise
         finally:
             self.close()
         return not self._broken
@@ -119,12 +123,20 @@ class Output:
     async def _send(self, data: memoryview | bytes) -> None:
         if self._connection is None:
             return
+        self._sending = True
         try:
             await asyncio.get_running_loop().sock_sendall(self._connection, data)
         except OSError as error:
             if error.errno not in _NOBODY_LISTENS or self._needed:
                 raise
             self._close_connection()
+        self._sending = False
+
+    def _say_broken(self) -> None:
+        """Given up before its end: the host must not take what came for all. If it can be said between two frames."""
+        if self._connection is not None and not self._sending:
+            with suppress(OSError):
+                self._connection.send(BROKEN)
 
     async def _closed_by_host(self) -> None:
         """The host has everything when it closes."""

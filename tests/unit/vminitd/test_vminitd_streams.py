@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from api.frames import END, FrameReader
-from vminitd.streams import FRAME, Input, Output
+from api.frames import BROKEN, END, FrameReader
+from vminitd.streams import FRAME, Input, Output, Taken
 
 EIGHT_MIB = os.urandom(8 << 20)
 
@@ -269,3 +269,71 @@ async def test_a_terminal_s_input_does_not_close_it(connect: Connect) -> None:
     os.write(slave, b"still open")
     os.close(slave)
     os.close(master)
+
+
+async def test_output_that_is_given_up_is_not_taken_for_all_there_is(connect: Connect) -> None:
+    (reading, writing), (guest, host) = pipe(), connect()
+    os.write(writing, b"some")
+    relay = asyncio.create_task(Output(reading, guest).run())
+    await host.read(least=4)
+    relay.cancel()
+    await asyncio.wait([relay])
+    assert await host.read() == b"some"
+    assert host.frames.broken
+    os.close(writing)
+
+
+async def test_output_that_is_given_up_in_the_middle_of_a_frame_just_stops(connect: Connect) -> None:
+    (reading, writing), (guest, host) = pipe(), connect()
+    relay = asyncio.create_task(Output(reading, guest).run())
+    writer = asyncio.create_task(write_and_close(writing, EIGHT_MIB))
+    await asyncio.wait([writer], timeout=0.2)
+    relay.cancel()
+    await asyncio.wait([relay, writer])
+    assert EIGHT_MIB.startswith(await host.read())
+    assert not host.frames.ended
+
+
+async def test_output_says_whether_it_was_all(connect: Connect) -> None:
+    for broken in (False, True):
+        (reading, writing), (guest, host) = pipe(), connect()
+        os.write(writing, b"all")
+        os.close(writing)
+        output = Output(reading, guest)
+        if broken:
+            output.break_off()
+        relay = asyncio.create_task(output.run())
+        assert await host.read() == b"all"
+        assert host.frames.whole is not broken
+        host.connection.close()
+        assert await relay is not broken
+
+
+async def test_output_that_is_needed_ends_when_nobody_listens(connect: Connect) -> None:
+    (reading, writing), (guest, host) = pipe(), connect()
+    host.connection.close()
+    os.write(writing, b"to nobody")
+    with pytest.raises(BrokenPipeError):
+        await Output(reading, guest, needed=True).run()
+    with pytest.raises(BrokenPipeError):
+        os.write(writing, b"x")
+    os.close(writing)
+
+
+@pytest.mark.parametrize(("end", "taken"), [(END, Taken.WHOLE), (BROKEN, Taken.CUT), (b"", Taken.CUT)])
+async def test_input_says_how_much_was_taken(connect: Connect, end: bytes, taken: Taken) -> None:
+    (reading, writing), (guest, host) = pipe(), connect()
+    await host.write(b"some")
+    host.connection.sendall(end)
+    host.connection.close()
+    assert await Input(writing, guest, pipe=True).run() is taken
+    assert os.read(reading, 100) == b"some"
+    os.close(reading)
+
+
+@pytest.mark.parametrize("is_pipe", [True, False])
+async def test_input_that_nobody_wants_is_refused(connect: Connect, is_pipe: bool) -> None:
+    (reading, writing), (guest, host) = pipe(), connect()
+    os.close(reading)
+    await host.write(b"some")
+    assert await Input(writing, guest, pipe=is_pipe).run() is Taken.REFUSED
