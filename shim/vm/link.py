@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from api.link import port_number, port_token
 from shim.errors import MachineError, StateError
 from shim.vm.acceptor import TOKEN_BYTES
+from shim.vm.news import News
 from shim.vm.ports import Ports
 from shim.vm.vsock import VsockBackend, VsockDevice
 
@@ -33,6 +34,7 @@ class Link:
 
     def __init__(self, ports: Ports | None) -> None:
         self._ports = ports
+        self._news = News()
         self._vsock: VsockBackend | None = None
         # Ports that the guest has open, and the removal of those that it has closed.
         self._opened: set[int] = set()
@@ -83,8 +85,7 @@ class Link:
             return
         number = port_number(token)
         if self._ports.is_taken(number) and number not in self._opened:
-            await hotplug.remove_port(self._ports.device(number))
-            self._ports.free(number)
+            await self._remove_port(self._ports, number, hotplug)
 
     @property
     def vsock(self) -> VsockBackend:
@@ -103,6 +104,7 @@ class Link:
             return
         if event.data.get("open") is True:
             self._opened.add(number)
+            self._news.read(self._ports.device(number))
         elif number in self._opened:
             self._opened.discard(number)
             removing = asyncio.create_task(self._remove_port(self._ports, number, hotplug), name=f"port {number}")
@@ -120,16 +122,16 @@ class Link:
             await self._vsock.close(timeout_s)
 
     async def _add_port(self, ports: Ports, number: int, hotplug: "Hotplug") -> None:
-        child = ports.add(number)
         try:
-            await hotplug.add_port(number, ports.device(number), child.fileno())
+            await self._news.of_new(ports.device(number))
+            with ports.add(number) as child:
+                await hotplug.add_port(number, ports.device(number), child.fileno())
         except BaseException:
             ports.free(number)
             raise
-        finally:
-            child.close()
 
     async def _remove_port(self, ports: Ports, number: int, hotplug: "Hotplug") -> None:
         with contextlib.suppress(MachineError):  # QEMU is on its way out
+            await self._news.of_removed(ports.device(number))
             await hotplug.remove_port(ports.device(number))
             ports.free(number)
