@@ -16,13 +16,10 @@ from vminitd.dial import Dial, dial_all
 from vminitd.errors import PortError, RequestError
 from vminitd.stdio import Wish
 from vminitd.streams import Input, Output, Taken
+from vminitd.targets import targets
 
-_ADDRESSES = "/proc/net/if_inet6"
-_MOST_PORT = 65535
 # struct linger: closing resets the connection at once, tcp(7).
 _RESET = struct.pack("ii", 1, 0)
-
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 class Forwarder:
@@ -58,61 +55,25 @@ class Forwarder:
 
 async def connect(address: str, port: int) -> socket.socket:
     """A connection to a port of this machine. Raises RequestError or PortError."""
-    if not 0 < port <= _MOST_PORT:
-        raise RequestError(f"there is no TCP port {port}")
-    failure = ""
-    for family, target in targets(address, port):
-        server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            async with asyncio.timeout(deadlines.FORWARD):
-                await asyncio.get_running_loop().sock_connect(server, target)
-            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            server.close()
-            # Our own deadline has no number; asyncio has words of its own where the kernel has said but a number.
-            words = os.strerror(error.errno) if error.errno else f"no answer within {deadlines.FORWARD:g} s"
-            failure = failure or words
-        except BaseException:
-            server.close()
-            raise
-        else:
-            return server
-    raise PortError(f"cannot connect to port {port} of {address}: {failure}")
-
-
-def targets(address: str, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
-    """What is tried, in this order. Raises RequestError for what is no address.
-
-    Who asks for localhost asks for 127.0.0.1, and then, if that refuses, for ::1: containerd does for port-forward.
-    But on the host nothing has refused it.
-    """
-    six: SocketAddress = ("::1", port, 0, 0)
-    if _is(socket.AF_INET, address):
-        four = (socket.AF_INET, (address, port))
-        return [four, (socket.AF_INET6, six)] if address == "127.0.0.1" else [four]
-    if not _is(socket.AF_INET6, address):
-        raise RequestError(f"{address!r} is no IP address")
-    return [(socket.AF_INET6, (address, port, 0, _scope(socket.inet_pton(socket.AF_INET6, address))))]
-
-
-def _is(family: socket.AddressFamily, address: str) -> bool:
+    refusal = "nobody was asked"
     try:
-        socket.inet_pton(family, address)
-    except (OSError, ValueError):  # ValueError: a NUL in it
-        return False
-    return True
-
-
-def _scope(address: bytes) -> int:
-    """The index of the interface that has this link-local address; 0 for any other: ipv6(7)."""
-    if address[0] != 0xFE or address[1] & 0xC0 != 0x80:
-        return 0
-    with suppress(FileNotFoundError), open(_ADDRESSES) as file:  # a kernel without IPv6 says so itself
-        for line in file:
-            words = line.split()
-            if bytes.fromhex(words[0]) == address:
-                return int(words[1], 16)
-    return 0
+        async with asyncio.timeout(deadlines.FORWARD):
+            for target in targets(address, port):
+                server = socket.socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                try:
+                    await asyncio.get_running_loop().sock_connect(server, target.sockaddr)
+                    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return server
+                except OSError as error:
+                    server.close()
+                    # asyncio has words of its own where the kernel has given a number alone.
+                    refusal = os.strerror(error.errno) if error.errno else str(error)
+                except BaseException:
+                    server.close()
+                    raise
+    except TimeoutError:
+        refusal = f"no answer within {deadlines.FORWARD:g} s"
+    raise PortError(f"cannot connect to port {port} of {address}: {refusal}")
 
 
 async def carry(server: socket.socket, stdin: socket.socket, stdout: socket.socket) -> None:
