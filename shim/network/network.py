@@ -30,9 +30,10 @@ from shim.errors import HostError, MissingPartError
 from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
-from shim.network import names, netns, tap
+from shim.network import counters, names, netns, tap
 from shim.network.attached import CONTAINER_ID_PREFIX, FILE_NAME, Attached, Plugins, attach, detach
 from shim.network.connection import Connection
+from shim.network.counters import Counters
 from shim.network.forward import Forwarding
 from shim.network.plan import Plan, Way
 from shim.network.survey import Interface, Survey, survey
@@ -132,6 +133,10 @@ class ContainerNetwork:
         if self.connection.nics:
             self._forwarding = await Forwarding.open(self.fd, sandbox.forward, self._log)
         return message
+
+    def counters(self) -> list[Counters]:
+        """What went over each interface by now. Blocks. Raises HostError."""
+        return counters.read(self.fd) if self.fd >= 0 else []
 
     async def stop_forwarding(self) -> None:
         """Reset those that are carried, and take no more."""

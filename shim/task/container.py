@@ -45,6 +45,7 @@ class Container:
         init: Process,
         sandbox: Sandbox,
         resizer: Resizer,
+        statistics: Statistics,
         resources: AsyncExitStack,
         events: Publisher,
         before_start: Callable[[], Awaitable[guest_pb2.NetworkConfig | None]],
@@ -60,7 +61,7 @@ class Container:
         self.init = init
         self.sandbox = sandbox
         self._resizer = resizer
-        self._statistics = Statistics(container_id, sandbox.guest)
+        self._statistics = statistics
         self._oom = OomWatch(container_id, sandbox.guest, events, log)
         # Held by every call that changes the state of the first process, or frees one.
         self.lock = asyncio.Lock()

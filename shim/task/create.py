@@ -37,6 +37,7 @@ from shim.task.host_files import HostFiles
 from shim.task.logger import Loggers
 from shim.task.process import Process, StdioPaths
 from shim.task.resize import Resizer
+from shim.task.stats import Statistics
 from shim.task.stdio import ProcessStreams
 from shim.tracing.phases import phases_of
 from shim.vm.timeline import Timeline
@@ -160,6 +161,7 @@ class Creator:
                 init=process,
                 sandbox=sandbox,
                 resizer=self._resizer(request.id, sandbox, wanted, document),
+                statistics=Statistics(request.id, sandbox.guest, network=network.counters),
                 resources=undo.pop_all(),
                 events=self._events,
                 before_start=before_start,

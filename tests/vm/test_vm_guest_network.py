@@ -104,7 +104,7 @@ def eth0(*addresses: str, mtu: int = 1500, queues: int = 1) -> Interface:
 async def plug(clone: Clone, where: Namespace, name: str, mac: str, queues: int = 1) -> None:
     """Into the machine, which has the TAP from then on."""
     with taps(where, f"tap-{name}", queues) as fds:
-        await clone.vm.add_nic(Nic(name, mac, fds[0]))
+        await clone.vm.add_nic(Nic(name, mac, tuple(fds)))
 
 
 def link(found: Json) -> Json:

@@ -19,6 +19,7 @@ from shim.task.create import Creator
 from shim.task.logger import Loggers
 from shim.task.resize import Resizer
 from shim.task.service import TaskService
+from shim.task.stats import Statistics
 from tests.unit.shim.task.world import World, network_as_it_is, no_hooks
 from ttrpc import Client, Server
 
@@ -93,6 +94,7 @@ class Made(Creator):
                 rootfs=list(request.rootfs),
                 init=world.process,
                 sandbox=world.sandbox,
+                statistics=Statistics(request.id, world.sandbox.guest),
                 resizer=cast("Resizer", None),
                 resources=undo.pop_all(),
                 events=self.told,

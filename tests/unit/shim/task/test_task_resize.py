@@ -30,6 +30,7 @@ from shim.task.process import Exit, Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.service import TaskService
 from shim.task.state import State
+from shim.task.stats import Statistics
 from shim.vm.states import Exit as MachineExit
 from tests.unit.shim.task.world import network_as_it_is, no_hooks
 from ttrpc import Client, Code, Context, Server, StatusError
@@ -128,6 +129,7 @@ class World:
             rootfs=[],
             init=self.process,
             sandbox=self.machine,
+            statistics=Statistics("c", self.machine.guest),
             resizer=resizer,
             resources=AsyncExitStack(),
             events=Publisher("", "default", log),
