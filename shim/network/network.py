@@ -130,7 +130,7 @@ class ContainerNetwork:
         if self._plan.way is Way.CONFIGURED and message is None:
             await self._move(anchor)
         anchor.settle()
-        if self.connection.nics:
+        if self.fd >= 0:
             self._forwarding = await Forwarding.open(self.fd, sandbox.forward, self._log)
         return message
 

@@ -17,6 +17,7 @@ from typing import Protocol
 import pytest
 
 from deploy.image import BUSYBOX as BUSYBOX_PROGRAM
+from harness.attached import namespace
 from harness.box import Box
 from harness.deadline import eventually
 from shim.network.forward import MOST
@@ -48,7 +49,18 @@ class Dial(Protocol):
 @contextmanager
 def serving(box: Box) -> Iterator[tuple[str, Dial]]:
     """A container with the servers, and what dials them from the host."""
-    container = box.start("sh", "-c", _SERVERS)
+    with namespace(box.containerd.cell) as joined:
+        container = box.start("sh", "-c", _SERVERS, options=("--null-io", *joined.options))
+        with _dialling(box, container) as dial:
+            yield container, dial
+        box.kill(container)
+        box.wait_stopped(container)
+        box.delete_task(container)
+        box.remove(container).checked()
+
+
+@contextmanager
+def _dialling(box: Box, container: str) -> Iterator[Dial]:
     netns = os.open(f"/proc/{box.task_pid(container)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     made: list[socket.socket] = []
 
@@ -71,15 +83,11 @@ def serving(box: Box) -> Iterator[tuple[str, Dial]]:
 
     try:
         eventually(answers, "the container serves", _SECONDS)
-        yield container, dial
+        yield dial
     finally:
         for each in made:
             each.close()
         os.close(netns)
-    box.kill(container)
-    box.wait_stopped(container)
-    box.delete_task(container)
-    box.remove(container).checked()
 
 
 def receive(client: socket.socket) -> bytes:

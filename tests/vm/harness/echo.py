@@ -28,16 +28,17 @@ _PIECE: Final = 1 << 16
 
 
 def ready(netns: Path, address: str, port: int = PORT) -> None:
-    """Return when something listens there, as seen from that namespace."""
+    """Return when the server echoes, as seen from that namespace: whoever forwards connections takes them before."""
 
-    def listens() -> bool:
+    def echoes() -> bool:
         try:
-            connected(netns, address, port).close()
+            with connected(netns, address, port) as sock:
+                sock.sendall(b"?")
+                return sock.recv(1) == b"?"
         except OSError:
             return False
-        return True
 
-    eventually(listens, f"{address} port {port} answers", _READY_DEADLINE_S)
+    eventually(echoes, f"{address} port {port} answers", _READY_DEADLINE_S)
 
 
 def connected(netns: Path, address: str, port: int = PORT) -> socket.socket:
