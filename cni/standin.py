@@ -9,6 +9,7 @@ It is in the network namespace of a child that ends when we let go of its standa
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ async def shown(ifname: str, addresses: Sequence[str], *, timeout_s: float) -> A
                 raise CniError(f"nothing can stand in for the interface {ifname!r} that is gone: {words}")
             yield f"/proc/{child.pid}/ns/net"
         finally:
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)  # not reaped yet, so that is still its group
 
 
 def _started(ifname: str, addresses: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -20,3 +20,10 @@ def empty_netns() -> Iterator[str]:
 def fakes(tmp_path: Path, empty_netns: str) -> Fakes:
     """Plugins that are scripts."""
     return Fakes(tmp_path, empty_netns)
+
+
+@pytest.fixture
+def netns() -> Iterator[str]:
+    """A network namespace for one container."""
+    with network_namespace() as path:
+        yield path

@@ -12,7 +12,7 @@ import pytest
 from cni import Attachment, CachedAttachment
 from cni.cache import Cache
 from cni.document import Json, load_object
-from tests.unit.cni.namespaces import as_host, network_namespace
+from tests.unit.cni.namespaces import as_host
 from tests.unit.cni.site import CAPABILITIES, Site, newest
 
 # The first test may have to build it.
@@ -51,12 +51,6 @@ class Libcni:
         tool = [str(self._site.plugin_dir / "cnitool"), command, "testnet", self._netns]
         line = ["unshare", "--mount", "sh", "-c", _IN_ITS_PLACE, str(self._site.cache_dir), *tool]
         return subprocess.run(line, check=False, env=environ, capture_output=True, text=True, timeout=60)
-
-
-@pytest.fixture
-def netns() -> Iterator[str]:
-    with network_namespace() as path:
-        yield path
 
 
 @pytest.fixture
