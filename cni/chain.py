@@ -37,6 +37,10 @@ class Chain:
         self._on_spawn = on_spawn
         self._inherited = inherited
 
+    def require(self, network: NetworkList) -> None:
+        """Raise PluginMissing if there is a program that an ADD would need and not find."""
+        plugin.require(network, "ADD", self._plugin_dirs)
+
     async def add(self, network: NetworkList, item: Plugin, attachment: Attachment, previous: Result | None) -> Result:
         """ADD by one plugin; what there is after it. Raises PluginFailure."""
         call = self._attached("ADD", network, item, attachment, previous)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -42,10 +43,7 @@ class Call:
         on_spawn: Callable[[int], None],
     ) -> bytes:
         """Its output, when it has succeeded. Raises one of the PluginFailures."""
-        program = find(self.plugin.type, plugin_dirs)
-        if program is None:
-            where = ", ".join(str(path) for path in plugin_dirs) or "no directory at all"
-            raise PluginMissing(*self._named, f"is not in {where}", hint="install it (containernetworking-plugins)")
+        program = find(self.network, self.plugin.type, self.command, plugin_dirs)
         try:
             ended = await process.run(
                 [str(program)],
@@ -111,10 +109,30 @@ class Call:
         )
 
 
-def find(kind: str, plugin_dirs: Sequence[Path]) -> Path | None:
-    """The first regular file of a plugin's name, as libcni looks for it."""
-    candidates = (directory / kind for directory in plugin_dirs)
-    return next((path for path in candidates if path.is_file()), None)
+def find(network: NetworkList, kind: str, command: str, plugin_dirs: Sequence[Path]) -> Path:
+    """The first regular file of a plugin's name, as libcni looks for it. Raises PluginMissing."""
+    program = next((path for path in (directory / kind for directory in plugin_dirs) if path.is_file()), None)
+    if program is None:
+        where = ", ".join(str(path) for path in plugin_dirs) or "no directory at all"
+        problem, hint = f"is not in {where}", "install it (containernetworking-plugins)"
+        raise PluginMissing(kind, network.name, network.source, command, problem, hint=hint)
+    return program
+
+
+def require(network: NetworkList, command: str, plugin_dirs: Sequence[Path]) -> None:
+    """Raise PluginMissing for the first program of a network that is not there: plugins, and those that give addresses.
+
+    Without one of them neither ADD nor the DEL that undoes it can come to an end.
+    """
+    for item in network.plugins:
+        ipam = item.conf.get("ipam")
+        delegate = ipam.get("type") if isinstance(ipam, dict) else None
+        for kind in (item.type, delegate):
+            if isinstance(kind, str) and kind:
+                program = find(network, kind, command, plugin_dirs)
+                if not os.access(program, os.X_OK):
+                    problem = f"cannot be executed: {program}: {os.strerror(errno.EACCES)}"
+                    raise PluginMissing(kind, network.name, network.source, command, problem)
 
 
 def environment(command: str, attachment: Attachment | None, plugin_dirs: Sequence[Path]) -> dict[str, str]:

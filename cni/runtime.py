@@ -44,7 +44,7 @@ class Cni:
         timeout_s: float,
         on_spawn: Callable[[int], None] = _nothing,
     ) -> None:
-        self._plugin_dirs = tuple(plugin_dirs)
+        self._plugin_dirs = tuple(path.absolute() for path in plugin_dirs)  # plugins are run in the root directory
         self._cache = Cache(cache_dir)
         self._lock = lock
         self._timeout_s = timeout_s
@@ -59,6 +59,7 @@ class Cni:
         """
         _check(attachment)
         namespace.check(attachment.netns)
+        self._chain().require(network)
         made: Result | None = None
         async with self._locked("ADD", network, attachment) as chain:
             stale = self._cache.read(network.name, attachment)

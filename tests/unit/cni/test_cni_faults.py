@@ -36,7 +36,17 @@ async def test_missing(fakes: Fakes) -> None:
     error = await _failure(fakes)
     assert isinstance(error, PluginMissing)
     assert f"is not in {fakes.plugin_dir} (install it" in str(error)
-    assert fakes.entries() == ["testnet-c1-eth0"]  # what a missing plugin would have to undo, nobody knows
+    assert fakes.entries() == []
+
+
+async def test_one_behind_others_is_missing(fakes: Fakes) -> None:
+    """Nothing is begun that cannot come to its end."""
+    fakes.plugin("only", add=made())
+    for plugins in (["only", "other"], ["only", {"type": "only", "ipam": {"type": "other"}}]):
+        with pytest.raises(PluginMissing, match="plugin 'other' is not in"):
+            await fakes.cni().add(network(*plugins), fakes.attachment())
+    assert fakes.said() == []
+    assert fakes.entries() == []
 
 
 @pytest.mark.parametrize(

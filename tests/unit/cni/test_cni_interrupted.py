@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cni import Cni, LockTimeout, PluginError
+from cni import Cni, CniError, LockTimeout, PluginError
 from tests.unit.cni.fakes import Fakes, Sign, error, made, network, on
 
 _ROOT = Path(__file__).parents[3]
@@ -134,9 +134,10 @@ async def test_what_cannot_be_written_down_is_not_done(fakes: Fakes) -> None:
 
 
 async def test_a_lock_that_nobody_can_open(fakes: Fakes) -> None:
+    fakes.plugin("only", add=made())
     fakes.lock.parent.write_text("a file")
     with pytest.raises(
-        Exception, match=r"the lock of CNI, .*cni\.lock, cannot be opened: (File exists|Not a directory)"
+        CniError, match=r"the lock of CNI, .*cni\.lock, cannot be opened: (File exists|Not a directory)"
     ):
         await fakes.cni().add(network("only"), fakes.attachment())
 
