@@ -12,6 +12,7 @@ https://github.com/containernetworking/cni/blob/main/SPEC.md
     namespace   whether a path is a network namespace
     process     one program with its deadline
     standin     an interface in place of one that is gone
+    masquerade  what a DEL that comes twice leaves
     plugin      one plugin, called once
     cache       what ADD has made, as libcni keeps it
     lock        one chain at a time on a host

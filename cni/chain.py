@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cni import namespace, plugin, standin
+from cni import masquerade, namespace, plugin, standin
 from cni.attachment import Attachment, CachedAttachment
 from cni.cache import Cache
 from cni.document import Json
@@ -58,14 +58,11 @@ class Chain:
         network, result = entry.network, entry.result
         there = namespace.is_network_namespace(entry.attachment.netns)
         attachment = entry.attachment if there else replace(entry.attachment, netns="")
-        vanished = result is not None and not namespace.has_interface(attachment.netns, attachment.ifname)
         first: CniError | None = None
         for item in reversed(network.plugins):
             try:
-                if vanished and result is not None and item.conf.get("ipMasq") is True:
-                    addresses = [str(address.address) for address in result.ips]
-                    async with standin.shown(attachment.ifname, addresses, timeout_s=self._timeout_s) as netns:
-                        await self._delete(network, item, replace(attachment, netns=netns), result)
+                if item.conf.get("ipMasq") is True:
+                    await self._delete_masquerading(network, item, attachment, result)
                 else:
                     await self._delete(network, item, attachment, result)
             except PluginError as error:
@@ -76,6 +73,42 @@ class Chain:
         if first is not None:
             raise first
         self._cache.remove(network.name, attachment)
+
+    async def _delete_masquerading(
+        self, network: NetworkList, item: Plugin, attachment: Attachment, made: Result | None
+    ) -> None:
+        """DEL by a plugin that goes by what the interface's addresses are (standin.py, masquerade.py)."""
+        name = attachment.ifname
+        vanished = not namespace.has_interface(attachment.netns, name)
+        if made is not None:
+            addresses = [str(address.address) for address in made.ips]
+        else:  # of an ADD that did not come to its end
+            addresses = (
+                [] if vanished else await masquerade.addresses(attachment.netns, name, timeout_s=self._timeout_s)
+            )
+        try:
+            if not (vanished and addresses):
+                await self._delete(network, item, attachment, made)
+            else:
+                await self._delete_with(addresses, network, item, attachment, made)
+        except PluginError as error:
+            if not masquerade.is_gone(error):
+                raise
+        else:
+            return
+        for address in addresses:
+            try:
+                await self._delete_with([address], network, item, attachment, made)
+            except PluginError as error:
+                if not masquerade.is_gone(error):
+                    raise
+
+    async def _delete_with(
+        self, addresses: Sequence[str], network: NetworkList, item: Plugin, attachment: Attachment, made: Result | None
+    ) -> None:
+        """DEL by a plugin that is shown an interface with these addresses."""
+        async with standin.shown(attachment.ifname, addresses, timeout_s=self._timeout_s) as netns:
+            await self._delete(network, item, replace(attachment, netns=netns), made)
 
     async def _delete(self, network: NetworkList, item: Plugin, attachment: Attachment, made: Result | None) -> None:
         """DEL by one plugin, which is told what was made since 0.4.0."""
