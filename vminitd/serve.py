@@ -50,6 +50,7 @@ async def _serve() -> None:
         from vminitd.warm import warm  # not needed by a machine that has its host already
 
         await warm(machinery)
+        network.rehearse()
         milestones.mark("warm")
         _settle()
 

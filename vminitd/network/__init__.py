@@ -3,8 +3,11 @@
     netlink     what the kernel is told, and what it answers, as bytes: netlink(7). Pure
     requests    each part of guest.proto's NetworkConfig as a netlink request: rtnetlink(7). Pure
     connection  the socket: many requests by one system call
-    interfaces  interfaces by MAC address, their names, and how IPv6 treats them
+    plan        all of a NetworkConfig, in order. Pure
+    interfaces  interfaces by MAC address, and what is set while they are down
+    ipv6        what IPv6 would do of its own accord
     queues      how many pairs of queues an interface uses
+    rehearsal   what a template does of it beforehand
     network     when all that happens, and who waits for it
 
 The messages of api/guest.proto are the values here. To make others of them would be all that a step between did.

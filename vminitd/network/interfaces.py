@@ -1,18 +1,17 @@
-"""Interfaces by MAC address, their names, and how IPv6 treats them."""
+"""Interfaces by MAC address, and what is set while they are down."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from api.guest_pb2 import Interface
 from vminitd import deadlines
-from vminitd.boot import write
-from vminitd.errors import DeviceError, KernelError, RequestError
+from vminitd.errors import DeviceError, RequestError
 from vminitd.network.connection import Connection, Link
 from vminitd.network.netlink import Request
 from vminitd.network.requests import mac_bytes, set_link
 from vminitd.uevent import Uevents
 
-_IPV6 = "/proc/sys/net/ipv6/conf"
+_LOOPBACK = 1
 # The kernel tells of an interface when it registers it, and of its device when the driver is done with that.
 _SUBSYSTEMS = ("net", "virtio")
 
@@ -38,35 +37,29 @@ async def find(connection: Connection, uevents: Uevents, wanted: Sequence[Interf
 
     def look() -> Mapping[bytes, Link] | None:
         nonlocal there
-        there = {link.mac: link for link in connection.links()}
+        there = _look(connection, by_mac)
         return there if there.keys() >= by_mac.keys() else None
 
-    try:
-        there = await uevents.until(look, "the network", deadlines.INTERFACE, _SUBSYSTEMS)
-    except DeviceError:
-        missing = ", ".join(name(each) for mac, each in by_mac.items() if mac not in there)
-        raise DeviceError(f"{missing} did not appear within {deadlines.INTERFACE:g} s") from None
+    if look() is None:
+        try:
+            await uevents.until(look, "the network", deadlines.INTERFACE, _SUBSYSTEMS)
+        except DeviceError:
+            missing = ", ".join(name(each) for mac, each in by_mac.items() if mac not in there)
+            raise DeviceError(f"{missing} did not appear within {deadlines.INTERFACE:g} s") from None
     return [Found(each, there[mac], name(each)) for mac, each in by_mac.items()]
+
+
+def _look(connection: Connection, wanted: Collection[bytes]) -> dict[bytes, Link]:
+    """Interfaces by MAC address: those that are wanted, or all."""
+    # The kernel numbers them as they come. So these are they, most often, and the others need not be listed.
+    likely = (connection.link(number) for number in range(_LOOPBACK + 1, _LOOPBACK + 1 + len(wanted)))
+    found = {link.mac: link for link in likely if link is not None}
+    return found if found.keys() >= set(wanted) else {link.mac: link for link in connection.links()}
 
 
 def name(wanted: Interface) -> str:
     """For an error."""
     return f"interface {wanted.name} (MAC {wanted.mac})"
-
-
-def quieten_ipv6(found: Found, directory: str = _IPV6) -> None:
-    """Lets the kernel take neither address nor route from a router; or there is no IPv6 on it at all.
-
-    Before it comes up, and by the name that it has when it is found. Raises KernelError.
-    """
-    settings = {"accept_ra": "0", "autoconf": "0"}
-    if not found.wanted.ipv6:
-        settings["disable_ipv6"] = "1"
-    for setting, value in settings.items():
-        try:
-            write(f"{directory}/{found.link.name}/{setting}", value)
-        except OSError as error:
-            raise KernelError(f"{found.what}: {setting} of IPv6 cannot be set to {value}: {error.strerror}") from error
 
 
 def settings(found: Sequence[Found]) -> Iterator[Request]:

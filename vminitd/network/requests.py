@@ -3,7 +3,6 @@
 Each raises RequestError, with the value, for what is no address or does not go together.
 """
 
-import re
 import socket
 import struct
 from collections.abc import Collection
@@ -77,8 +76,6 @@ _NUD_PERMANENT = 0x80
 _BITS: Final[dict[int, int]] = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-_MAC = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-
 GET_LINKS = Request(
     _RTM_GETLINK,
     NLM_F_DUMP,
@@ -123,9 +120,13 @@ def prefix(written: str, what: str) -> Prefix:
 
 def mac_bytes(written: str, what: str) -> bytes:
     """Of six hexadecimal numbers of two digits, with colons between them."""
-    if not _MAC.fullmatch(written):
+    try:
+        packed = bytes.fromhex(written.replace(":", ""))
+    except ValueError:
+        packed = b""
+    if len(packed) != 6 or len(written) != 17 or written[2::3] != ":::::":
         raise RequestError(f"{what}: {written!r} is not a MAC address")
-    return bytes.fromhex(written.replace(":", ""))
+    return packed
 
 
 def set_link(index: int, what: str, *, name: str, mtu: int, tx_queue_length: int, link_local: bool | None) -> Request:

@@ -51,8 +51,7 @@ class MachineService(MachineBase):
             log.set_level(request.log_level)
         self.identified.set()
         self._capacity.expect(request.vcpus, request.memory_mib)
-        if request.HasField("network"):
-            self._network.expect(request.network)
+        self._network.expect(request.network if request.HasField("network") else None)
         milestones.mark("configured")
         response = ConfigureResponse(
             kernel_release=os.uname().release, vminitd_version=__version__, nonce=random.getrandbits(64)

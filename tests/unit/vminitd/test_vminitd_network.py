@@ -239,12 +239,34 @@ def test_without_a_network_nobody_waits(guest: Namespace) -> None:
         network = Network(uevents, Capacity(uevents))
         await network.there()
         await network.complete()
-        network.expect(NetworkConfig())
+        network.expect(None)
         await network.complete()
         network.close()
         uevents.close()
 
     guest.run_async(waits)
+    assert guest.setting("ipv6/conf/default/accept_ra") == "1"
+
+
+def test_only_the_machine_s_own_interfaces_are_kept_from_routers(guest: Namespace) -> None:
+    """Those that were there before vminitd, and those that come; not those that a program makes."""
+    plug(guest, "found7", MAC, "far0")
+
+    async def comes() -> None:
+        uevents = Uevents(kernel_socket())
+        network = Network(uevents, Capacity(uevents))
+        made = await asyncio.create_subprocess_exec(*f"ip link add late address {OTHER} type veth peer far1".split())
+        assert await made.wait() == 0
+        network.expect(NetworkConfig(interfaces=[eth0(), Interface(mac=OTHER, name="eth1", ipv6=True)]))
+        await network.there()
+        network.close()
+        uevents.close()
+
+    guest.run_async(comes)
+    plug(guest, "own", "02:00:00:00:00:07", "far2")
+    for setting in ("accept_ra", "autoconf"):
+        for name, value in {"eth0": "0", "eth1": "0", "own": "1", "default": "1"}.items():
+            assert guest.setting(f"ipv6/conf/{name}/{setting}") == value
     assert milestones.marks()[-1][0] == "network"
 
 
@@ -341,6 +363,21 @@ def test_two_of_one_name_are_refused(guest: Namespace) -> None:
     with pytest.raises(RequestError, match="two interfaces are to have that name"):
         configure(guest, NetworkConfig(interfaces=[eth0(), eth0(mac=OTHER)]))
     assert [each["ifname"] for each in guest.ask("link show dev found7")] == ["found7"]
+
+
+def test_a_template_s_rehearsal_changes_nothing(guest: Namespace) -> None:
+    plug(guest, "found7", MAC, "far0")
+    before = seen(guest, "found7")
+
+    async def rehearses() -> None:
+        uevents = Uevents(kernel_socket())
+        network = Network(uevents, Capacity(uevents))
+        network.rehearse()
+        network.close()
+        uevents.close()
+
+    guest.run_async(rehearses)
+    assert seen(guest, "found7") == before
 
 
 def test_an_error_is_told_to_everyone_who_waits(guest: Namespace) -> None:
