@@ -1,13 +1,14 @@
 """What tests of vminitd's I/O share: a reaper, and a host to dial."""
 
 import ctypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.vminitd.dialled_host import DialledHost
 from tests.unit.vminitd.fake_crun import World
+from tests.unit.vminitd.network_namespace import Namespace, namespace
 from vminitd.reaper import Reaper
 from vminitd.uevent import Uevents
 
@@ -38,3 +39,10 @@ async def world(tmp_path: Path, reaper: Reaper, host: DialledHost, monkeypatch: 
     monkeypatch.setattr("vminitd.launch.RUN_DIR", str(tmp_path))
     # Only waited on by disks, which there are none of here.
     return World(tmp_path, reaper, host, Uevents.__new__(Uevents))
+
+
+@pytest.fixture
+def guest() -> Iterator[Namespace]:
+    """A network namespace that vminitd's network is made in."""
+    with namespace() as made:
+        yield made

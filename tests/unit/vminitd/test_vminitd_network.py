@@ -5,24 +5,20 @@ A veth stands where the guest's virtio-net is.
 
 import asyncio
 import os
-import re
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 
 import pytest
 
-from api.guest_pb2 import Address, Interface, Neighbour, NetworkConfig, Route, Rule
+from api.guest_pb2 import Interface, NetworkConfig, Rule
+from tests.unit.vminitd.configured_network import MAC, OTHER, configure, configured, eth0, plug, seen
 from tests.unit.vminitd.network_namespace import Namespace, namespace
 from tests.unit.vminitd.surveyed_network import survey
 from ttrpc import StatusError
-from vminitd import deadlines, milestones
+from vminitd import milestones
 from vminitd.capacity import Capacity
-from vminitd.errors import DeviceError, KernelError, RequestError
 from vminitd.network.network import Network
 from vminitd.uevent import Uevents, kernel_socket
-
-MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
-QUESTIONS = ("-4 route show table all", "-6 route show table all", "-4 rule", "-6 rule", "neigh show nud permanent")
 
 
 @pytest.fixture
@@ -31,45 +27,6 @@ def host() -> Iterator[Namespace]:
         for which in ("all", "default"):  # whoever looks for duplicates is not there yet for a second
             made.set(f"ipv6/conf/{which}/accept_dad", "0")
         yield made
-
-
-@pytest.fixture
-def guest() -> Iterator[Namespace]:
-    with namespace() as made:
-        yield made
-
-
-def plug(where: Namespace, name: str, mac: str, far: str) -> None:
-    """A veth, down; its far end is up and has no address."""
-    where.ip(
-        f"link add {name} address {mac} type veth peer name {far} address {mac[:-5]}ff:{mac[-2:]}",
-        f"link set {far} addrgenmode none",
-        f"link set {far} up",
-    )
-
-
-async def configured(config: NetworkConfig) -> None:
-    """Waits for it as Create does, whatever comes of it."""
-    uevents = Uevents(kernel_socket())
-    network = Network(uevents, Capacity(uevents))
-    try:
-        network.expect(config)
-        await network.there()
-    finally:
-        network.close()
-        uevents.close()
-
-
-def configure(where: Namespace, config: NetworkConfig) -> None:
-    where.run_async(lambda: configured(config))
-
-
-def seen(where: Namespace, *names: str) -> dict[str, object]:
-    """All that a program in there can see of its network, but for the far ends."""
-    found: dict[str, object] = {f"{name}": where.ask(f"addr show dev {name}") for name in (*names, "lo")}
-    for question in QUESTIONS:
-        found[question] = [each for each in where.ask(question) if not str(each.get("dev", "")).startswith("far")]
-    return found
 
 
 SIMPLE = (
@@ -268,101 +225,6 @@ def test_only_the_machine_s_own_interfaces_are_kept_from_routers(guest: Namespac
         for name, value in {"eth0": "0", "eth1": "0", "own": "1", "default": "1"}.items():
             assert guest.setting(f"ipv6/conf/{name}/{setting}") == value
     assert milestones.marks()[-1][0] == "network"
-
-
-def eth0(**values: object) -> Interface:
-    return Interface(**({"mac": MAC, "name": "eth0", "up": True, "ipv6": True} | values))  # type: ignore[arg-type]
-
-
-UP = (eth0(addresses=[Address(address="10.1.0.5/24")]),)
-REFUSED = {
-    "a name that another has": (
-        NetworkConfig(interfaces=[eth0(name="far0")]),
-        rf"interface far0 \(MAC {MAC}\), MTU 0: File exists",
-    ),
-    "no name": (NetworkConfig(interfaces=[eth0(name="a/b")]), r"interface a/b \(MAC .*\), MTU 0: Invalid argument"),
-    "an MTU that it cannot have": (
-        NetworkConfig(interfaces=[eth0(mtu=100_000)]),
-        r"interface eth0 \(MAC .*\), MTU 100000: Invalid argument \(mtu greater than device maximum\)",
-    ),
-    "a gateway that nothing leads to": (
-        NetworkConfig(interfaces=UP, routes=[Route(gateway="10.9.0.1", interface="eth0", family=4)]),
-        r"route to all of IPv4 via 10\.9\.0\.1 dev eth0: Network is unreachable \(Nexthop has invalid gateway\)",
-    ),
-    "a route by an interface that is not there": (
-        NetworkConfig(interfaces=UP, routes=[Route(destination="10.9.0.0/16", interface="eth1", family=4)]),
-        r"route to 10\.9\.0\.0/16: there is no interface eth1",
-    ),
-    "a route twice": (
-        NetworkConfig(interfaces=UP, routes=[Route(destination="10.9.0.0/16", interface="eth0", family=4)] * 2),
-        r"route to 10\.9\.0\.0/16 dev eth0: File exists",
-    ),
-    "a destination with bits of a host": (
-        NetworkConfig(interfaces=UP, routes=[Route(destination="10.9.0.1/16", interface="eth0", family=4)]),
-        r"route to 10\.9\.0\.1/16 dev eth0: Invalid argument \(Invalid prefix for given prefix length\)",
-    ),
-    "an address twice": (
-        NetworkConfig(interfaces=[eth0(addresses=[Address(address="10.1.0.5/24")] * 2)]),
-        r"address 10\.1\.0\.5/24 of interface eth0: File exists( \(.*\))?",
-    ),
-    "a rule twice": (
-        NetworkConfig(rules=[Rule(family=4, priority=9, table=9)] * 2),
-        r"rule 9 of IPv4, to table 9: File exists",
-    ),
-    "a neighbour that cannot be one": (
-        NetworkConfig(interfaces=[eth0(neighbours=[Neighbour(address="fe80::1", mac="02:00:00:00:00")])]),
-        r"neighbour fe80::1 of interface eth0: '02:00:00:00:00' is not a MAC address",
-    ),
-    "a setting that there is not": (
-        NetworkConfig(interfaces=UP, sysctls={"net.ipv4.nothing": "1"}),
-        r"the sysctl net\.ipv4\.nothing cannot be set to '1': No such file or directory",
-    ),
-}
-
-
-@pytest.mark.parametrize(("config", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_is_named_in_the_kernel_s_words(guest: Namespace, config: NetworkConfig, words: str) -> None:
-    plug(guest, "found7", MAC, "far0")
-    with pytest.raises(StatusError) as caught:
-        configure(guest, config)
-    assert isinstance(caught.value, KernelError | RequestError)
-    assert re.fullmatch(words, caught.value.message), caught.value.message
-
-
-def test_one_that_never_comes_is_named(guest: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "INTERFACE", 0.1)
-    plug(guest, "found7", MAC, "far0")
-    wanted = [eth0(), Interface(mac=OTHER, name="eth1")]
-    with pytest.raises(
-        DeviceError, match=rf"^DEADLINE_EXCEEDED: interface eth1 \(MAC {OTHER}\) did not appear within 0\.1 s$"
-    ):
-        configure(guest, NetworkConfig(interfaces=wanted))
-
-
-@pytest.mark.parametrize(
-    ("wanted", "words"),
-    [
-        (
-            [eth0(), Interface(mac=MAC, name="eth1")],
-            r"interface eth1 \(MAC .*: interface eth0 has that MAC address, too",
-        ),
-        ([eth0(mac="02:00")], "interface eth0: '02:00' is not a MAC address"),
-        ([eth0(mac="02-00-00-00-00-01")], "is not a MAC address"),
-    ],
-)
-def test_mac_addresses_are_looked_at_before_anything_is_waited_for(
-    guest: Namespace, wanted: list[Interface], words: str
-) -> None:
-    with pytest.raises(RequestError, match=words):
-        configure(guest, NetworkConfig(interfaces=wanted))
-
-
-def test_two_of_one_name_are_refused(guest: Namespace) -> None:
-    plug(guest, "found7", MAC, "far0")
-    plug(guest, "found8", OTHER, "far1")
-    with pytest.raises(RequestError, match="two interfaces are to have that name"):
-        configure(guest, NetworkConfig(interfaces=[eth0(), eth0(mac=OTHER)]))
-    assert [each["ifname"] for each in guest.ask("link show dev found7")] == ["found7"]
 
 
 def test_a_template_s_rehearsal_changes_nothing(guest: Namespace) -> None:
