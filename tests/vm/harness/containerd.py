@@ -143,9 +143,12 @@ class Containerd:
         """Change the limits of a task: an OCI LinuxResources. `ctr` has no such command."""
         return self._call("update", container, json.dumps(resources), namespace=namespace)
 
-    def create_task(self, container: str, namespace: str = "default") -> Result:
-        """Create the task of a container without starting it, and without streams. `ctr` always starts it."""
-        mount = self.ctr("snapshots", "mounts", "/rootfs", container, namespace=namespace).checked().text
+    def create_task(self, container: str, namespace: str = "default", snapshot: str = "") -> Result:
+        """Create the task of a container without starting it, and without streams. `ctr` always starts it.
+
+        On the container's own snapshot, or another one.
+        """
+        mount = self.ctr("snapshots", "mounts", "/rootfs", snapshot or container, namespace=namespace).checked().text
         _mount, _t, fstype, source, _target, _o, options = shlex.split(mount)
         return self._call("create", container, fstype, source, options, namespace=namespace)
 
