@@ -20,6 +20,8 @@ from shim.network.rtnetlink import attributes, number, text
 _ROUTE = struct.Struct("=BBBBBBBBI")
 REQUEST: Final = bytes(_ROUTE.size)
 RULE_REQUEST: Final = bytes(_ROUTE.size)
+# struct rtnexthop: one of several ways, behind which its own attributes are.
+_HOP = struct.Struct("=HBBI")
 
 # linux/rtnetlink.h
 _DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _VIA, _ENCAP = (
@@ -124,30 +126,61 @@ def routes(messages: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Rout
         if family not in _FAMILIES or table == _LOCAL or protocol == _PROTO_KERNEL or flags & _CLONED:
             continue
         destination = f"{address(parts[_DST])}/{prefix}" if _DST in parts else ""
-        route = Route(
-            family=_FAMILIES[family],
-            destination=destination,
-            gateway=address(parts[_GATEWAY]) if _GATEWAY in parts else "",
-            interface="" if kind in _NOWHERE else names.get(number(parts.get(_OIF)), ""),
-            scope=scope,
-            metric=number(parts.get(_PRIORITY)),
-            on_link=bool(flags & _ON_LINK),
-            source=address(parts[_PREFSRC]) if _PREFSRC in parts else "",
-            table=0 if table == _MAIN else table,
-            type=kind,
-            mtu=number(attributes(parts.get(_METRICS, b"")).get(_METRIC_MTU)),
-        )
-        if why := _obstacle(parts, kind, route, tos=tos, source_prefix=source_prefix):
-            raise SpecError(
-                f"route to {destination or 'default'} cannot be had in a virtual machine: {why}",
-                hint="have the network plugin set plain routes through one interface",
+        for hop in _hops(family, parts, flags):
+            route = Route(
+                family=_FAMILIES[family],
+                destination=destination,
+                gateway=address(hop.parts[_GATEWAY]) if _GATEWAY in hop.parts else "",
+                interface="" if kind in _NOWHERE else names.get(hop.index, ""),
+                scope=scope,
+                metric=number(parts.get(_PRIORITY)),
+                on_link=bool(hop.flags & _ON_LINK),
+                source=address(parts[_PREFSRC]) if _PREFSRC in parts else "",
+                table=0 if table == _MAIN else table,
+                type=kind,
+                mtu=number(attributes(parts.get(_METRICS, b"")).get(_METRIC_MTU)),
             )
-        yield route
+            if why := _obstacle(hop, kind, route, tos=tos, source_prefix=source_prefix):
+                raise SpecError(
+                    f"route to {destination or 'default'} cannot be had in a virtual machine: {why}",
+                    hint="have the network plugin set plain routes through one interface",
+                )
+            yield route
 
 
-def _obstacle(parts: Mapping[int, bytes], kind: int, route: Route, *, tos: int, source_prefix: int) -> str:
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """A way that a route has."""
+
+    index: int
+    flags: int
+    parts: Mapping[int, bytes]
+    weight: int = 0  # less one
+
+
+def _hops(family: int, parts: dict[int, bytes], flags: int) -> Iterator[_Hop]:
+    """The ways of a route: one, but for IPv6.
+
+    There several routes to one destination with one metric, each of its own gateway, are one with several ways to the
+    kernel, as it tells and as it is told: two networks whose CNI plugins set a default route each make such a one.
+    """
+    ways = parts.get(_MULTIPATH, b"")
+    if not ways or family != _AF_INET6:
+        yield _Hop(number(parts.get(_OIF)), flags, parts)
+        return
+    offset = 0
+    while offset + _HOP.size <= len(ways):
+        length, hop_flags, weight, index = _HOP.unpack_from(ways, offset)
+        yield _Hop(index, hop_flags, attributes(ways[: offset + length], offset + _HOP.size), weight)
+        offset += (max(length, _HOP.size) + 3) & ~3
+
+
+def _obstacle(hop: _Hop, kind: int, route: Route, *, tos: int, source_prefix: int) -> str:
+    parts = hop.parts
     if _MULTIPATH in parts:
         return "it has several next hops"
+    if hop.weight:
+        return "its next hops have weights"
     if _ENCAP in parts:
         return "it encapsulates"
     if _VIA in parts:

@@ -152,6 +152,23 @@ def test_routes(wired: Place) -> None:
     }
 
 
+def test_a_route_of_ipv6_with_several_ways_is_several_routes(wired: Place) -> None:
+    """As two networks make it that set a default route each."""
+    wired.script(
+        "link add eth1 mtu 1450 type veth peer name other",
+        "link set eth1 up",
+        "address add fd00::2/64 dev eth0 nodad",
+        "route append fd09::/64 via fd00::1",
+        "route append fd09::/64 via fe80::1 dev eth1",
+        "route append fd09::/64 via fd00::3 metric 7",
+    )
+    assert {route for route in _survey(wired).routes if route.destination} == {
+        Route(6, "fd09::/64", "fd00::1", "eth0", metric=1024),
+        Route(6, "fd09::/64", "fe80::1", "eth1", metric=1024),
+        Route(6, "fd09::/64", "fd00::3", "eth0", metric=7),
+    }
+
+
 def test_what_a_gateway_is_reached_by_comes_first(wired: Place) -> None:
     """As the CNI plugin ptp sets it up: the kernel's route to the network is gone."""
     wired.script(
@@ -239,7 +256,7 @@ def test_more_interfaces_than_slots(inside: Place) -> None:
     ("command", "reason"),
     [
         ("route add 10.9.0.0/16 nexthop via 10.1.0.1 dev eth0 nexthop via 10.1.0.3 dev eth0", "several next hops"),
-        ("route add fd09::/64 nexthop via fd00::1 dev eth0 nexthop via fd00::3 dev eth0", "several next hops"),
+        ("route add fd09::/64 nexthop via fd00::1 weight 2 nexthop via fd00::3", "next hops have weights"),
         ("route add 10.9.0.0/16 via inet6 fd00::1 dev eth0", "of another address family"),
         ("route add 10.9.0.0/16 tos 0x10 via 10.1.0.1", "type of service 0x10"),
         ("route add fd09::/64 from fd05::/64 via fd00::1 dev eth0", "some source addresses"),
