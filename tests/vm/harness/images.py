@@ -1,7 +1,7 @@
 """The images that the tests run, made by the installer's own image maker.
 
 BUSYBOX one layer, every applet of busybox. NOBODYS the same for user 65534. NETWORK has a second layer with this host's
-iperf3 and socat. LAYERS one hundred layers, of which later ones add, replace and remove what earlier ones brought.
+iperf3, socat and ip. LAYERS one hundred layers, of which later ones add, replace and remove what earlier ones brought.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ NOBODYS: Final = "localhost/qemubox/nobodys:1"
 NETWORK: Final = "localhost/qemubox/network:1"
 LAYERS: Final = "localhost/qemubox/layers:100"
 LAYER_COUNT: Final = 100
-_NETWORK_PROGRAMS: Final = (Path("/usr/bin/iperf3"), Path("/usr/bin/socat"))
+_NETWORK_PROGRAMS: Final = (Path("/usr/bin/iperf3"), Path("/usr/bin/socat"), Path("/bin/ip"))
 _LOADER: Final = Path("/lib64/ld-linux-x86-64.so.2")
 
 
