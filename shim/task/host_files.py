@@ -183,7 +183,7 @@ class HostFiles:
             self._log.warning("the guest has not taken the new content of files", files=paths, error=str(error))
         else:
             self._unsure -= names
-            self._log.debug("files rewritten", container=self._container_id, files=len(changed))
+            self._log.debug("files rewritten", files=len(changed))
 
 
 def _open(file: HostFile) -> int:
