@@ -20,6 +20,7 @@ from harness.vminitd import template as template
 from harness.vminitd import tools as tools
 from shim.errors import GuestError
 from shim.vm.devices import Nic
+from tests.unit.vminitd.configured_network import settled
 from tests.unit.vminitd.network_namespace import Namespace, lasting, namespace
 from tests.unit.vminitd.surveyed_network import survey
 from vminitd.spec import Json
@@ -104,7 +105,7 @@ def eth0(*addresses: str, mtu: int = 1500, queues: int = 1) -> Interface:
 async def plug(clone: Clone, where: Namespace, name: str, mac: str, queues: int = 1) -> None:
     """Into the machine, which has the TAP from then on."""
     with taps(where, f"tap-{name}", queues) as fds:
-        await clone.vm.add_nic(Nic(name, mac, tuple(fds)))
+        await clone.vm.add_nic(Nic(name, mac, fds))
 
 
 def link(found: Json) -> Json:
@@ -120,6 +121,8 @@ async def test_a_clone_has_what_the_host_s_namespace_has(clones: Clones, host: N
             f"link set far{number} up",
         )
     host.ip(*HOST)
+    for name in MACS:
+        settled(host, name)
     config = survey(host, *MACS)
     config.sysctls["net.ipv4.conf.eth0.rp_filter"] = "2"
     with namespace() as outside:
@@ -197,3 +200,22 @@ async def test_a_container_without_its_network_is_none(clones: Clones, host: Nam
         pids = clone.guest.containers.Pids(guest_pb2.ContainerRequest(container_id="program1"))
         with pytest.raises(GuestError, match="there is no container 'program1'"):
             await clone.guest.call(pids, deadline_s=30)
+
+
+async def test_all_queues_are_used_once_all_processors_are_there(clones: Clones, host: Namespace) -> None:
+    """The driver takes one pair for each processor that is online when it finds the device: one."""
+    async with clones() as clone:
+        await plug(clone, host, "eth0", MACS["eth0"], queues=4)
+        await clone.run()
+        await clone.configure(NetworkConfig(interfaces=[eth0("10.1.0.5/24", queues=4)]), vcpus=4)
+        queues = (await clone.says("/bin/busybox", "ls", "/sys/class/net/eth0/queues")).split()
+        assert queues == [f"{way}-{number}" for way in ("rx", "tx") for number in range(4)]
+
+
+async def test_fewer_queues_than_it_is_said_to_have_are_refused_by_name(clones: Clones, host: Namespace) -> None:
+    async with clones() as clone:
+        await plug(clone, host, "eth0", MACS["eth0"], queues=2)
+        await clone.run()
+        await clone.configure(NetworkConfig(interfaces=[eth0("10.1.0.5/24", queues=4)]))
+        with pytest.raises(GuestError, match=r"^interface eth0 cannot use 4 pairs of queues: Invalid argument$"):
+            await clone.says("/bin/ip")

@@ -12,10 +12,10 @@ from ttrpc import StatusError
 from vminitd import log, milestones, sysctl
 from vminitd.capacity import Capacity
 from vminitd.errors import KernelError
-from vminitd.network import interfaces, ipv6, queues
+from vminitd.network import interfaces, queues
 from vminitd.network.connection import Connection
 from vminitd.network.ipv6 import QuietDefaults
-from vminitd.network.plan import requests
+from vminitd.network.plan import removals, requests
 from vminitd.network.rehearsal import rehearse
 from vminitd.uevent import Uevents
 
@@ -28,17 +28,12 @@ class Network:
         self._capacity = capacity
         self._connection = Connection()
         self._defaults = QuietDefaults()
+        self._made: NetworkConfig | None = None
         self._coming: asyncio.Task[None] | None = None
         self._spreading: asyncio.Task[None] | None = None
 
-    def expect(self, config: NetworkConfig | None) -> None:
-        """The network is to become like this, where there is none, or what was expected before has gone.
-
-        None: there is none, for now.
-        """
-        if config is None:
-            self._defaults.restore()
-            return
+    def expect(self, config: NetworkConfig) -> None:
+        """The network is to become like this, where there is none, or the one that was expected before has gone."""
         self._coming = asyncio.create_task(self._come(config), name="network")
         if any(each.queues > 1 for each in config.interfaces):
             self._spreading = asyncio.create_task(self._spread(self._coming, config), name="queues")
@@ -59,6 +54,7 @@ class Network:
         """Returns when it is as expected. Raises DeviceError, RequestError or KernelError if it does not become so."""
         if self._coming is not None:
             await asyncio.shield(self._coming)
+        self._defaults.restore()
 
     async def complete(self) -> None:
         """Returns when all queues are used as well. Raises what `there` does."""
@@ -68,15 +64,11 @@ class Network:
 
     async def _come(self, config: NetworkConfig) -> None:
         found = await interfaces.find(self._connection, self._uevents, config.interfaces)
-        if self._defaults.in_force:
-            self._defaults.restore()
-        else:  # they have come into a machine that had none
-            for each in found:
-                ipv6.quieten(each)
         for each in found:
-            if not each.wanted.ipv6:
-                ipv6.switch_off(each)
-        self._connection.carry_out(list(requests(config, found)))
+            self._defaults.apply_to(each)
+        self._defaults.restore()
+        before, self._made = self._made, config
+        self._connection.carry_out([*(removals(before) if before else ()), *requests(config, found)])
         sysctl.apply(dict(config.sysctls))
         milestones.mark("network")
         log.debug("network", interfaces=len(found), routes=len(config.routes))

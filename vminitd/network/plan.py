@@ -14,6 +14,7 @@ from vminitd.network.requests import (
     add_route,
     add_rule,
     prefix,
+    removal,
     set_flags,
 )
 
@@ -42,6 +43,15 @@ def requests(config: NetworkConfig, found: Sequence[Found]) -> Iterator[Request]
         yield add_route(route, indexes[route.interface] if route.interface else 0)
     for rule in config.rules:
         yield add_rule(rule)
+
+
+def removals(config: NetworkConfig) -> Iterator[Request]:
+    """What is taken away of a network whose interfaces have gone: all else went with them. Raises RequestError."""
+    for rule in config.rules:
+        yield removal(add_rule(rule))
+    for route in config.routes:
+        if not route.interface:
+            yield removal(add_route(route, 0))
 
 
 def own_routes(routes: Sequence[Route], interface: str) -> frozenset[Prefix]:

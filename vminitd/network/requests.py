@@ -251,6 +251,11 @@ def add_rule(message: Rule) -> Request:
     return Request(_RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
+def removal(addition: Request) -> Request:
+    """Takes away again what `addition`, a route or rule, has added: RTM_DEL* follows RTM_NEW*."""
+    return Request(addition.kind + 1, 0, addition.body, f"removing {addition.what}")
+
+
 def _name(message: Route) -> str:
     """As `ip route` writes it."""
     words = [f"route to {message.destination or f'all of IPv{message.family}'}"]

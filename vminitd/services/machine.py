@@ -51,7 +51,8 @@ class MachineService(MachineBase):
             log.set_level(request.log_level)
         self.identified.set()
         self._capacity.expect(request.vcpus, request.memory_mib)
-        self._network.expect(request.network if request.HasField("network") else None)
+        if request.HasField("network"):
+            self._network.expect(request.network)
         milestones.mark("configured")
         response = ConfigureResponse(
             kernel_release=os.uname().release, vminitd_version=__version__, nonce=random.getrandbits(64)
