@@ -7,7 +7,7 @@ a bridge or bond, whose frames the bridge or bond has, and the tunnels that the 
 
 import ipaddress
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,7 +40,8 @@ _IPVLAN_MODE, _IPVLAN_L2 = 1, 0
 # linux/ipv6.h, DEVCONF_DISABLE_IPV6, a place in an array of 32-bit numbers.
 _DISABLE_IPV6: Final = 26
 # linux/if_addr.h
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
+_IS_ANOTHERS: Final = 0x8  # IFA_F_DADFAILED
 # linux/neighbour.h
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT, _NTF_PROXY = 1, 2, 0x80, 0x8
 _AF_INET6: Final = 10
@@ -160,7 +161,7 @@ def interfaces(
     for link in wanted:
         _check(link, by_index)
     _check_macs(wanted)
-    addresses = list(_addresses(address_messages))
+    addresses = list(_addresses(address_messages, {link.index: link.name for link in wanted}))
     neighbours = list(_neighbours(neighbour_messages))
     return [
         _interface(
@@ -246,15 +247,23 @@ def _check_macs(links: Sequence[Link]) -> None:
         names[link.mac] = link.name
 
 
-def _addresses(messages: Iterable[bytes]) -> Iterator[tuple[int, Address]]:
-    """With the index of the interface."""
+def _addresses(messages: Iterable[bytes], names: Mapping[int, str]) -> Iterator[tuple[int, Address]]:
+    """With the index of the interface; those of the interfaces in `names`. Raises SpecError for one that is taken."""
     for message in messages:
         _family, prefix, _flags, scope, index = _ADDRESS.unpack_from(message)
+        if index not in names:
+            continue
         parts = attributes(message, _ADDRESS.size)
         other = parts.get(_IFA_ADDRESS, b"")
         local = parts.get(_IFA_LOCAL, other)
         # IPv4 has both always; the prefix is that of the peer where they differ (ip-address(8)).
         is_peer = bool(other) and other != local
+        if number(parts.get(_IFA_FLAGS)) & _IS_ANOTHERS:
+            # The kernel does not use it, which CNI's plugins do not tell. The guest would: it looks for no other.
+            raise SpecError(
+                f"address {address(local)} of interface {names[index]} is in use: another on its network has it",
+                hint="give each container addresses of its own",
+            )
         yield (
             index,
             Address(

@@ -26,7 +26,7 @@ from cni import Attachment, CniError, Dns, NetworkList, PluginMissing, load
 from shim import deadlines
 from shim.anchor import Anchor
 from shim.config import Config
-from shim.errors import HostError, MissingPartError
+from shim.errors import HostError, MissingPartError, SpecError
 from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
@@ -105,13 +105,21 @@ class ContainerNetwork:
     async def connect(self, vcpus: int) -> None:
         """Have CNI make the network, where that is ours, and lead every interface of the namespace to a TAP.
 
-        Raises HostError for CNI's errors, SpecError for what cannot be led into a machine, ResourceError.
+        Raises HostError for CNI's errors, SpecError for what somebody has made and cannot be led into a machine,
+        ResourceError.
         """
         if self.fd < 0:
             return
-        if self._network is not None:
-            await self._attach(self._network)
-        await self._lead_all(await asyncio.to_thread(survey, self.fd), vcpus)
+        if self._network is None:
+            await self._lead_all(await asyncio.to_thread(survey, self.fd), vcpus)
+            return
+        await self._attach(self._network)
+        try:
+            await self._lead_all(await asyncio.to_thread(survey, self.fd), vcpus)
+        except SpecError as error:
+            # Not what the container asks for, but what the plugins have made.
+            network = f"CNI network {self._network.name!r} ({self._network.source})"
+            raise HostError(f"{network}: {error.message}", hint=error.hint) from error
 
     def settled(self) -> None:
         """Close what QEMU has copies of by now: a TAP ends with its last descriptor."""

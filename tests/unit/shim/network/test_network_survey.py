@@ -12,7 +12,7 @@ from shim.errors import HostError, SpecError
 from shim.network import links, routes, survey
 from shim.network.survey import INTERFACES_MAX, Address, Interface, Neighbour, Route, Rule
 from tests.unit.shim.network.places import Place, unmount
-from tests.unit.shim.observe import same_fds
+from tests.unit.shim.observe import same_fds, until
 
 
 def _survey(place: Place) -> survey.Survey:
@@ -243,6 +243,14 @@ def test_a_tap_is_refused(inside: Place) -> None:
 def test_what_is_not_ethernet_is_refused_if_it_is_up(inside: Place) -> None:
     inside.ip("tuntap add dev tun0 mode tun")
     _refused(inside, r"interface tun0 \(tun\) cannot be connected")
+
+
+def test_an_address_that_another_has_is_refused(wired: Place, outside: Place) -> None:
+    """The kernel finds out, and CNI's plugins go on all the same."""
+    outside.ip("address add fd00::2/64 dev far nodad")
+    wired.ip("address add fd00::2/64 dev eth0")
+    until(lambda: "dadfailed" in wired.ip("address show dev eth0"), "the kernel finds out")
+    _refused(wired, "address fd00::2 of interface eth0 is in use")
 
 
 def test_more_interfaces_than_slots(inside: Place) -> None:
