@@ -39,7 +39,10 @@ _KEPT: Final = tuple(
 _PER_CONTAINER: Final = ("/run/qemubox", "/run/netns", "data", "cache", "tmp")
 # Directories that are made once and are empty between containers, or at first.
 _CACHE: Final = ("making", "blobs", "index")
-_STANDING: Final = ("/run/netns", "/run/qemubox", "/run/qemubox/vm", *(f"cache/layers/{name}" for name in _CACHE))
+_STANDING: Final = (
+    *("/run/netns", "/run/qemubox", "/run/qemubox/vm", "cache/layers"),
+    *(f"cache/layers/{name}" for name in _CACHE),
+)
 _SETTLE_DEADLINE_S: Final = 10.0
 
 
