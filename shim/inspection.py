@@ -18,6 +18,16 @@ FILE_NAME: Final = "machine.json"
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """One network interface: its TAP on the host, pairs of queues, and whether the host's kernel carries its frames."""
+
+    mac: str
+    tap: str
+    queues: int
+    vhost: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """One machine. `memory` is "private", shared with its template until it is written to; "copied" from the
     template, as where a vhost-user device must map it; or "booted", of a machine that is no clone.
@@ -41,6 +51,9 @@ class Inspection:
     memory_mib: int
     # Where the guest finds each disk, by the shim's name for it.
     disks: Mapping[str, str]
+    # The container's network namespace on the host; empty where it has no network. Its interfaces, by their names.
+    netns: str
+    interfaces: Mapping[str, "Interface"]
     console: str
 
 

@@ -23,7 +23,7 @@ from shim.both import both
 from shim.cpuset import format_list
 from shim.errors import GuestError, MachineError, StateError
 from shim.guest import Guest, connect
-from shim.inspection import Inspection
+from shim.inspection import Inspection, Interface
 from shim.log import Logger
 from shim.network.connection import Connection
 from shim.prelaunch import Launched
@@ -187,8 +187,10 @@ class Sandbox:
         self.milestones = {name: round(at_ns / 1e6, 1) for name, at_ns in milestones}
         self._vm.timeline.hear(milestones, reply.boottime_ns)
 
-    def inspect(self, namespace: str, container_id: str, size: Size) -> Inspection:
-        """What there is to be shown of this machine, which has that size (`qemubox inspect`)."""
+    def inspect(
+        self, namespace: str, container_id: str, size: Size, netns: str, interfaces: Mapping[str, Interface]
+    ) -> Inspection:
+        """What there is to be shown of this machine, which has that size and network (`qemubox inspect`)."""
         launched, machine = self._launched, self._launched.hypervisor.machine
         return Inspection(
             namespace=namespace,
@@ -205,6 +207,8 @@ class Sandbox:
             base_memory_mib=machine.base_memory_mib,
             memory_mib=_plugged_mib(size.memory_mib),
             disks={name: seat.serial for name, seat in self._seats.items()},
+            netns=netns,
+            interfaces=interfaces,
             console=str(self._vm.console.path),
         )
 

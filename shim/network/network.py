@@ -23,7 +23,7 @@ from typing import Final
 
 from api import guest_pb2
 from cni import Attachment, CniError, Dns, NetworkList, PluginMissing, load
-from shim import deadlines
+from shim import deadlines, inspection
 from shim.anchor import Anchor
 from shim.config import Config
 from shim.errors import HostError, MissingPartError, SpecError
@@ -64,6 +64,8 @@ class ContainerNetwork:
     ) -> None:
         # The open namespace, -1 where there is none: then the anchor makes one of its own.
         self.fd = -1
+        # Where it is; empty where there is none.
+        self.path = plan.path
         self.connection = Connection()
         # Content of the files of names, where they are ours to make, by their place in the container.
         self.names: Mapping[str, bytes] = {}
@@ -74,7 +76,7 @@ class ContainerNetwork:
         self._config = config
         self._journal = journal
         self._log = log
-        self._path = plan.path
+        self._interfaces: tuple[Interface, ...] = ()
         self._network: NetworkList | None = None
         self._taps: list[int] = []
         self._forwarding: Forwarding | None = None
@@ -94,13 +96,13 @@ class ContainerNetwork:
             case Way.NONE:
                 return
             case Way.GIVEN:
-                self.fd = await asyncio.to_thread(netns.open_given, self._path)
+                self.fd = await asyncio.to_thread(netns.open_given, self.path)
             case Way.HOOKS:
                 await self._make()
             case Way.CONFIGURED:
                 self._network = await asyncio.to_thread(self._load)
                 await self._make()
-        self._undo.callback(os.close, self.fd)
+        self._undo.callback(self._let_go)
 
     async def connect(self, vcpus: int) -> None:
         """Have CNI make the network, where that is ours, and lead every interface of the namespace to a TAP.
@@ -142,6 +144,18 @@ class ContainerNetwork:
             self._forwarding = await Forwarding.open(self.fd, sandbox.forward, self._log)
         return message
 
+    def interfaces(self) -> dict[str, inspection.Interface]:
+        """Those of the machine, to be shown."""
+        return {
+            each.name: inspection.Interface(
+                each.mac,
+                tap.name_of(each.name, each.index),
+                queues=len(nic.tap_fds),
+                vhost=bool(nic.vhost_fds),
+            )
+            for each, nic in zip(self._interfaces, self.connection.nics, strict=True)
+        }
+
     def counters(self) -> list[Counters]:
         """What went over each interface by now. Blocks. Raises HostError."""
         return counters.read(self.fd) if self.fd >= 0 else []
@@ -160,17 +174,19 @@ class ContainerNetwork:
 
     async def _take_what_came(self, anchor: Anchor, sandbox: Sandbox, vcpus: int) -> guest_pb2.NetworkConfig | None:
         """Connect what the client has made in the anchor's own namespace since Create, in place of what there is."""
-        fd = await asyncio.to_thread(_open_namespace_of, anchor)
-        found = await asyncio.to_thread(survey, fd)
-        if not found.interfaces:
-            os.close(fd)
-            return None
-        for nic in self.connection.nics:
-            await sandbox.unplug(nic)
-        await self.close()
-        self.connection = Connection()
-        self.fd = fd
-        self._undo.callback(os.close, fd)
+        async with AsyncExitStack() as opened:
+            fd = await asyncio.to_thread(_open_namespace_of, anchor)
+            opened.callback(os.close, fd)
+            found = await asyncio.to_thread(survey, fd)
+            if not found.interfaces:
+                return None
+            for nic in self.connection.nics:
+                await sandbox.unplug(nic)
+            await self.close()
+            self.connection, self._interfaces = Connection(), ()
+            self.path = f"/proc/{anchor.pid}/ns/net"
+            self.fd = os.dup(fd)
+            self._undo.callback(self._let_go)
         await self._lead_all(found, vcpus)
         for nic in self.connection.nics:
             await sandbox.plug(nic)
@@ -183,7 +199,11 @@ class ContainerNetwork:
         try:
             await anchor.move(self.fd, deadline_s=deadlines.ANCHOR_S)
         except (OSError, TimeoutError) as error:
-            raise HostError(f"the anchor process does not go into {self._path}: {error}") from error
+            raise HostError(f"the anchor process does not go into {self.path}: {error}") from error
+
+    def _let_go(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
 
     def _load(self) -> NetworkList:
         directory = Path(self._config.network.conf_dir)
@@ -197,14 +217,14 @@ class ContainerNetwork:
 
     async def _make(self) -> None:
         path = NETNS_DIR / f"qemubox-{self._identity.key}"
-        self._path = str(path)
-        self._journal.record("netns", path=self._path)
-        self.fd = await asyncio.to_thread(netns.make, path)
+        self.path = str(path)
+        self._journal.record("netns", path=self.path)
         self._undo.push_async_callback(asyncio.to_thread, netns.remove, path)
+        self.fd = await asyncio.to_thread(netns.make, path)
 
     async def _attach(self, network: NetworkList) -> None:
         container_id = f"{CONTAINER_ID_PREFIX}{self._identity.key}"
-        attachment = Attachment(container_id, self._path, _INTERFACE)
+        attachment = Attachment(container_id, self.path, _INTERFACE)
         self._undo.push_async_callback(detach, self._directory / FILE_NAME)
         try:
             result = await attach(
@@ -221,11 +241,12 @@ class ContainerNetwork:
         queues = min(vcpus, _QUEUES_LIMIT)
         self._undo.callback(self.settled)
         nics = [await self._lead(interface, queues) for interface in found.interfaces]
+        self._interfaces = found.interfaces
         self.connection = Connection(tuple(nics), found.message(queues))
 
     async def _lead(self, interface: Interface, queues: int) -> Nic:
         if self._plan.way is Way.GIVEN:  # it outlives us, and what we put into it must not
-            self._journal.record("ingress", path=self._path, link=interface.name)
+            self._journal.record("ingress", path=self.path, link=interface.name)
             self._undo.push_async_callback(asyncio.to_thread, tap.disconnect, self.fd, interface.name)
         name = tap.name_of(interface.name, interface.index)
         fds = await asyncio.to_thread(tap.connect, self.fd, interface, name=name, queues=queues)

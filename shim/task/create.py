@@ -160,12 +160,12 @@ class Creator:
                 rootfs=list(request.rootfs),
                 init=process,
                 sandbox=sandbox,
-                resizer=self._resizer(request.id, sandbox, wanted, document),
+                resizer=self._resizer(request.id, sandbox, network, wanted, document),
                 statistics=Statistics(request.id, sandbox.guest, network=network.counters),
                 resources=undo.pop_all(),
                 events=self._events,
                 before_start=before_start,
-                on_started=functools.partial(self._record, timeline, sandbox, wanted),
+                on_started=functools.partial(self._record, timeline, sandbox, network, wanted),
                 new_anchor=lambda: self._new_anchor(network.fd),
                 hooks=hooks,
                 loggers=self._loggers,
@@ -174,7 +174,9 @@ class Creator:
         container.watch(anchor)
         return container
 
-    def _resizer(self, container_id: str, sandbox: Sandbox, size: Size, document: spec.Json) -> Resizer:
+    def _resizer(
+        self, container_id: str, sandbox: Sandbox, network: ContainerNetwork, size: Size, document: spec.Json
+    ) -> Resizer:
         resources = spec.guest_resources(spec.section(spec.section(document, "linux"), "resources"), size.cpus)
         return Resizer(
             container_id,
@@ -182,11 +184,18 @@ class Creator:
             size=size,
             resources=resources,
             bounds=self._bounds,
-            on_resized=functools.partial(self._show, sandbox),
+            on_resized=functools.partial(self._show, sandbox, network),
             log=self._log,
         )
 
-    def _record(self, timeline: Timeline, sandbox: Sandbox, wanted: Size, reply: guest_pb2.StartResponse) -> None:
+    def _record(
+        self,
+        timeline: Timeline,
+        sandbox: Sandbox,
+        network: ContainerNetwork,
+        wanted: Size,
+        reply: guest_pb2.StartResponse,
+    ) -> None:
         """The one line that says where this start's time went."""
         timeline.mark("started")
         sandbox.hear(reply)
@@ -197,7 +206,7 @@ class Creator:
             memory=sandbox.memory,
             **{name.replace(" ", "_"): ms for name, ms in phases.items()},
         )
-        self._show(sandbox, wanted)
+        self._show(sandbox, network, wanted)
         try:
             timelines.append(
                 Path(self._config.runtime.state_dir),
@@ -210,11 +219,12 @@ class Creator:
         except OSError as error:  # a full tmpfs must not stop a container
             self._log.warning("boot timeline not kept", error=str(error))
 
-    def _show(self, sandbox: Sandbox, size: Size) -> None:
+    def _show(self, sandbox: Sandbox, network: ContainerNetwork, size: Size) -> None:
         """For `qemubox inspect`: what the machine is, now of that size."""
         identity = self._identity
         try:
-            inspection.write(self._directory, sandbox.inspect(identity.namespace, identity.container_id, size))
+            shown = sandbox.inspect(identity.namespace, identity.container_id, size, network.path, network.interfaces())
+            inspection.write(self._directory, shown)
         except OSError as error:  # see above
             self._log.warning("the machine is not shown", error=str(error))
 
