@@ -120,6 +120,11 @@ def test_the_configuration_s_network(vm: Box) -> None:
                 addresses = cni.addresses(vm, net, cni.cni_id(container.container))
                 assert sorted(line.split("/")[0] for line in container.text(_ADDRESSES).split()) == sorted(addresses)
                 container.text(f"ping -c 1 -W 10 {net.ip4}")
+                shown = vm.inspect(container.container)
+                assert shown["netns"] == f"/run/netns/{cni.cni_id(container.container)}"
+                mac = container.text("cat /sys/class/net/eth0/address")
+                kernel = os.path.exists("/dev/vhost-net")
+                assert shown["interfaces"] == {"eth0": {"mac": mac, "tap": "loqb-eth0", "queues": 1, "vhost": kernel}}
         result = vm.run("ls", "/sys/class/net", options=("--annotation", "io.qemubox.network.name=none"))
         assert result.checked().text.split() == ["lo"]
         assert default.leases(vm.containerd.cell) == other.leases(vm.containerd.cell) == {}
