@@ -104,3 +104,6 @@ say "from the command to its end: $took_ms ms, of which:"
 show 2 free -m
 echo
 say "the guest's memory; this host has $(awk '/^MemTotal:/ { printf "%d", $2 / 1024 }' /proc/meminfo) MiB"
+show 3 ip address show eth0
+echo
+say "the container's network, by CNI (docs/networking.md)"
