@@ -25,7 +25,7 @@ from shim.claim import LOCK_NAME, ClaimTimeout, claim, sign
 from shim.config import Config
 from shim.errors import HostError
 from shim.journal import FILE_NAME, Journal
-from shim.network import attached, leases
+from shim.network import attached, leases, netns
 from shim.network.attached import Attached
 from shim.network.orphans import Orphans
 from shim.reclaim import reclaim
@@ -33,8 +33,6 @@ from shim.rootfs import flock
 from shim.rootfs.prepare import WRITABLE_IMAGE
 
 _KEY: Final = re.compile(r"[0-9a-f]{24}")
-_NETNS_DIR: Final = Path("/run/netns")
-_NETNS_PREFIX: Final = "qemubox-"
 _WORDS: Final = {"removed": "removed", "found": "would remove", "kept": "left alone", "failed": "cannot remove"}
 
 What = Literal["container", "attachment", "network namespace", "writable layer", "lease", "network"]
@@ -84,12 +82,13 @@ def sweep(config: Config, *, dry_run: bool) -> Iterator[Finding]:
         orphans = Orphans(config)
         attached_keys = orphans.keys()
         keys = {name for directory in (state, data) for name in _names(directory)}
-        keys |= {name.removeprefix(_NETNS_PREFIX) for name in _names(_NETNS_DIR) if name.startswith(_NETNS_PREFIX)}
+        namespaces = [name for name in _names(Path(netns.DIRECTORY)) if name.startswith(netns.PREFIX)]
+        keys |= {name.removeprefix(netns.PREFIX) for name in namespaces}
     except (CniError, OSError) as error:
         raise HostError(f"cannot look for what is left: {error}") from error
     for key in sorted(key for key in keys | attached_keys if _KEY.fullmatch(key)):
         seen = orphans if key in attached_keys else None
-        left = _Left(key, state / key, data / key, _NETNS_DIR / f"{_NETNS_PREFIX}{key}", seen)
+        left = _Left(key, state / key, data / key, Path(netns.DIRECTORY, f"{netns.PREFIX}{key}"), seen)
         try:
             yield from left.look() if dry_run else left.remove()
         except (CniError, OSError) as error:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+# Where `ip netns` looks for them (ip-netns(8)), and what ours are called there, less their container's key.
+DIRECTORY = "/run/netns"
+PREFIX = "qemubox-"
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 0x1000
 _MS_REC = 0x4000

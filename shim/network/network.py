@@ -40,8 +40,6 @@ from shim.network.survey import Interface, Survey, survey
 from shim.sandbox import Sandbox
 from shim.vm.devices import Nic
 
-# Where `ip netns` looks for network namespaces (ip-netns(8)).
-NETNS_DIR: Final = Path("/run/netns")
 # What CNI is to call the interface, as in a pod.
 _INTERFACE: Final = "eth0"
 # As many vCPUs as take turns with one device; more queues cost memory and interrupts.
@@ -216,7 +214,7 @@ class ContainerNetwork:
             ) from error
 
     async def _make(self) -> None:
-        path = NETNS_DIR / f"qemubox-{self._identity.key}"
+        path = Path(netns.DIRECTORY, f"{netns.PREFIX}{self._identity.key}")
         self.path = str(path)
         self._journal.record("netns", path=self.path)
         self._undo.push_async_callback(asyncio.to_thread, netns.remove, path)
@@ -246,7 +244,8 @@ class ContainerNetwork:
 
     async def _lead(self, interface: Interface, queues: int) -> Nic:
         if self._plan.way is Way.GIVEN:  # it outlives us, and what we put into it must not
-            self._journal.record("ingress", path=self.path, link=interface.name)
+            inode = os.fstat(self.fd).st_ino
+            self._journal.record("ingress", path=self.path, link=interface.name, inode=inode)
             self._undo.push_async_callback(asyncio.to_thread, tap.disconnect, self.fd, interface.name)
         name = tap.name_of(interface.name, interface.index)
         fds = await asyncio.to_thread(tap.connect, self.fd, interface, name=name, queues=queues)
