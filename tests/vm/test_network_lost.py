@@ -126,6 +126,23 @@ def test_a_loss_during_del(vm: Box, victim: str) -> None:
         eventually(lambda: net.leases(vm.containerd.cell) == {}, "the lease is free", _DEADLINE_S)
 
 
+@pytest.mark.on("2")
+def test_a_plugin_that_cannot_take_it_back(vm: Box) -> None:
+    """The container ends all the same, its lease comes free by the others, and `qemubox gc` has the rest done later."""
+    net = behind(_net(), "failing")
+    script = "case $CNI_COMMAND in ADD) previous ;; DEL) echo out of order >&2; exit 1 ;; esac"
+    with plugins(vm, {"failing": script}) as directory, cni.configured(vm, net):
+        offset = vm.containerd.log_size()
+        vm.run("true", options=net.options).checked()
+        assert "plugin 'failing' ended with exit status 1" in vm.containerd.log_tail(offset)
+        assert net.leases(vm.containerd.cell) == {}
+        left = vm.qemubox.command("gc")
+        assert left.returncode != 0
+        assert "out of order" in left.stdout + left.stderr
+        (directory / "failing").write_text("#!/bin/sh\ncat >/dev/null\n")
+        assert vm.qemubox.command("gc").returncode == 0
+
+
 def _kill(vm: Box, container: str, victim: str, plugin: Path | None = None) -> None:
     match victim:
         case "shim":
