@@ -5,7 +5,7 @@
 # Progress goes to standard error. What is in it and why: initrd/README.md.
 #
 # The base (base.sh) changes seldom and needs the network; the image is made from it and the checkout's vminitd,
-# ttrpc and api in seconds, and kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/initrd/<hash of all
+# netlink, ttrpc and api in seconds, and kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/initrd/<hash of all
 # inputs>/. The same inputs give the same file, byte for byte. With --path: where it is, or would be; nothing
 # is built.
 set -eu
@@ -27,7 +27,7 @@ key() {
         mkfs.erofs -V 2>&1 | head -n 1
         sha256sum <"$here/build.sh"
         cd "$project"
-        find api ttrpc vminitd initrd -type f \( -name '*.py' -o -path 'initrd/root/*' \) |
+        find api netlink ttrpc vminitd initrd -type f \( -name '*.py' -o -path 'initrd/root/*' \) |
             LC_ALL=C sort | xargs sha256sum
     } | sha256sum | cut -c 1-24
 }

@@ -4,7 +4,7 @@ The guest's image holds no Python library as a whole. This walks the import stat
 wherever they stand (a function that imports lazily counts), from the entry module on, and names the file
 of each module. It never runs what it reads, so the answer depends on the sources alone.
 
-What must hold: a module that our own packages (vminitd, ttrpc, api) import by name and that the image would
+What must hold: a module that our own packages (vminitd, netlink, ttrpc, api) import by name and that the image would
 not have is an error now, not in the guest. Names computed at run time cannot be seen: `contents.EXTRA_MODULES`.
 """
 

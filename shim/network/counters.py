@@ -9,13 +9,14 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from netlink import rtnl
 from shim.errors import HostError
-from shim.network import netns, rtnetlink
+from shim.network import netns
 from shim.network.links import Link, is_wanted
+from shim.network.rtnetlink import Rtnetlink
 from shim.network.tap import PREFIX, name_of
 
 # linux/if_link.h: struct rtnl_link_stats64 begins with these, each for both directions.
-_STATS64: Final = 23
 _STATISTICS: Final = struct.Struct("=8Q")
 
 
@@ -37,8 +38,8 @@ class Counters:
 def read(fd: int) -> list[Counters]:
     """The counters of what can be connected in a namespace, by index. Blocks. Raises HostError."""
     try:
-        with netns.within(fd, rtnetlink.Rtnetlink) as kernel:
-            links = [Link(message) for message in kernel.dump(rtnetlink.GETLINK, rtnetlink.link())]
+        with netns.within(fd, Rtnetlink) as kernel:
+            links = [Link(message) for message in kernel.dump(rtnl.RTM_GETLINK, rtnl.link())]
     except OSError as error:
         raise HostError(f"the counters of the network cannot be read: {error.strerror or error}") from error
     by_index, by_name = {link.index: link for link in links}, {link.name: link for link in links}
@@ -66,4 +67,4 @@ def _counters(link: Link, tap: Link | None) -> Counters:
 
 
 def _statistics(link: Link) -> tuple[int, ...]:
-    return _STATISTICS.unpack_from(link.parts[_STATS64])
+    return _STATISTICS.unpack_from(link.parts[rtnl.IFLA_STATS64])

@@ -6,44 +6,27 @@ a bridge or bond, whose frames the bridge or bond has, and the tunnels that the 
 """
 
 import ipaddress
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from api import guest_pb2
+from netlink import rtnl
+from netlink.attribute import attributes, number, text
 from shim.errors import SpecError
-from shim.network.rtnetlink import LINK, attributes, each_attribute, number, text, u32
 from shim.network.tap import PREFIX
 
 LOOPBACK: Final = 1
 
-# linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS; IFLA_EXT_MASK.
-REQUEST: Final = LINK.pack(0, 0, 0, 0, 0) + u32(29, 1 << 3)
-ADDRESS_REQUEST: Final = struct.pack("=BBBBI", 0, 0, 0, 0, 0)
-NEIGHBOUR_REQUEST: Final = struct.pack("=BxxxiHBB", 0, 0, 0, 0, 0)
+ADDRESS_REQUEST: Final = bytes(rtnl.IFADDRMSG.size)
+NEIGHBOUR_REQUEST: Final = bytes(rtnl.NDMSG.size)
 
-_ADDRESS = struct.Struct("=BBBBI")
-_NEIGHBOUR = struct.Struct("=BxxxiHBB")
 # linux/if_arp.h
 _ETHERNET: Final = 1
-# linux/if.h
-_UP, _PROMISCUOUS, _ALL_MULTICAST = 0x1, 0x100, 0x200
 # linux/if_link.h
-_MAC, _NAME, _MTU, _LINK_BELOW, _MASTER, _QUEUE_LENGTH, _INFO, _AF_SPEC, _BELOW_IS_ELSEWHERE = (
-    *(1, 3, 4, 5, 10, 13, 18, 26, 37),
-)
-_INFO_KIND, _INFO_DATA = 1, 2
-_INET6_CONF, _INET6_ADDR_GEN_MODE = 2, 8
-_ADDR_GEN_NONE: Final = 1
 _IPVLAN_MODE, _IPVLAN_L2 = 1, 0
 # linux/ipv6.h, DEVCONF_DISABLE_IPV6, a place in an array of 32-bit numbers.
 _DISABLE_IPV6: Final = 26
-# linux/if_addr.h
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
-_IS_ANOTHERS: Final = 0x8  # IFA_F_DADFAILED
-# linux/neighbour.h
-_NDA_DST, _NDA_LLADDR, _NUD_PERMANENT, _NTF_PROXY = 1, 2, 0x80, 0x8
 _AF_INET6: Final = 10
 _NO_MAC: Final = b"\0" * 6
 
@@ -121,34 +104,34 @@ class Link:
     """One message about a link, taken apart."""
 
     def __init__(self, message: bytes) -> None:
-        _family, self.hardware, self.index, self.flags, _change = LINK.unpack_from(message)
-        self.parts = attributes(message, LINK.size)
-        self.name = text(self.parts[_NAME])
-        self.mac = self.parts.get(_MAC, b"")
-        info = attributes(self.parts.get(_INFO, b""))
-        self.kind = text(info.get(_INFO_KIND, b""))
-        self.data = attributes(info.get(_INFO_DATA, b""))
-        self.master = number(self.parts.get(_MASTER))
+        _family, self.hardware, self.index, self.flags, _change = rtnl.IFINFOMSG.unpack_from(message)
+        self.parts = attributes(message, rtnl.IFINFOMSG.size)
+        self.name = text(self.parts[rtnl.IFLA_IFNAME])
+        self.mac = self.parts.get(rtnl.IFLA_ADDRESS, b"")
+        info = attributes(self.parts.get(rtnl.IFLA_LINKINFO, b""))
+        self.kind = text(info.get(rtnl.IFLA_INFO_KIND, b""))
+        self.data = attributes(info.get(rtnl.IFLA_INFO_DATA, b""))
+        self.master = number(self.parts.get(rtnl.IFLA_MASTER))
 
     @property
     def up(self) -> bool:
         """Whether somebody has set it up."""
-        return bool(self.flags & _UP)
+        return bool(self.flags & rtnl.IFF_UP)
 
     @property
     def below(self) -> int:
         """The index of the interface of the same namespace that it lies upon; 0 where there is none."""
-        if self.kind not in _UPPER or _BELOW_IS_ELSEWHERE in self.parts:
+        if self.kind not in _UPPER or rtnl.IFLA_LINK_NETNSID in self.parts:
             return 0
-        return number(self.parts.get(_LINK_BELOW))
+        return number(self.parts.get(rtnl.IFLA_LINK))
 
     def inet6(self) -> tuple[bool, bool]:
         """Whether it has IPv6, and whether the kernel gives it a link-local address."""
-        found = attributes(attributes(self.parts.get(_AF_SPEC, b"")).get(_AF_INET6, b""))
-        settings = found.get(_INET6_CONF, b"")
+        found = attributes(attributes(self.parts.get(rtnl.IFLA_AF_SPEC, b"")).get(_AF_INET6, b""))
+        settings = found.get(rtnl.IFLA_INET6_CONF, b"")
         disabled = number(settings[4 * _DISABLE_IPV6 :][:4])
         on = bool(settings) and not disabled
-        return on, on and number(found.get(_INET6_ADDR_GEN_MODE)) != _ADDR_GEN_NONE
+        return on, on and number(found.get(rtnl.IFLA_INET6_ADDR_GEN_MODE)) != rtnl.IN6_ADDR_GEN_MODE_NONE
 
 
 def interfaces(
@@ -182,14 +165,14 @@ def _interface(link: Link, addresses: Sequence[Address], neighbours: Sequence[Ne
         index=link.index,
         name=link.name,
         mac=link.mac.hex(":"),
-        mtu=number(link.parts.get(_MTU)),
+        mtu=number(link.parts.get(rtnl.IFLA_MTU)),
         kind=link.kind,
         up=link.up,
         ipv6=inet6,
         link_local=link_local and not has_link_local,
-        promiscuous=bool(link.flags & _PROMISCUOUS),
-        all_multicast=bool(link.flags & _ALL_MULTICAST),
-        tx_queue_length=number(link.parts.get(_QUEUE_LENGTH)),
+        promiscuous=bool(link.flags & rtnl.IFF_PROMISC),
+        all_multicast=bool(link.flags & rtnl.IFF_ALLMULTI),
+        tx_queue_length=number(link.parts.get(rtnl.IFLA_TXQLEN)),
         addresses=tuple(in_order_of_setting(addresses)),
         neighbours=tuple(neighbours),
     )
@@ -250,15 +233,15 @@ def _check_macs(links: Sequence[Link]) -> None:
 def _addresses(messages: Iterable[bytes], names: Mapping[int, str]) -> Iterator[tuple[int, Address]]:
     """With the index of the interface; those of the interfaces in `names`. Raises SpecError for one that is taken."""
     for message in messages:
-        _family, prefix, _flags, scope, index = _ADDRESS.unpack_from(message)
+        _family, prefix, _flags, scope, index = rtnl.IFADDRMSG.unpack_from(message)
         if index not in names:
             continue
-        parts = attributes(message, _ADDRESS.size)
-        other = parts.get(_IFA_ADDRESS, b"")
-        local = parts.get(_IFA_LOCAL, other)
+        parts = attributes(message, rtnl.IFADDRMSG.size)
+        other = parts.get(rtnl.IFA_ADDRESS, b"")
+        local = parts.get(rtnl.IFA_LOCAL, other)
         # IPv4 has both always; the prefix is that of the peer where they differ (ip-address(8)).
         is_peer = bool(other) and other != local
-        if number(parts.get(_IFA_FLAGS)) & _IS_ANOTHERS:
+        if number(parts.get(rtnl.IFA_FLAGS)) & rtnl.IFA_F_DADFAILED:
             # The kernel does not use it, which CNI's plugins do not tell. The guest would: it looks for no other.
             raise SpecError(
                 f"address {address(local)} of interface {names[index]} is in use: another on its network has it",
@@ -269,7 +252,7 @@ def _addresses(messages: Iterable[bytes], names: Mapping[int, str]) -> Iterator[
             Address(
                 f"{address(local)}/{prefix}",
                 peer=address(other) if is_peer else "",
-                broadcast=address(parts[_IFA_BROADCAST]) if _IFA_BROADCAST in parts else "",
+                broadcast=address(parts[rtnl.IFA_BROADCAST]) if rtnl.IFA_BROADCAST in parts else "",
                 scope=scope,
             ),
         )
@@ -288,11 +271,16 @@ def in_order_of_setting(addresses: Sequence[Address]) -> list[Address]:
 
 def _neighbours(messages: Iterable[bytes]) -> Iterator[tuple[int, Neighbour]]:
     for message in messages:
-        _family, index, state, flags, _type = _NEIGHBOUR.unpack_from(message)
-        parts = dict(each_attribute(message, _NEIGHBOUR.size))
-        mac = parts.get(_NDA_LLADDR, b"")
-        if state & _NUD_PERMANENT and not flags & _NTF_PROXY and len(mac) == len(_NO_MAC) and _NDA_DST in parts:
-            yield index, Neighbour(address(parts[_NDA_DST]), mac.hex(":"))
+        _family, index, state, flags, _type = rtnl.NDMSG.unpack_from(message)
+        parts = attributes(message, rtnl.NDMSG.size)
+        mac = parts.get(rtnl.NDA_LLADDR, b"")
+        if (
+            state & rtnl.NUD_PERMANENT
+            and not flags & rtnl.NTF_PROXY
+            and len(mac) == len(_NO_MAC)
+            and rtnl.NDA_DST in parts
+        ):
+            yield index, Neighbour(address(parts[rtnl.NDA_DST]), mac.hex(":"))
 
 
 def address(value: bytes) -> str:

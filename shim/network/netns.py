@@ -14,7 +14,8 @@ import fcntl
 import os
 import time
 
-from shim.network import rtnetlink
+from netlink import rtnl
+from shim.network.rtnetlink import Rtnetlink
 
 # The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
 TYPE_CHECKING = False
@@ -37,7 +38,6 @@ _MNT_DETACH = 2
 _NS_GET_NSTYPE = 0xB703
 _OWN = "/proc/thread-self/ns/net"
 _FIRST = "/proc/1/ns/net"
-_IFF_UP = 1
 # In every network namespace (net/core/dev.c).
 _LOOPBACK = 1
 # Others hold the lock of the directory for two system calls.
@@ -70,9 +70,9 @@ def _make_here(path: bytes) -> int:
 
     libc = ctypes.CDLL(None, use_errno=True)
     _check(libc.unshare(_CLONE_NEWNET), "unshare")
-    with rtnetlink.Rtnetlink() as kernel:
+    with Rtnetlink() as kernel:
         # With that the kernel gives it 127.0.0.1 and ::1.
-        kernel.change(rtnetlink.NEWLINK, rtnetlink.link(_LOOPBACK, flags=_IFF_UP, change=_IFF_UP))
+        kernel.change(rtnl.RTM_NEWLINK, rtnl.link(_LOOPBACK, flags=rtnl.IFF_UP, change=rtnl.IFF_UP))
     fd = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(libc.mount(os.fsencode(_OWN), path, b"none", _MS_BIND, None), "mount")

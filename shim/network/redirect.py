@@ -15,20 +15,17 @@ from __future__ import annotations
 import errno
 import struct
 
-from shim.network.rtnetlink import (
-    CREATE,
-    DELQDISC,
-    EXCLUSIVE,
-    GETTFILTER,
-    NEWQDISC,
-    NEWTFILTER,
-    Rtnetlink,
-    attribute,
-    attributes,
-    string,
-    text,
-)
+from netlink.attribute import attribute, attributes, string, text
+from netlink.message import NLM_F_CREATE, NLM_F_EXCL
 
+# The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shim.network.rtnetlink import Rtnetlink
+
+# linux/rtnetlink.h
+_RTM_NEWQDISC, _RTM_DELQDISC = 36, 37
+_RTM_NEWTFILTER, _RTM_GETTFILTER = 44, 46
 # struct tcmsg: family, interface, handle, parent, info.
 _TRAFFIC = struct.Struct("=BxxxiIII")
 # linux/pkt_sched.h: the qdisc is ffff:, its place ffff:fff1.
@@ -55,11 +52,11 @@ def lead(kernel: Rtnetlink, index: int, to: int) -> None:
 
     Raises FileExistsError where it has an ingress qdisc already, OSError for anything else; then nothing is left.
     """
-    kernel.change(NEWQDISC, _qdisc(index), CREATE | EXCLUSIVE)
+    kernel.change(_RTM_NEWQDISC, _qdisc(index), NLM_F_CREATE | NLM_F_EXCL)
     try:
-        kernel.change(NEWTFILTER, _filter(index, to), CREATE | EXCLUSIVE)
+        kernel.change(_RTM_NEWTFILTER, _filter(index, to), NLM_F_CREATE | NLM_F_EXCL)
     except BaseException:
-        kernel.change(DELQDISC, _qdisc(index))
+        kernel.change(_RTM_DELQDISC, _qdisc(index))
         raise
 
 
@@ -85,9 +82,9 @@ def let_go(kernel: Rtnetlink, index: int) -> None:
     A qdisc of another program's stays, and one that leads somewhere. Raises OSError.
     """
     try:
-        found = kernel.dump(GETTFILTER, _TRAFFIC.pack(0, index, 0, _INGRESS, 0))
+        found = kernel.dump(_RTM_GETTFILTER, _TRAFFIC.pack(0, index, 0, _INGRESS, 0))
         if all(_is_left(message) for message in found):
-            kernel.change(DELQDISC, _qdisc(index))
+            kernel.change(_RTM_DELQDISC, _qdisc(index))
     except OSError as error:
         # There is no such qdisc, or one of another kind, or the interface has gone, and its qdisc with it.
         if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):

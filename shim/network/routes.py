@@ -6,51 +6,30 @@ What our message has no word for is refused by name; a route that is left out qu
 """
 
 import ipaddress
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from api import guest_pb2
+from netlink import rtnl
+from netlink.attribute import attributes, number, text
 from shim.errors import SpecError
 from shim.network.links import address
-from shim.network.rtnetlink import attributes, number, text
 
-# struct rtmsg and struct fib_rule_hdr, for every family.
-_ROUTE = struct.Struct("=BBBBBBBBI")
-REQUEST: Final = bytes(_ROUTE.size)
-RULE_REQUEST: Final = bytes(_ROUTE.size)
-# struct rtnexthop: one of several ways, behind which its own attributes are.
-_HOP = struct.Struct("=HBBI")
+REQUEST: Final = bytes(rtnl.RTMSG.size)
+RULE_REQUEST: Final = bytes(rtnl.FIB_RULE_HDR.size)
 
-# linux/rtnetlink.h
-_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _VIA, _ENCAP = (
-    *(1, 4, 5, 6, 7, 8, 9, 15, 18, 22),
-)
-_METRIC_MTU: Final = 2
-_CLONED: Final = 0x200
-_ON_LINK: Final = 0x4
-_PROTO_KERNEL: Final = 2
-_LOCAL, _MAIN, _DEFAULT = 255, 254, 253
-_UNICAST: Final = 1
-# Those that lead nowhere: blackhole, unreachable, prohibit, throw.
-_NOWHERE: Final = frozenset((6, 7, 8, 9))
-# linux/fib_rules.h
-_RULE_DST, _RULE_SRC, _RULE_INPUT, _RULE_PRIORITY, _RULE_MARK, _RULE_TABLE, _RULE_MASK, _RULE_OUTPUT = (
-    *(1, 2, 3, 6, 10, 15, 16, 17),
-)
-_RULE_SUPPRESS_GROUP, _RULE_SUPPRESS_PREFIX, _RULE_PAD, _RULE_PROTOCOL = 13, 14, 18, 21
-_RULE_WORDS: Final = frozenset(
-    (
-        *(_RULE_DST, _RULE_SRC, _RULE_INPUT, _RULE_PRIORITY, _RULE_MARK, _RULE_TABLE, _RULE_MASK, _RULE_OUTPUT),
-        *(_RULE_SUPPRESS_GROUP, _RULE_SUPPRESS_PREFIX, _RULE_PAD, _RULE_PROTOCOL),
-    )
+# The types of routes that lead nowhere.
+_NOWHERE: Final = frozenset((rtnl.RTN_BLACKHOLE, rtnl.RTN_UNREACHABLE, rtnl.RTN_PROHIBIT, rtnl.RTN_THROW))
+# What a rule selects by: without any, it is for everything.
+_SELECTORS: Final = frozenset((rtnl.FRA_SRC, rtnl.FRA_DST, rtnl.FRA_IIFNAME, rtnl.FRA_OIFNAME, rtnl.FRA_FWMARK))
+_SUPPRESSORS: Final = (rtnl.FRA_SUPPRESS_IFGROUP, rtnl.FRA_SUPPRESS_PREFIXLEN)
+_RULE_WORDS: Final = _SELECTORS.union(
+    (rtnl.FRA_PRIORITY, rtnl.FRA_TABLE, rtnl.FRA_FWMASK, rtnl.FRA_PAD, rtnl.FRA_PROTOCOL), _SUPPRESSORS
 )
 _NO_LIMIT: Final = 0xFFFFFFFF
-_TO_TABLE: Final = 1
-_INVERTED: Final = 0x2
 # The kernel's own: by priority, to which table.
-_RULES_OF_KERNEL: Final = {0: _LOCAL, 32766: _MAIN, 32767: _DEFAULT}
+_RULES_OF_KERNEL: Final = {0: rtnl.RT_TABLE_LOCAL, 32766: rtnl.RT_TABLE_MAIN, 32767: rtnl.RT_TABLE_DEFAULT}
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES: Final = {_AF_INET: 4, _AF_INET6: 6}
 
@@ -68,7 +47,7 @@ class Route:
     on_link: bool = False
     source: str = ""
     table: int = 0  # 0 is the main one
-    type: int = _UNICAST
+    type: int = rtnl.RTN_UNICAST
     mtu: int = 0
 
     def message(self) -> guest_pb2.Route:
@@ -120,25 +99,30 @@ class Rule:
 def routes(messages: Iterable[bytes], names: Mapping[int, str]) -> Iterator[Route]:
     """The routes of an interface in `names` (by index), and those that lead nowhere. Raises SpecError."""
     for message in messages:
-        family, prefix, source_prefix, tos, table, protocol, scope, kind, flags = _ROUTE.unpack_from(message)
-        parts = attributes(message, _ROUTE.size)
-        table = number(parts.get(_TABLE)) or table
-        if family not in _FAMILIES or table == _LOCAL or protocol == _PROTO_KERNEL or flags & _CLONED:
+        family, prefix, source_prefix, tos, table, protocol, scope, kind, flags = rtnl.RTMSG.unpack_from(message)
+        parts = attributes(message, rtnl.RTMSG.size)
+        table = number(parts.get(rtnl.RTA_TABLE)) or table
+        if (
+            family not in _FAMILIES
+            or table == rtnl.RT_TABLE_LOCAL
+            or protocol == rtnl.RTPROT_KERNEL
+            or flags & rtnl.RTM_F_CLONED
+        ):
             continue
-        destination = f"{address(parts[_DST])}/{prefix}" if _DST in parts else ""
+        destination = f"{address(parts[rtnl.RTA_DST])}/{prefix}" if rtnl.RTA_DST in parts else ""
         for hop in _hops(family, parts, flags):
             route = Route(
                 family=_FAMILIES[family],
                 destination=destination,
-                gateway=address(hop.parts[_GATEWAY]) if _GATEWAY in hop.parts else "",
+                gateway=address(hop.parts[rtnl.RTA_GATEWAY]) if rtnl.RTA_GATEWAY in hop.parts else "",
                 interface="" if kind in _NOWHERE else names.get(hop.index, ""),
                 scope=scope,
-                metric=number(parts.get(_PRIORITY)),
-                on_link=bool(hop.flags & _ON_LINK),
-                source=address(parts[_PREFSRC]) if _PREFSRC in parts else "",
-                table=0 if table == _MAIN else table,
+                metric=number(parts.get(rtnl.RTA_PRIORITY)),
+                on_link=bool(hop.flags & rtnl.RTNH_F_ONLINK),
+                source=address(parts[rtnl.RTA_PREFSRC]) if rtnl.RTA_PREFSRC in parts else "",
+                table=0 if table == rtnl.RT_TABLE_MAIN else table,
                 type=kind,
-                mtu=number(attributes(parts.get(_METRICS, b"")).get(_METRIC_MTU)),
+                mtu=number(attributes(parts.get(rtnl.RTA_METRICS, b"")).get(rtnl.RTAX_MTU)),
             )
             if why := _obstacle(hop, kind, route, tos=tos, source_prefix=source_prefix):
                 raise SpecError(
@@ -164,34 +148,34 @@ def _hops(family: int, parts: dict[int, bytes], flags: int) -> Iterator[_Hop]:
     There several routes to one destination with one metric, each of its own gateway, are one with several ways to the
     kernel, as it tells and as it is told: two networks whose CNI plugins set a default route each make such a one.
     """
-    ways = parts.get(_MULTIPATH, b"")
+    ways = parts.get(rtnl.RTA_MULTIPATH, b"")
     if not ways or family != _AF_INET6:
-        yield _Hop(number(parts.get(_OIF)), flags, parts)
+        yield _Hop(number(parts.get(rtnl.RTA_OIF)), flags, parts)
         return
     offset = 0
-    while offset + _HOP.size <= len(ways):
-        length, hop_flags, weight, index = _HOP.unpack_from(ways, offset)
-        yield _Hop(index, hop_flags, attributes(ways[: offset + length], offset + _HOP.size), weight)
-        offset += (max(length, _HOP.size) + 3) & ~3
+    while offset + rtnl.RTNEXTHOP.size <= len(ways):
+        length, hop_flags, weight, index = rtnl.RTNEXTHOP.unpack_from(ways, offset)
+        yield _Hop(index, hop_flags, attributes(ways[: offset + length], offset + rtnl.RTNEXTHOP.size), weight)
+        offset += (max(length, rtnl.RTNEXTHOP.size) + 3) & ~3
 
 
 def _obstacle(hop: _Hop, kind: int, route: Route, *, tos: int, source_prefix: int) -> str:
     parts = hop.parts
-    if _MULTIPATH in parts:
+    if rtnl.RTA_MULTIPATH in parts:
         return "it has several next hops"
     if hop.weight:
         return "its next hops have weights"
-    if _ENCAP in parts:
+    if rtnl.RTA_ENCAP in parts:
         return "it encapsulates"
-    if _VIA in parts:
+    if rtnl.RTA_VIA in parts:
         return "its gateway is of another address family"
     if tos:
         return f"it is for type of service {tos:#x} alone"
     if source_prefix:
         return "it is for some source addresses alone"
-    if kind not in _NOWHERE | {_UNICAST}:
+    if kind not in _NOWHERE | {rtnl.RTN_UNICAST}:
         return f"it is of type {kind}"
-    if kind == _UNICAST and not route.interface:
+    if kind == rtnl.RTN_UNICAST and not route.interface:
         return "it leads through an interface that is not connected"
     return ""
 
@@ -207,18 +191,18 @@ def ordered(found: Iterable[Route]) -> list[Route]:
 def rules(messages: Iterable[bytes]) -> Iterator[Rule]:
     """Those beyond the kernel's own. Raises SpecError for what our message has no word for."""
     for message in messages:
-        family, dst_prefix, src_prefix, tos, table, _, _, action, flags = _ROUTE.unpack_from(message)
-        parts = attributes(message, _ROUTE.size)
-        table = number(parts.get(_RULE_TABLE)) or table
-        priority = number(parts.get(_RULE_PRIORITY))
-        if family not in _FAMILIES or (_RULES_OF_KERNEL.get(priority) == table and _selects_all(parts)):
+        family, dst_prefix, src_prefix, tos, table, action, flags = rtnl.FIB_RULE_HDR.unpack_from(message)
+        parts = attributes(message, rtnl.FIB_RULE_HDR.size)
+        table = number(parts.get(rtnl.FRA_TABLE)) or table
+        priority = number(parts.get(rtnl.FRA_PRIORITY))
+        if family not in _FAMILIES or (_RULES_OF_KERNEL.get(priority) == table and not parts.keys() & _SELECTORS):
             continue
         plain = (
-            action == _TO_TABLE
+            action == rtnl.FR_ACT_TO_TBL
             and not tos
-            and not flags & _INVERTED
+            and not flags & rtnl.FIB_RULE_INVERT
             and parts.keys() <= _RULE_WORDS
-            and all(number(parts.get(word, b"\xff" * 4)) == _NO_LIMIT for word in _RULE_SUPPRESS)
+            and all(number(parts.get(word, b"\xff" * 4)) == _NO_LIMIT for word in _SUPPRESSORS)
         )
         if not plain:
             raise SpecError(
@@ -230,20 +214,13 @@ def rules(messages: Iterable[bytes]) -> Iterator[Rule]:
             family=_FAMILIES[family],
             priority=priority,
             table=table,
-            source=_network(parts.get(_RULE_SRC), src_prefix),
-            destination=_network(parts.get(_RULE_DST), dst_prefix),
-            input=text(parts.get(_RULE_INPUT, b"")),
-            output=text(parts.get(_RULE_OUTPUT, b"")),
-            mark=number(parts.get(_RULE_MARK)),
-            mask=number(parts.get(_RULE_MASK)),
+            source=_network(parts.get(rtnl.FRA_SRC), src_prefix),
+            destination=_network(parts.get(rtnl.FRA_DST), dst_prefix),
+            input=text(parts.get(rtnl.FRA_IIFNAME, b"")),
+            output=text(parts.get(rtnl.FRA_OIFNAME, b"")),
+            mark=number(parts.get(rtnl.FRA_FWMARK)),
+            mask=number(parts.get(rtnl.FRA_FWMASK)),
         )
-
-
-_RULE_SUPPRESS: Final = (_RULE_SUPPRESS_GROUP, _RULE_SUPPRESS_PREFIX)
-
-
-def _selects_all(parts: Mapping[int, bytes]) -> bool:
-    return not parts.keys() & {_RULE_SRC, _RULE_DST, _RULE_INPUT, _RULE_OUTPUT, _RULE_MARK}
 
 
 def _network(value: bytes | None, prefix: int) -> str:

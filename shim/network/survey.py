@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from api import guest_pb2
+from netlink import rtnl
 from shim.errors import HostError, SpecError
-from shim.network import links, netns, routes, rtnetlink
+from shim.network import links, netns, routes
 from shim.network.links import Address, Interface, Neighbour
 from shim.network.routes import Route, Rule
+from shim.network.rtnetlink import Rtnetlink
 
 __all__ = ["Address", "Interface", "Neighbour", "Route", "Rule", "Survey", "survey"]
 
@@ -55,13 +57,13 @@ def survey(fd: int) -> Survey:
     Raises SpecError for what cannot be connected, with its name and what to do, HostError where the kernel fails.
     """
     try:
-        with netns.within(fd, rtnetlink.Rtnetlink) as kernel:
+        with netns.within(fd, Rtnetlink) as kernel:
             dumps = Dumps(
-                links=kernel.dump(rtnetlink.GETLINK, links.REQUEST),
-                addresses=kernel.dump(rtnetlink.GETADDR, links.ADDRESS_REQUEST),
-                neighbours=kernel.dump(rtnetlink.GETNEIGH, links.NEIGHBOUR_REQUEST),
-                routes=kernel.dump(rtnetlink.GETROUTE, routes.REQUEST),
-                rules=kernel.dump(rtnetlink.GETRULE, routes.RULE_REQUEST),
+                links=kernel.dump(rtnl.RTM_GETLINK, rtnl.ALL_LINKS),
+                addresses=kernel.dump(rtnl.RTM_GETADDR, links.ADDRESS_REQUEST),
+                neighbours=kernel.dump(rtnl.RTM_GETNEIGH, links.NEIGHBOUR_REQUEST),
+                routes=kernel.dump(rtnl.RTM_GETROUTE, routes.REQUEST),
+                rules=kernel.dump(rtnl.RTM_GETRULE, routes.RULE_REQUEST),
             )
     except OSError as error:
         raise HostError(f"the network namespace cannot be looked into: {error.strerror or error}") from error

@@ -22,7 +22,10 @@ import fcntl
 import os
 import struct
 
-from shim.network import netns, redirect, rtnetlink
+from netlink import rtnl
+from netlink.attribute import string, u32
+from shim.network import netns, redirect
+from shim.network.rtnetlink import Rtnetlink
 
 # The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
 TYPE_CHECKING = False
@@ -37,8 +40,6 @@ _NAME_LIMIT = 15  # linux/if.h, IFNAMSIZ, without its NUL
 _TUNSETIFF = 0x400454CA
 _TAP, _NO_PI, _MULTI_QUEUE, _VNET_HDR, _EXCLUSIVE = 0x0002, 0x1000, 0x0100, 0x4000, 0x8000
 _REQUEST = struct.Struct("=16sH22x")
-# linux/if.h
-_UP, _ALL_MULTICAST = 0x1, 0x200
 # There is no such file, or no driver behind it, or this is a place where it may not be used.
 _NO_VHOST = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM)
 # These take every frame that is sent to them.
@@ -74,12 +75,12 @@ def connect(fd: int, interface: Interface, *, name: str, queues: int) -> list[in
 
 def _connect_here(interface: Interface, name: str, queues: int) -> list[int]:
     # What leads to the TAP can be taken back once the TAP has gone.
-    with rtnetlink.Rtnetlink() as kernel, contextlib.ExitStack() as last, contextlib.ExitStack() as undo:
+    with Rtnetlink() as kernel, contextlib.ExitStack() as last, contextlib.ExitStack() as undo:
         taps = _open(undo, interface, name, queues)
         tap = _index_of(kernel, name)
         _silence(name)
-        mtu = rtnetlink.u32(rtnetlink.IFLA_MTU, interface.mtu)
-        kernel.change(rtnetlink.NEWLINK, rtnetlink.link(tap, flags=_UP, change=_UP, parts=mtu))
+        mtu = u32(rtnl.IFLA_MTU, interface.mtu)
+        kernel.change(rtnl.RTM_NEWLINK, rtnl.link(tap, flags=rtnl.IFF_UP, change=rtnl.IFF_UP, parts=mtu))
         redirect.lead(kernel, tap, interface.index)
         _lead_from(kernel, interface, tap)
         last.callback(_let_go_quietly, interface.index)
@@ -122,7 +123,7 @@ def _open(undo: contextlib.ExitStack, interface: Interface, name: str, queues: i
     return taps
 
 
-def _lead_from(kernel: rtnetlink.Rtnetlink, interface: Interface, tap: int) -> None:
+def _lead_from(kernel: Rtnetlink, interface: Interface, tap: int) -> None:
     """Lead from the interface to the TAP. The TAP's name is ours: what a machine before us has left may be taken."""
     from shim.errors import SpecError
 
@@ -139,22 +140,22 @@ def _lead_from(kernel: rtnetlink.Rtnetlink, interface: Interface, tap: int) -> N
         ) from error
 
 
-def _let_everything_in(kernel: rtnetlink.Rtnetlink, interface: Interface) -> None:
+def _let_everything_in(kernel: Rtnetlink, interface: Interface) -> None:
     """What the guest listens to its own kernel knows: this one's filter of multicast addresses would keep it out."""
     if interface.kind not in _TAKE_ALL and not interface.all_multicast:
-        kernel.change(rtnetlink.NEWLINK, rtnetlink.link(interface.index, flags=_ALL_MULTICAST, change=_ALL_MULTICAST))
+        kernel.change(rtnl.RTM_NEWLINK, rtnl.link(interface.index, flags=rtnl.IFF_ALLMULTI, change=rtnl.IFF_ALLMULTI))
 
 
 def _let_go_quietly(index: int) -> None:
     """The first failure is the one to tell."""
-    with contextlib.suppress(OSError), rtnetlink.Rtnetlink() as kernel:
+    with contextlib.suppress(OSError), Rtnetlink() as kernel:
         redirect.let_go(kernel, index)
 
 
-def _index_of(kernel: rtnetlink.Rtnetlink, name: str) -> int:
+def _index_of(kernel: Rtnetlink, name: str) -> int:
     """Raises OSError, ENODEV where there is no such interface."""
-    found = kernel.ask(rtnetlink.GETLINK, rtnetlink.link(parts=rtnetlink.string(rtnetlink.IFLA_IFNAME, name)))
-    return int(rtnetlink.LINK.unpack_from(found)[2])
+    found = kernel.ask(rtnl.RTM_GETLINK, rtnl.link(parts=string(rtnl.IFLA_IFNAME, name)))
+    return int(rtnl.IFINFOMSG.unpack_from(found)[2])
 
 
 def _silence(name: str) -> None:
@@ -176,7 +177,7 @@ def disconnect(fd: int, interface: str) -> None:
 
 
 def _disconnect_here(interface: str) -> None:
-    with rtnetlink.Rtnetlink() as kernel:
+    with Rtnetlink() as kernel:
         try:
             index = _index_of(kernel, interface)
         except OSError as error:

@@ -1,6 +1,5 @@
 """The machine's network as the shim wants it: interfaces, addresses, routes, rules.
 
-    netlink     what the kernel is told, and what it answers, as bytes: netlink(7). Pure
     requests    each part of guest.proto's NetworkConfig as a netlink request: rtnetlink(7). Pure
     connection  the socket: many requests by one system call
     plan        all of a NetworkConfig, in order. Pure

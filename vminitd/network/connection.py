@@ -9,16 +9,21 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from netlink import rtnl
+from netlink.attribute import attributes, text
+from netlink.message import (
+    DATAGRAM_BYTES,
+    NETLINK_CAP_ACK,
+    NETLINK_EXT_ACK,
+    SOL_NETLINK,
+    Request,
+    batch,
+    messages,
+    verdict,
+)
 from vminitd.errors import KernelError
-from vminitd.network.netlink import Request, attributes, batch, messages, verdict
-from vminitd.network.requests import GET_LINKS, IFINFO, IFLA_ADDRESS, IFLA_IFNAME, RTM_NEWLINK
+from vminitd.network.requests import GET_LINKS
 
-# linux/netlink.h
-_SOL_NETLINK = 270
-_NETLINK_CAP_ACK = 10
-_NETLINK_EXT_ACK = 11
-# The most that the kernel puts into one datagram of a dump, and much less than what a socket takes at once.
-_MOST_BYTES = 32 << 10
 _SIOCGIFNAME = 0x8910
 _SIOCGIFHWADDR = 0x8927
 _NAME_SIZE = 16
@@ -40,8 +45,8 @@ class Connection:
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        self.socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        self.socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        self.socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 1
 
     def close(self) -> None:
@@ -56,7 +61,7 @@ class Connection:
             size = count = 0
             for request in requests:
                 size += len(request.body) + 20
-                if count and size > _MOST_BYTES:
+                if count and size > DATAGRAM_BYTES:  # much less than what a socket takes at once
                     break
                 count += 1
             self._exchange(requests[:count])
@@ -75,32 +80,34 @@ class Connection:
         """Every interface. Under TCG that takes ten times as long as `link`, the first time. Raises KernelError."""
         found: list[Link] = []
         for body in self._exchange([GET_LINKS]):
-            values = attributes(body[IFINFO.size :])
-            number = int(IFINFO.unpack_from(body)[2])
-            name = bytes(values[IFLA_IFNAME]).rstrip(b"\0").decode()
-            found.append(Link(number, name, bytes(values.get(IFLA_ADDRESS, b""))))
+            values = attributes(body, rtnl.IFINFOMSG.size)
+            number = int(rtnl.IFINFOMSG.unpack_from(body)[2])
+            found.append(Link(number, text(values[rtnl.IFLA_IFNAME]), values.get(rtnl.IFLA_ADDRESS, b"")))
         return found
 
-    def _exchange(self, requests: Sequence[Request]) -> list[memoryview]:
+    def _exchange(self, requests: Sequence[Request]) -> list[bytes]:
         """Sends them, reads up to the answer to the last one; gives the bodies of the links that came before it."""
         first = self._sequence
         self._sequence = last = first + len(requests)
         last -= 1
-        links: list[memoryview] = []
+        links: list[bytes] = []
         failure = ""
         try:
             self.socket.send(batch(requests, first))
             while True:
-                for message in messages(self.socket.recv(_MOST_BYTES)):
-                    if message.kind == RTM_NEWLINK and message.sequence == last:
-                        links.append(message.body)
-                    if (answer := verdict(message)) is None or not first <= answer.sequence <= last:
+                for message in messages(self.socket.recv(DATAGRAM_BYTES)):
+                    if not first <= message.sequence <= last:
                         continue
-                    if answer.errno and not failure:
-                        failure = f"{requests[answer.sequence - first].what}: {answer.words}"
-                    if answer.sequence == last:
+                    if message.kind == rtnl.RTM_NEWLINK:
+                        links.append(message.body)
+                    if (said := verdict(message)) is None:
+                        continue
+                    number, words = said
+                    if number and not failure:
+                        failure = f"{requests[message.sequence - first].what}: {words}"
+                    if message.sequence == last:
                         if failure:
                             raise KernelError(failure)
                         return links
-        except (OSError, ValueError) as error:  # BlockingIOError: more answers than the socket's buffer holds
+        except OSError as error:  # BlockingIOError: more answers than the socket's buffer holds
             raise KernelError(failure or f"{requests[0].what}: {error}") from error

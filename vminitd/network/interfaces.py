@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from api.guest_pb2 import Interface
+from netlink.message import Request
 from vminitd import deadlines
 from vminitd.errors import DeviceError, RequestError
 from vminitd.network.connection import Connection, Link
-from vminitd.network.netlink import Request
 from vminitd.network.requests import mac_bytes, set_link
 from vminitd.uevent import Uevents
 

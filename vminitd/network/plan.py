@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from api.guest_pb2 import NetworkConfig, Route
+from netlink.message import Request
 from vminitd.errors import RequestError
 from vminitd.network import interfaces
 from vminitd.network.interfaces import Found
-from vminitd.network.netlink import Request
 from vminitd.network.requests import (
     Prefix,
     add_address,

@@ -5,9 +5,9 @@ kernel; it is asked what interfaces there are.
 """
 
 from api.guest_pb2 import Address, Interface, Neighbour, NetworkConfig, Route
+from netlink.message import batch
 from vminitd.network.connection import Connection
 from vminitd.network.interfaces import Found, name
-from vminitd.network.netlink import batch
 from vminitd.network.plan import requests
 
 _TIMES = 8  # Python specializes what it has run some times: PEP 659

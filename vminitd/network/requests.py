@@ -9,79 +9,16 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from api.guest_pb2 import Address, Neighbour, Route, Rule
+from netlink import rtnl
+from netlink.attribute import attribute, nested, string, u32
+from netlink.message import NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Request
 from vminitd.errors import RequestError
-from vminitd.network.netlink import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    NLM_F_DUMP,
-    NLM_F_EXCL,
-    NLM_F_REPLACE,
-    Request,
-    attribute,
-    nested,
-    number,
-    text,
-)
 
-RTM_NEWLINK = 16
-_RTM_GETLINK = 18
-_RTM_NEWADDR = 20
-_RTM_NEWROUTE = 24
-_RTM_NEWNEIGH = 28
-_RTM_NEWRULE = 32
-
-# family, type, index, flags, which of the flags: struct ifinfomsg
-IFINFO = struct.Struct("=BxHiII")
-IFLA_ADDRESS = 1
-IFLA_IFNAME = 3
-_IFLA_MTU = 4
-_IFLA_TXQLEN = 13
-_IFLA_AF_SPEC = 26
-_IFLA_EXT_MASK = 29
-_RTEXT_FILTER_SKIP_STATS = 8
-_IFLA_INET6_ADDR_GEN_MODE = 8
-_BY_MAC, _NONE = b"\0", b"\1"  # IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE
-_IFF_UP = 0x1
-_IFF_PROMISC = 0x100
-_IFF_ALLMULTI = 0x200
-
-# family, prefix length, flags, scope, index: struct ifaddrmsg
-_IFADDR = struct.Struct("=BBBBI")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
-_IFA_F_NODAD = 0x02
-_IFA_F_NOPREFIXROUTE = 0x200
-
-# family, prefix lengths of destination and source, TOS, table, protocol, scope, type, flags: struct rtmsg
-_RTMSG = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
-_RTA_VIA = 18
-_RTAX_MTU = 2
-_RTNH_F_ONLINK = 4
-_RTPROT_BOOT = 3  # what whoever sets a route by ip(8) or a CNI plugin calls it
-_RTN_UNICAST = 1
-_RT_TABLE_COMPAT = 252
-_RT_TABLE_MAIN = 254
-
-# family, prefix lengths of destination and source, TOS, table, action, flags: struct fib_rule_hdr
-_RULE = struct.Struct("=BBBBBxxBI")
-_FR_ACT_TO_TBL = 1
-_FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK = 1, 2, 3, 6, 10
-_FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME = 15, 16, 17
-
-# family, index, state, flags, type: struct ndmsg
-_NDMSG = struct.Struct("=BxxxiHBB")
-_NDA_DST, _NDA_LLADDR = 1, 2
-_NUD_PERMANENT = 0x80
-
+_BY_MAC, _NONE = bytes([rtnl.IN6_ADDR_GEN_MODE_EUI64]), bytes([rtnl.IN6_ADDR_GEN_MODE_NONE])
 _BITS: Final[dict[int, int]] = {socket.AF_INET: 32, socket.AF_INET6: 128}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-GET_LINKS = Request(
-    _RTM_GETLINK,
-    NLM_F_DUMP,
-    IFINFO.pack(0, 0, 0, 0, 0) + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS),
-    "listing the interfaces",
-)
+GET_LINKS = Request(rtnl.RTM_GETLINK, NLM_F_DUMP, rtnl.ALL_LINKS, "listing the interfaces")
 
 
 class Prefix(NamedTuple):
@@ -134,23 +71,23 @@ def set_link(index: int, what: str, *, name: str, mtu: int, tx_queue_length: int
 
     `link_local`: whether the kernel makes itself an IPv6 address for the link when it comes up. None: there is no IPv6.
     """
-    body = IFINFO.pack(0, 0, index, 0, 0)
+    body = rtnl.link(index)
     if mtu:
-        body += number(_IFLA_MTU, mtu)
+        body += u32(rtnl.IFLA_MTU, mtu)
     if name:
-        body += text(IFLA_IFNAME, name)
+        body += string(rtnl.IFLA_IFNAME, name)
     if tx_queue_length:
-        body += number(_IFLA_TXQLEN, tx_queue_length)
+        body += u32(rtnl.IFLA_TXQLEN, tx_queue_length)
     if link_local is not None:
-        mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, _BY_MAC if link_local else _NONE)
-        body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
-    return Request(RTM_NEWLINK, 0, body, what)
+        mode = attribute(rtnl.IFLA_INET6_ADDR_GEN_MODE, _BY_MAC if link_local else _NONE)
+        body += nested(rtnl.IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+    return Request(rtnl.RTM_NEWLINK, 0, body, what)
 
 
 def set_flags(index: int, what: str, *, up: bool, promiscuous: bool, all_multicast: bool) -> Request:
     """Switches on what is wanted, and nothing off."""
-    flags = up * _IFF_UP | promiscuous * _IFF_PROMISC | all_multicast * _IFF_ALLMULTI
-    return Request(RTM_NEWLINK, 0, IFINFO.pack(0, 0, index, flags, flags), what)
+    flags = up * rtnl.IFF_UP | promiscuous * rtnl.IFF_PROMISC | all_multicast * rtnl.IFF_ALLMULTI
+    return Request(rtnl.RTM_NEWLINK, 0, rtnl.link(index, flags=flags, change=flags), what)
 
 
 def add_address(index: int, interface: str, message: Address, connected: Collection[Prefix]) -> Request:
@@ -165,26 +102,26 @@ def add_address(index: int, interface: str, message: Address, connected: Collect
         family, far = address_bytes(message.peer.partition("/")[0], what)
         if family != own.family:
             raise RequestError(f"{what}: its peer {message.peer} is of another family")
-    flags = _IFA_F_NODAD if own.family == socket.AF_INET6 else 0
+    flags = rtnl.IFA_F_NODAD if own.family == socket.AF_INET6 else 0
     if Prefix(own.family, far, own.length).network() in connected:
-        flags |= _IFA_F_NOPREFIXROUTE
-    body = _IFADDR.pack(own.family, own.length, flags & 0xFF, message.scope, index)
-    body += attribute(_IFA_LOCAL, own.address) + attribute(_IFA_ADDRESS, far) + number(_IFA_FLAGS, flags)
+        flags |= rtnl.IFA_F_NOPREFIXROUTE
+    body = rtnl.IFADDRMSG.pack(own.family, own.length, flags & 0xFF, message.scope, index)
+    body += attribute(rtnl.IFA_LOCAL, own.address) + attribute(rtnl.IFA_ADDRESS, far) + u32(rtnl.IFA_FLAGS, flags)
     if message.broadcast:
         family, broadcast = address_bytes(message.broadcast, what)
         if family != socket.AF_INET or own.family != family:
             raise RequestError(f"{what}: {message.broadcast} cannot be its broadcast address")
-        body += attribute(_IFA_BROADCAST, broadcast)
-    return Request(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, what)
+        body += attribute(rtnl.IFA_BROADCAST, broadcast)
+    return Request(rtnl.RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
 def add_neighbour(index: int, interface: str, message: Neighbour) -> Request:
     """One that the kernel need not ask for, and does not forget."""
     what = f"neighbour {message.address} of interface {interface}"
     family, packed = address_bytes(message.address, what)
-    body = _NDMSG.pack(family, index, _NUD_PERMANENT, 0, 0)
-    body += attribute(_NDA_DST, packed) + attribute(_NDA_LLADDR, mac_bytes(message.mac, what))
-    return Request(_RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
+    body = rtnl.NDMSG.pack(family, index, rtnl.NUD_PERMANENT, 0, 0)
+    body += attribute(rtnl.NDA_DST, packed) + attribute(rtnl.NDA_LLADDR, mac_bytes(message.mac, what))
+    return Request(rtnl.RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, what)
 
 
 def add_route(message: Route, index: int) -> Request:
@@ -196,36 +133,36 @@ def add_route(message: Route, index: int) -> Request:
     what = _name(message)
     family = _family(message.family, what)
     to = _within(family, message.destination, what)
-    table = message.table or _RT_TABLE_MAIN
-    body = _RTMSG.pack(
+    table = message.table or rtnl.RT_TABLE_MAIN
+    body = rtnl.RTMSG.pack(
         family,
         to.length,
         0,
         0,
-        table if table < 256 else _RT_TABLE_COMPAT,
-        _RTPROT_BOOT,
+        table if table < 256 else rtnl.RT_TABLE_COMPAT,
+        rtnl.RTPROT_BOOT,  # what whoever sets a route by ip(8) or a CNI plugin calls it
         message.scope,
-        message.type or _RTN_UNICAST,
-        _RTNH_F_ONLINK if message.on_link else 0,
+        message.type or rtnl.RTN_UNICAST,
+        rtnl.RTNH_F_ONLINK if message.on_link else 0,
     )
     if to.length:
-        body += attribute(_RTA_DST, to.address)
-    body += number(_RTA_TABLE, table)
+        body += attribute(rtnl.RTA_DST, to.address)
+    body += u32(rtnl.RTA_TABLE, table)
     if message.gateway:
         gateway_family, gateway = address_bytes(message.gateway, what)
         if gateway_family == family:
-            body += attribute(_RTA_GATEWAY, gateway)
+            body += attribute(rtnl.RTA_GATEWAY, gateway)
         else:  # IPv4 by way of IPv6
-            body += attribute(_RTA_VIA, struct.pack("=H", gateway_family) + gateway)
+            body += attribute(rtnl.RTA_VIA, struct.pack("=H", gateway_family) + gateway)
     if index:
-        body += number(_RTA_OIF, index)
+        body += u32(rtnl.RTA_OIF, index)
     if message.source:
-        body += attribute(_RTA_PREFSRC, _within(family, message.source, what).address)
+        body += attribute(rtnl.RTA_PREFSRC, _within(family, message.source, what).address)
     if message.metric:
-        body += number(_RTA_PRIORITY, message.metric)
+        body += u32(rtnl.RTA_PRIORITY, message.metric)
     if message.mtu:
-        body += nested(_RTA_METRICS, number(_RTAX_MTU, message.mtu))
-    return Request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, body, what)
+        body += nested(rtnl.RTA_METRICS, u32(rtnl.RTAX_MTU, message.mtu))
+    return Request(rtnl.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, body, what)
 
 
 def add_rule(message: Rule) -> Request:
@@ -233,22 +170,22 @@ def add_rule(message: Rule) -> Request:
     what = f"rule {message.priority} of IPv{message.family}, to table {message.table}"
     family = _family(message.family, what)
     source, destination = _within(family, message.source, what), _within(family, message.destination, what)
-    table = message.table if message.table < 256 else _RT_TABLE_COMPAT
-    body = _RULE.pack(family, destination.length, source.length, 0, table, _FR_ACT_TO_TBL, 0)
-    body += number(_FRA_PRIORITY, message.priority) + number(_FRA_TABLE, message.table)
+    table = message.table if message.table < 256 else rtnl.RT_TABLE_COMPAT
+    body = rtnl.FIB_RULE_HDR.pack(family, destination.length, source.length, 0, table, rtnl.FR_ACT_TO_TBL, 0)
+    body += u32(rtnl.FRA_PRIORITY, message.priority) + u32(rtnl.FRA_TABLE, message.table)
     if source.length:
-        body += attribute(_FRA_SRC, source.address)
+        body += attribute(rtnl.FRA_SRC, source.address)
     if destination.length:
-        body += attribute(_FRA_DST, destination.address)
+        body += attribute(rtnl.FRA_DST, destination.address)
     if message.input:
-        body += text(_FRA_IIFNAME, message.input)
+        body += string(rtnl.FRA_IIFNAME, message.input)
     if message.output:
-        body += text(_FRA_OIFNAME, message.output)
+        body += string(rtnl.FRA_OIFNAME, message.output)
     if message.mark or message.mask:
-        body += number(_FRA_FWMARK, message.mark)
+        body += u32(rtnl.FRA_FWMARK, message.mark)
     if message.mask:
-        body += number(_FRA_FWMASK, message.mask)
-    return Request(_RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, what)
+        body += u32(rtnl.FRA_FWMASK, message.mask)
+    return Request(rtnl.RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, what)
 
 
 def removal(addition: Request) -> Request:
@@ -263,7 +200,7 @@ def _name(message: Route) -> str:
         words.append(f"via {message.gateway}")
     if message.interface:
         words.append(f"dev {message.interface}")
-    if message.table not in (0, _RT_TABLE_MAIN):
+    if message.table not in (0, rtnl.RT_TABLE_MAIN):
         words.append(f"table {message.table}")
     return " ".join(words)
 

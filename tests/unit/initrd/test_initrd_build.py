@@ -17,7 +17,7 @@ SCRIPTS = ("initrd/build.sh", "initrd/base.sh", "deploy/suite.sh", "deploy/vhost
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the image is made from."""
     copy = tmp_path / "checkout"
-    for part in ("api", "ttrpc", "vminitd", "initrd", "deploy"):
+    for part in ("api", "netlink", "ttrpc", "vminitd", "initrd", "deploy"):
         shutil.copytree(PROJECT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "requirements.lock", copy)
     return copy
@@ -58,6 +58,7 @@ def test_the_path_is_one_line_below_the_cache_and_nothing_is_made(checkout: Path
     "file",
     [
         "vminitd/__main__.py",
+        "netlink/rtnl.py",
         "ttrpc/server.py",
         "api/guest_pb2.py",
         "initrd/contents.py",

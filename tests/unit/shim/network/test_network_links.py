@@ -3,15 +3,13 @@
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from netlink import rtnl
+from netlink.attribute import attribute, string, u32
 from shim.errors import SpecError
-from shim.network import links, rtnetlink
-from shim.network.rtnetlink import LINK, attribute, each_attribute, string, u32
+from shim.network import links
 
 _ETHERNET, _NONE, _TUNNEL = 1, 0xFFFE, 768
-_UP = 1
 
 
 def _link(
@@ -25,12 +23,12 @@ def _link(
     data: bytes = b"",
     parts: bytes = b"",
 ) -> bytes:
-    info = attribute(18, string(1, kind) + attribute(2, data))
+    info = attribute(rtnl.IFLA_LINKINFO, string(rtnl.IFLA_INFO_KIND, kind) + attribute(rtnl.IFLA_INFO_DATA, data))
     return (
-        LINK.pack(0, hardware, index, _UP if up else 0, 0)
-        + string(3, name)
-        + attribute(1, bytes.fromhex(mac.replace(":", "")))
-        + u32(4, 1500)
+        rtnl.IFINFOMSG.pack(0, hardware, index, rtnl.IFF_UP if up else 0, 0)
+        + string(rtnl.IFLA_IFNAME, name)
+        + attribute(rtnl.IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        + u32(rtnl.IFLA_MTU, 1500)
         + info
         + parts
     )
@@ -72,14 +70,14 @@ def test_kinds_that_can_be_connected() -> None:
 
 
 def test_a_port_of_a_vrf() -> None:
-    port = _link("eth0", "veth", parts=u32(10, 3))
+    port = _link("eth0", "veth", parts=u32(rtnl.IFLA_MASTER, 3))
     with pytest.raises(SpecError, match=r"eth0 \(veth\) .* a VRF cannot be copied"):
         _interfaces(port, _link("red", "vrf", index=3, mac="02:00:00:00:00:02"))
 
 
 @pytest.mark.parametrize("kind", ["bridge", "bond", "team", "openvswitch"])
 def test_ports_are_passed_over(kind: str) -> None:
-    port = _link("eth0", "veth", parts=u32(10, 3))
+    port = _link("eth0", "veth", parts=u32(rtnl.IFLA_MASTER, 3))
     assert _interfaces(port, _link("master", kind, index=3, mac="02:00:00:00:00:02")) == ["master"]
 
 
@@ -92,20 +90,3 @@ def test_what_every_namespace_has_is_passed_over_while_it_is_down() -> None:
     assert _interfaces(*fallbacks) == []
     # Down, and nothing that could be connected: nobody misses it.
     assert _interfaces(_link("wg0", "wireguard", hardware=_NONE, mac="", up=False)) == []
-
-
-@given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=40))))
-def test_attributes_are_read_as_written(parts: list[tuple[int, bytes]]) -> None:
-    data = b"".join(attribute(kind, value) for kind, value in parts)
-    assert list(each_attribute(data)) == parts
-    assert list(each_attribute(b"head" + data, 4)) == parts
-
-
-@given(st.binary(max_size=200))
-def test_whatever_bytes_come_there_is_an_end(data: bytes) -> None:
-    assert sum(len(value) + 4 for _, value in each_attribute(data)) <= len(data) + 4
-
-
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
-def test_texts(value: str) -> None:
-    assert rtnetlink.text(dict(each_attribute(string(1, value)))[1]) == value

@@ -1,15 +1,19 @@
-"""What our encoders say to the kernel is read by pyroute2 as it was meant: a library that others have proven.
+"""What either side says to the kernel is read by pyroute2 as it was meant: a library that others have proven.
 
-Both codecs are our own because of what a library costs at each start (docs/decisions/0021, 0022).
+The codec is our own because of what a library costs at each start (docs/decisions/0021, 0022).
 """
 
 import socket
+import sys
 from ipaddress import IPv6Address
+from types import ModuleType
 from typing import Protocol, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroute2 import netlink as constants
 from pyroute2.netlink import nlmsg
+from pyroute2.netlink import rtnl as constants_of_rtnl
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -18,10 +22,13 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from api.guest_pb2 import Address, Neighbour, Route, Rule
-from shim.network import redirect, rtnetlink
+from netlink import message as codec
+from netlink import rtnl
+from netlink.message import Request, packed
+from shim.network import redirect
 from vminitd.network import requests
-from vminitd.network.netlink import Request
 
+KINDS = (fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rtmsg)
 IPV4 = st.ip_addresses(v=4).map(str)
 # Global ones: pyroute2 writes the few that hold one of IPv4 in another way.
 IPV6 = st.integers(0x2001 << 112, (0x2002 << 112) - 1).map(lambda number: str(IPv6Address(number)))
@@ -40,8 +47,7 @@ class Message(Protocol):
 
 def read(kind: type, body: bytes) -> Message:
     """A message of pyroute2's class `kind`, of a body without its header."""
-    header = rtnetlink._HEADER.pack(rtnetlink._HEADER.size + len(body), 0, 0, 0, 0)
-    message = kind(header + body)
+    message = kind(packed(0, 0, 0, body))
     assert isinstance(message, nlmsg)
     message.decode()  # type: ignore[no-untyped-call]
     return cast("Message", message)
@@ -117,3 +123,24 @@ def test_a_redirect(index: int, to: int) -> None:
     assert action.get_attr("TCA_ACT_KIND") == "mirred"
     parameters = inside(action, "TCA_ACT_OPTIONS", "TCA_MIRRED_PARMS")
     assert (parameters["eaction"], parameters["ifindex"], parameters["action"]) == (1, to, 4)
+
+
+def test_numbers_have_the_kernel_s_names() -> None:
+    theirs = _numbers(constants, constants_of_rtnl, *(sys.modules[kind.__module__] for kind in KINDS))
+    for kind in KINDS:
+        # A kind's attributes by their place, or with their numbers where some are missing.
+        for place, (*number, name, _) in enumerate(kind.nla_map):
+            theirs[str(name)] = int(number[0]) if number else place
+    ours = _numbers(codec, rtnl)
+    both = ours.keys() & theirs.keys()
+    assert len(both) > 60
+    assert {name: ours[name] for name in both} == {name: theirs[name] for name in both}
+
+
+def _numbers(*modules: ModuleType) -> dict[str, int]:
+    return {
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, int)
+    }
