@@ -5,13 +5,15 @@ The way of a machine:
     __main__   imports, boots, then one event loop until the shim's connection ends, then powers off
     boot       the kernel's file systems, cgroups, sysctls, the loopback interface
     dial       waits for the vsock device, then connects to the host; nothing in the guest listens
-    services/  the ttrpc handlers: Machine and Containers
+    network/   the machine's network, set up while its first container is made
+    services/  the ttrpc handlers: Machine, Containers and Network
 
 and of a container, from the bottom:
 
     libc, uevent, spawn, reaper    system calls, the kernel's events, child processes and their ends
     disks, overlay, rootfs         virtio-blk disks by serial, put together to a root file system
     spec, crun, cgroup, terminal   the specification for crun, crun itself, the container's cgroup and terminals
+    files                          the small files that the host keeps for it, such as /etc/resolv.conf
     streams, stdio                 a process's input and output, to and from the host
     forward                        connections from the host to the containers' servers
     state, process, container      states and what each call does to them
