@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 from api.frames import BROKEN, END, FrameReader, header
+from tests.unit.shim.observe import until
 from tests.unit.vminitd.dialled_host import DialledHost
 from ttrpc import Code
 from vminitd import deadlines
@@ -98,6 +99,15 @@ def listening(address: str, family: socket.AddressFamily = socket.AF_INET) -> so
     return listener
 
 
+def reachable(address: str) -> bool:
+    """Whether a program could have it as its own, and another find it there. IPv6."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one, contextlib.suppress(OSError):
+        one.bind((address, 0))
+        one.connect(one.getsockname())
+        return True
+    return False
+
+
 @pytest.fixture(autouse=True)
 def own_network() -> Iterator[None]:
     """A network namespace of the test's own, which this thread is in."""
@@ -108,6 +118,8 @@ def own_network() -> Iterator[None]:
             loopback_up()
             for address in ("10.7.7.7", "fd00::7"):
                 subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
+            # The kernel makes one of IPv6 usable a moment later (net/ipv6/addrconf.c, addrconf_dad_work).
+            until(lambda: reachable("fd00::7"), "fd00::7")
             yield
         finally:
             assert libc.setns(before.fileno(), _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
