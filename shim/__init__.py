@@ -15,10 +15,12 @@ Read it in this order to follow one container from `start` to exit:
     sandbox.py      one virtual machine, furnished for its container, and the connection to vminitd in it
     relay.py        streams between the guest and what is at their host's end
     rootfs/         snapshotter mounts become disks
+    network/        a network namespace, CNI, and what leads from there into the machine
     vm/             QEMU: the machine as a value, its devices, vsock, the process
     tracing/        spans of all that, for OpenTelemetry, where the environment asks for them
     journal.py      what exists on the host because of this container, written before it is made
     delete.py       what containerd runs when a shim is gone: plays the journal backwards
+    gc.py           what an administrator runs when nobody did: after a loss of power
 
 One asyncio loop per daemon. Everything runs on it except file work that may block
 (layer conversion, sparse copies), which goes to a thread. QEMU and all helpers are
