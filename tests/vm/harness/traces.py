@@ -28,6 +28,7 @@ _KEPT: Final = tuple(
         r"/run/qemubox/accel\b.*",  # the accelerator's probe is answered once per boot
         r"cache/layers/(blobs/[0-9a-f]{64}\.erofs|index/[0-9a-f]{64})",  # a converted layer and where it came from
         r"/run/qemubox/(service\.sock|lock)",  # the warm parent's, which runs on
+        r"/run/qemubox/cni\.lock",  # CNI's chains wait for each other there
         r"/run/qemubox/timeline\.jsonl(\.1)?",  # where each machine's start time went; bounded
         r"tmp/containerd-mount\d+",  # containerd 1.6 removes its own a little later
         r"qbr\d+",  # a bridge outlives its containers; the tests' are all called so
@@ -115,16 +116,20 @@ def _mounts(pid: int) -> list[str]:
 
 
 def _files(directory: Path, shown: str) -> list[str]:
-    """Everything below `directory`, on its own file system, with its type; empty directories where they matter."""
+    """Everything below `directory`, on its own file system, with its type; empty directories where they matter.
+
+    Not by os.path.ismount: it resolves links, and /proc/PID/root is one, to what is there for us and not in the cell.
+    """
     found = []
     for name in _listing(directory):
         path, display = directory / name, f"{shown}/{name}"
         try:
-            mode = path.lstat().st_mode
+            status = path.lstat()
         except FileNotFoundError:
             continue
-        if stat.S_ISDIR(mode):
-            inner = [] if os.path.ismount(path) else _files(path, display)
+        if stat.S_ISDIR(status.st_mode):
+            elsewhere = status.st_dev != directory.stat().st_dev
+            inner = [] if elsewhere else _files(path, display)
             found += inner
             if not inner and display.startswith(_PER_CONTAINER):
                 found += [] if display in _STANDING else [f"{display}/"]
