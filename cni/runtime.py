@@ -50,6 +50,10 @@ class Cni:
         self._timeout_s = timeout_s
         self._on_spawn = on_spawn
 
+    def require(self, network: NetworkList) -> None:
+        """Raise PluginMissing if there is a program that `add` would need and not find; it does so first of all."""
+        self._chain().require(network)
+
     async def add(self, network: NetworkList, attachment: Attachment) -> Result:
         """Attach a container: ADD by each plugin in turn; what there is after the last one.
 
@@ -59,7 +63,7 @@ class Cni:
         """
         _check(attachment)
         namespace.check(attachment.netns)
-        self._chain().require(network)
+        self.require(network)
         made: Result | None = None
         async with self._locked("ADD", network, attachment) as chain:
             stale = self._cache.read(network.name, attachment)

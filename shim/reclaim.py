@@ -47,9 +47,12 @@ def reclaim(
     """
     problems: list[str] = []
     entries = Journal(directory).entries()
+    # Once the machine has gone, which was made before them: a qdisc that leads to a TAP is somebody's who lives.
+    qdiscs = [entry for entry in entries if entry["kind"] == "ingress"]
     # Hooks last, in their order: they run when the container is no more.
     hooks = [entry for entry in entries if entry["kind"] == "poststop"]
-    for entry in [*reversed([entry for entry in entries if entry["kind"] != "poststop"]), *hooks]:
+    others = [entry for entry in entries if entry["kind"] not in ("ingress", "poststop")]
+    for entry in [*reversed(others), *qdiscs, *hooks]:
         kind = str(entry["kind"])
         try:
             check(kind, entry)

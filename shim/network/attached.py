@@ -66,10 +66,13 @@ class Attached:
 async def attach(directory: Path, journal: Journal, attached: Attached) -> Result:
     """Write it down in `directory` and run ADD; what the plugins have made. Raises OSError or CniError.
 
-    Whether that fails or not, `detach` of `directory` / FILE_NAME is to be called in the end.
+    Whether that fails or not, `detach` of `directory` / FILE_NAME is to be called in the end. Where a program is
+    missing nothing is begun, nor written down: DEL would need the same.
     """
+    runner = attached.plugins.runner(_recorder(journal))
+    await asyncio.to_thread(runner.require, attached.network)
     await asyncio.to_thread(leave, directory, journal, attached)
-    return await attached.plugins.runner(_recorder(journal)).add(attached.network, attached.attachment)
+    return await runner.add(attached.network, attached.attachment)
 
 
 async def detach(path: Path) -> None:

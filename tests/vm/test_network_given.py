@@ -32,7 +32,7 @@ def _state(joined: Attached) -> tuple[str, ...]:
 
 
 @pytest.mark.on("2")
-def test_after_delete_or_a_kill_of_the_shim_it_is_as_before(vm: Box) -> None:
+def test_after_delete_a_kill_of_the_shim_or_a_create_that_failed_it_is_as_before(vm: Box) -> None:
     """Without a trace of the first machine the second one has the same network."""
     net = cni.bridge()
     with cni.configured(vm, net), attached(vm, net) as joined:
@@ -47,6 +47,8 @@ def test_after_delete_or_a_kill_of_the_shim_it_is_as_before(vm: Box) -> None:
         vm.delete_task(killed)
         vm.remove(killed).checked()
         eventually(lambda: _state(joined) == before, "the namespace is as before", _DEADLINE_S)
+        assert vm.run("/no/such/program", options=joined.options).code != 0
+        assert _state(joined) == before
         vm.run("ping", "-c", "1", "-W", "10", net.ip4, options=joined.options).checked()
 
 

@@ -1,8 +1,10 @@
 """What is undone of a network by the journal, when things are not as they were. Needs root."""
 
+import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cni import Attachment, parse
+from cni import Attachment, PluginMissing, parse
 from cni.document import JsonValue
 from shim.journal import Journal
 from shim.network import attached, tap
@@ -124,6 +126,27 @@ def test_the_ingress_qdisc_in_a_namespace_that_stays(wired: Place, directory: Pa
     with same_fds():
         assert reclaim(directory) == []
     assert not _ingress(wired, "eth0")
+
+
+def test_the_ingress_qdisc_of_a_machine_that_lives_yet(wired: Place, directory: Path) -> None:
+    """It was there before the qdisc, and holds the TAP to which that leads: it has to go first."""
+    marker = f"-name qemubox-test-{os.getpid()}-{wired.fd}"
+    (interface,) = survey(wired.fd).interfaces
+    taps = tap.connect(wired.fd, interface, name="qb-eth0", queues=1)
+    with subprocess.Popen([sys.executable, "-c", "input()", marker], stdin=subprocess.PIPE, pass_fds=taps) as machine:
+        os.close(*taps)
+        Journal(directory).record("process", marker=marker)
+        Journal(directory).record("ingress", path=str(wired.path), link="eth0")
+        assert reclaim(directory) == []
+        assert not _ingress(wired, "eth0")
+        assert machine.wait(10) == -signal.SIGKILL
+
+
+def test_where_a_program_is_missing_nothing_is_written_down(tmp_path: Path, directory: Path) -> None:
+    """Its DEL would need the same."""
+    with pytest.raises(PluginMissing):
+        asyncio.run(attached.attach(directory, Journal(directory), _attached(tmp_path)))
+    assert os.listdir(directory) == []
 
 
 def test_another_namespace_at_the_same_path_is_left_alone(wired: Place, directory: Path) -> None:
