@@ -140,7 +140,8 @@ def test_a_plugin_that_cannot_take_it_back(vm: Box) -> None:
         assert left.returncode != 0
         assert "out of order" in left.stdout + left.stderr
         (directory / "failing").write_text("#!/bin/sh\ncat >/dev/null\n")
-        assert vm.qemubox.command("gc").returncode == 0
+        done = vm.qemubox.command("gc")
+        assert done.returncode == 0, done.stdout
 
 
 def _kill(vm: Box, container: str, victim: str, plugin: Path | None = None) -> None:
