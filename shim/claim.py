@@ -45,7 +45,7 @@ def claim(directory: str | os.PathLike[str], *, deadline_s: float) -> int:
             if not _lock(fd, deadline - time.monotonic()):
                 raise ClaimTimeout(_signed(fd))
             if _is(fd, path):
-                _sign_if_there_is_room(fd)
+                sign_if_there_is_room(fd)
                 return fd
         except BaseException:
             os.close(fd)
@@ -59,8 +59,8 @@ def sign(lock_fd: int, pid: int) -> None:
     os.pwrite(lock_fd, str(pid).encode(), 0)
 
 
-def _sign_if_there_is_room(fd: int) -> None:
-    """A full file system must keep nobody from cleaning up; ClaimTimeout then cannot name us."""
+def sign_if_there_is_room(fd: int) -> None:
+    """`sign` for ourselves. A full file system must keep nobody from cleaning up; ClaimTimeout cannot name us then."""
     try:
         sign(fd, os.getpid())
     except OSError:

@@ -5,7 +5,8 @@ shim, a host at its limits) it plays the journal backwards: kill QEMU and the he
 unmount, remove. Idempotent; standard output carries the serialized DeleteResponse and
 nothing else; within containerd's 5 s (io.containerd.timeout.shim.cleanup). It does not
 answer before the shim's process is gone. CNI plugins may take longer, or wait for those of
-others: then it says so and fails, and a process that it leaves behind goes on.
+others: then it says so and fails, and a process that it leaves behind goes on. So it does
+where containerd has killed us (heir.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 
 from shim import bundle, wire
 from shim.arguments import Arguments
-from shim.claim import LOCK_NAME, ClaimTimeout, claim, sign
+from shim.claim import LOCK_NAME, ClaimTimeout, claim, sign_if_there_is_room
 from shim.reclaim import command_line, reclaim, start_time
 
 # A shim that has answered Shutdown is gone within milliseconds.
@@ -58,31 +59,34 @@ def _directory_by_configuration(arguments: Arguments) -> str:
 
 def _clean(directory: str, shim_pid: int, container_id: str, cni_deadline: float) -> list[str]:
     try:
-        _take(directory)
+        lock_fd = _take(directory)
     except FileNotFoundError:  # the shim has removed everything, its directory last
         return _await_end(shim_pid, container_id)
     except ClaimTimeout as timeout:
         return [f"shim {timeout.holder} does not die"]
+    from shim.heir import Heir
+
+    heir = Heir(lambda: _go_on(directory, lock_fd))
     problems = reclaim(directory, warn=_warn, cni_deadline=cni_deadline)
     if problems and time.monotonic() >= cni_deadline:
-        problems.append(f"process {_go_on(directory)} goes on with it")
+        problems.append(f"process {heir.pid} goes on with it")
+    else:
+        heir.dismiss()
     return problems
 
 
-def _go_on(directory: str) -> int:
-    """Leave a process behind that has the lock, and reclaims without our haste; its pid."""
-    from shim.launch import detach
+def _go_on(directory: str, lock_fd: int) -> None:
+    """Reclaim without haste, in the heir: its parent has ended, maybe with nothing left to do.
 
-    pid = os.fork()
-    if pid == 0:
-        try:
-            detach()
-            with open(os.path.join(directory, LOCK_NAME), "rb+") as lock:
-                sign(lock.fileno(), os.getpid())
-            reclaim(directory)
-        finally:
-            os._exit(0)
-    return pid
+    The lock is held by whoever has inherited its descriptor; in a directory with another one lives the next shim.
+    """
+    try:
+        is_ours = os.path.samestat(os.fstat(lock_fd), os.stat(os.path.join(directory, LOCK_NAME)))
+    except FileNotFoundError:
+        return
+    if is_ours:
+        sign_if_there_is_room(lock_fd)
+        reclaim(directory)
 
 
 def _warn(problem: str) -> None:
@@ -90,33 +94,32 @@ def _warn(problem: str) -> None:
     os.write(2, f"{problem}\n".encode(errors="backslashreplace"))
 
 
-def _take(directory: str) -> None:
-    """Lock the directory; a shim that neither answers containerd nor ends is killed for it."""
+def _take(directory: str) -> int:
+    """Lock the directory, the answer is the lock's fd; a shim that neither answers containerd nor ends is killed."""
     try:
-        claim(directory, deadline_s=_SHIM_DEADLINE_S)
+        return claim(directory, deadline_s=_SHIM_DEADLINE_S)
     except ClaimTimeout as timeout:
-        if not _kill_holder(directory, timeout.holder):
-            claim(directory, deadline_s=_KILLED_DEADLINE_S)
+        lock_fd = _kill_holder(directory, timeout.holder)
+        return claim(directory, deadline_s=_KILLED_DEADLINE_S) if lock_fd is None else lock_fd
 
 
-def _kill_holder(directory: str, holder: int) -> bool:
-    """Kill the process that holds the lock; True where it has let go by itself and the lock is ours."""
+def _kill_holder(directory: str, holder: int) -> int | None:
+    """Kill the process that holds the lock; the lock's fd where it has let go by itself and the lock is ours."""
     import signal
 
     try:
         pidfd = os.pidfd_open(holder)
     except (ProcessLookupError, ValueError, OSError):
-        return False
+        return None
     try:
-        claim(directory, deadline_s=0)
+        return claim(directory, deadline_s=0)
     except ClaimTimeout as timeout:
         # Still held, in the same name: so the process behind the pidfd is the holder, and no later one of that number.
         if timeout.holder == holder:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        return False
+        return None
     finally:
         os.close(pidfd)
-    return True
 
 
 def _await_end(pid: int, container_id: str) -> list[str]:

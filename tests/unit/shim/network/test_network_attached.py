@@ -24,11 +24,20 @@ from tests.unit.shim.network import setting_up
 from tests.unit.shim.network.cell import Cell, cell, conflist
 from tests.unit.shim.network.places import Place
 from tests.unit.shim.observe import same_fds, until
-from tests.unit.shim.program import Host
+from tests.unit.shim.program import Host, Shim
 
 _FAKE = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "fake"}]}'
 # containerd's limit (io.containerd.timeout.shim.cleanup).
 _LIMIT_S = 5.0
+_HELD = """
+cat >/dev/null
+if [ $CNI_COMMAND = ADD ]; then
+    echo '{"cniVersion": "1.0.0"}'
+elif [ ! -e held ]; then
+    touch held
+    read -r _ <fifo
+fi
+"""
 _CONFLIST = "/etc/qemubox/net.d/net.conflist"
 
 
@@ -166,31 +175,45 @@ def test_a_path_that_is_no_other_s_namespace_any_more_is_undone(directory: Path,
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Cell]:
-    """A cell with a network whose plugin `held` waits, at a DEL, until somebody writes to its FIFO."""
+    """A cell with a network whose plugin `held` waits, at its first DEL, until somebody writes to its FIFO."""
     with cell(tmp_path) as made:
         os.mkfifo(made.path / "fifo")
         (made.conf_dir / "net.conflist").write_text(json.dumps(conflist(made.leases, {"type": "held"})))
         yield made
 
 
-def test_a_delete_that_containerd_will_not_wait_for_says_so_and_goes_on(place: Cell, host: Host) -> None:
+@pytest.fixture
+def left(place: Cell, host: Host) -> Shim:
+    """A container with that network, whose shim was killed."""
     host.config.write_text(host.config.read_text() + place.config)
-    fifo = place.path / "fifo"
-    place.plugin(
-        "held", f'cat >/dev/null; [ $CNI_COMMAND = ADD ] && echo \'{{"cniVersion": "1.0.0"}}\' || read -r _ <{fifo}'
-    )
+    place.plugin("held", f"cd {place.path}\n{_HELD}")
     shim = host.shim()
     (shim.bundle / "qemubox").symlink_to(shim.directory)
     words = place.inside(sys.executable, setting_up.__file__, shim.directory, "/run/netns/qemubox-1", "attached")
     with subprocess.Popen(words, env=shim.environment) as doomed:
         assert doomed.wait(50) == -9
+    return shim
+
+
+def _assert_goes_on(place: Cell, shim: Shim) -> None:
+    until(lambda: not shim.directory.exists(), "the process that goes on has ended it")
+    assert [trace for trace in place.traces() if trace.split()[0] in ("netns", "mount", "lease", "cached")] == []
+
+
+def test_a_delete_that_containerd_will_not_wait_for_says_so_and_goes_on(place: Cell, left: Shim) -> None:
     began = time.monotonic()
-    done = place.run(*shim.words("-bundle", str(shim.bundle), "delete"), env=shim.environment)
+    done = place.run(*left.words("-bundle", str(left.bundle), "delete"), env=left.environment)
     assert time.monotonic() - began < _LIMIT_S
     assert done.returncode == 1
     told = re.fullmatch(r"c1: .*: cni \S+: DEL did not end within \S+ s; process (\d+) goes on with it\n", done.stderr)
     assert told
-    with fifo.open("w") as held:  # when the plugin runs again
+    _assert_goes_on(place, left)
+
+
+def test_a_delete_that_containerd_kills_goes_on(place: Cell, left: Shim) -> None:
+    words = place.inside(*left.words("-bundle", str(left.bundle), "delete"))
+    with subprocess.Popen(words, env=left.environment) as doomed, (place.path / "fifo").open("w") as held:
+        doomed.kill()
+        assert doomed.wait(20) == -9
         held.write("\n")
-    until(lambda: not shim.directory.exists(), "the process that goes on has ended it")
-    assert [trace for trace in place.traces() if trace.split()[0] in ("netns", "mount", "lease", "cached")] == []
+    _assert_goes_on(place, left)
