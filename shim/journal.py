@@ -48,7 +48,7 @@ class Journal:
         """Write down one resource that is about to be made.
 
         Kinds and their facts: `process` marker (a text found in its command line), `child` marker (pid and start time
-        of a foreign program that waits for us before it does anything, or ends with us by itself),
+        of a program that waits for us before it does anything, or ends with us by itself),
         `path` path (file or whole tree), `mount` path, `netns` path, `draft` path (a file in
         the making by who has `path`.lock locked), `poststop` path (a hook that is to run, shim/hooks/poststop.py),
         `cni` path (an attachment to a CNI network, shim/network/attached.py), `ingress` path and link (a network

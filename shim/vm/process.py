@@ -10,7 +10,8 @@ run Python between fork and exec and cost the fork of the whole shim instead of 
 What must hold: `spawn` runs in the main thread, which lives as long as the process.
 The end is learnt from a pidfd on the loop, not from SIGCHLD, so nobody else's children
 are touched. Should we be killed before setpriv has asked for the death signal, the
-journal's marker finds the process.
+journal's marker finds the process. One that is ending shows no command line any more, and
+still holds all that it has open: by its pid, which the journal has as well, its end is waited for.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from typing import Final
 
 from shim.errors import HostError, MissingPartError
 from shim.journal import Journal
+from shim.reclaim import start_time
 from shim.vm.states import describe_status
 
 SETPRIV: Final = "/usr/bin/setpriv"
@@ -167,6 +169,13 @@ def spawn(
         raise HostError(f"{name} cannot be started: {error.strerror}") from error
     finally:
         os.close(theirs)
+    try:
+        journal.record("child", marker=f"{child.pid} {start_time(child.pid)}")
+    except BaseException:
+        child.kill()
+        child.wait()
+        os.close(ours)
+        raise
     return Process(name, child, ours)
 
 
