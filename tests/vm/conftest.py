@@ -120,7 +120,7 @@ def box(request: pytest.FixtureRequest, containerd: Containerd, runtime: str) ->
     yield box
     try:
         if not request.node.stash.get(_FAILED, False):  # a test that failed half way has not cleaned up
-            assert_nothing_new(containerd, before)
+            assert_nothing_new(containerd, before, by_runc=not box.is_vm)
     finally:
         box.remove_all()
 

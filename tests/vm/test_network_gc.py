@@ -44,10 +44,13 @@ def _kill(vm: Box, container: str) -> None:
 
 def _lose_power(vm: Box, container: str) -> None:
     """What of a dead container is on no disk is gone, as after a reboot."""
+    cell = vm.containerd.cell
+    address = cell.path(f"/run/containerd/io.containerd.runtime.v2.task/default/{container}/address").read_text()
+    cell.path(address.removeprefix("unix://")).unlink()
     key, netns = cni.cni_id(container).removeprefix("qemubox-"), f"/run/netns/{cni.cni_id(container)}"
-    cni.run(vm.containerd.cell, "rm", "-r", f"/run/qemubox/vm/{key}")
-    cni.run(vm.containerd.cell, "umount", netns)
-    cni.run(vm.containerd.cell, "rm", netns)
+    cni.run(cell, "rm", "-r", f"/run/qemubox/vm/{key}")
+    cni.run(cell, "umount", netns)
+    cni.run(cell, "rm", netns)
 
 
 def _is_well(neighbour: Inside, net: cni.Net) -> bool:

@@ -79,7 +79,7 @@ def test_a_read_only_root_goes_without(vm: Box, net: cni.Net) -> None:
         vm.wait_stopped(container)
         vm.delete_task(container).checked()
         vm.remove(container).checked()
-        ctr("snapshots", "rm", view).checked()
+        ctr("snapshots", "rm", view)  # containerd 1.6 has removed it by then: nothing is left that names it
 
 
 def _parent(box: Box, container: str) -> str:
