@@ -8,6 +8,7 @@ Read it in this order:
     attached.py     an attachment to a CNI network, written down before it is made
     survey.py       what is in a namespace, as values: links.py has its interfaces, routes.py its routes and rules
     tap.py          a TAP beside each interface; redirect.py leads all frames from one to the other
+    tuning.py       kernel settings of CNI's tuning plugin
     connection.py   what of all that a machine is given
     counters.py     what went over each interface
     lookup.py       connections to localhost in the namespace; forward.py carries them to the guest

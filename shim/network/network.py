@@ -30,7 +30,7 @@ from shim.errors import HostError, MissingPartError, SpecError
 from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
-from shim.network import counters, names, netns, tap
+from shim.network import counters, names, netns, tap, tuning
 from shim.network.attached import CONTAINER_ID_PREFIX, FILE_NAME, Attached, Plugins, attach, detach
 from shim.network.connection import Connection
 from shim.network.counters import Counters
@@ -120,6 +120,7 @@ class ContainerNetwork:
             # Not what the container asks for, but what the plugins have made.
             network = f"CNI network {self._network.name!r} ({self._network.source})"
             raise HostError(f"{network}: {error.message}", hint=error.hint) from error
+        self.connection.message.sysctls.update(tuning.sysctls(self._network, _INTERFACE))
 
     def settled(self) -> None:
         """Close what QEMU has copies of by now: a TAP ends with its last descriptor."""

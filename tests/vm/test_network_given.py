@@ -114,14 +114,15 @@ def test_between_create_and_start(vm: Box, ours: bool) -> None:
 
 @pytest.mark.on("2")
 def test_the_configuration_s_network(vm: Box) -> None:
-    """By default, by annotation, or none at all by annotation."""
-    default, other = cni.bridge(), cni.bridge()
+    """By default, by annotation, or none at all by annotation. What CNI's tuning plugin sets is set in the guest."""
+    default, other = cni.bridge().chained(cni.TUNING), cni.bridge()
     with cni.configured(vm, default, other), vm.qemubox.changed({"network": {"name": default.name}}):
         for options, net in (((), default), (other.options, other)):
             with inside(vm, *options) as container:
                 addresses = cni.addresses(vm, net, cni.cni_id(container.container))
                 assert sorted(line.split("/")[0] for line in container.text(_ADDRESSES).split()) == sorted(addresses)
                 container.text(f"ping -c 1 -W 10 {net.ip4}")
+                assert (container.number("cat /proc/sys/net/core/somaxconn") == 511) is (net is default)
                 shown = vm.inspect(container.container)
                 assert shown["netns"] == f"/run/netns/{cni.cni_id(container.container)}"
                 mac = container.text("cat /sys/class/net/eth0/address")
