@@ -23,7 +23,7 @@ from shim.reclaim import reclaim
 from tests.unit.shim.network import setting_up
 from tests.unit.shim.network.cell import Cell, cell, conflist
 from tests.unit.shim.network.places import Place
-from tests.unit.shim.observe import same_fds, until
+from tests.unit.shim.observe import same_fds, until, wait_for_words
 from tests.unit.shim.program import Host, Shim
 
 _FAKE = '{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "fake"}]}'
@@ -144,6 +144,7 @@ def test_the_ingress_qdisc_of_a_machine_that_lives_yet(wired: Place, directory: 
     taps = tap.connect(wired.fd, interface, name="qb-eth0", queues=1)
     with subprocess.Popen([sys.executable, "-c", "input()", marker], stdin=subprocess.PIPE, pass_fds=taps) as machine:
         os.close(*taps)
+        wait_for_words(machine.pid, marker)
         Journal(directory).record("process", marker=marker)
         Journal(directory).record("ingress", path=str(wired.path), link="eth0")
         assert reclaim(directory) == []
