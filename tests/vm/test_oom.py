@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from harness.box import Box
 from harness.deadline import eventually
 
@@ -73,6 +75,7 @@ def test_an_exec_is_killed_and_the_container_lives_on(box: Box) -> None:
         assert box.status(container) == "RUNNING"
 
 
+@pytest.mark.timeout(180)
 def test_one_event_for_each_kill(vm: Box) -> None:
     script = f"for n in 1 2 3; do sleep 2; {_EAT.format(mib=100)}; done; sleep 1000"
     with vm.events() as events, running(vm, script) as container:
