@@ -31,7 +31,7 @@ def theatre(request: pytest.FixtureRequest, containerd: Containerd, runtime: str
     theatre = Theatre(containerd, runtime)
     yield theatre
     theatre.close()
-    assert_nothing_new(containerd, before)
+    assert_nothing_new(containerd, before, by_runc=runtime == "runc")
 
 
 @pytest.fixture
