@@ -128,7 +128,7 @@ class _Left:
 
     def look(self) -> Iterator[Finding]:
         """What `remove` would come upon."""
-        if _is_held(self.directory):
+        if _is_locked(self.directory / LOCK_NAME):
             return
         if (self.directory / FILE_NAME).exists():
             yield Finding("container", str(self.directory), "found")
@@ -241,22 +241,13 @@ def _claim(directory: Path) -> int:
         return lock
 
 
-def _is_held(directory: Path) -> bool:
-    """Whether somebody has claimed it. Leaves nothing behind, not even a lock file."""
-    try:
-        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not flock.try_shared(fd)
-    finally:
-        os.close(fd)
+def _is_locked(path: Path) -> bool:
+    """Whether somebody has the file locked. Leaves nothing behind, not even a lock file.
 
-
-def _is_locked(image: Path) -> bool:
-    """Whether a machine has this writable layer: its shim has it locked (shim/rootfs/prepare.py)."""
+    That of a directory is its shim's (shim/claim.py); a writable layer is the machine's (shim/rootfs/prepare.py).
+    """
     try:
-        fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

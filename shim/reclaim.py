@@ -162,6 +162,11 @@ def _wait_gone(pidfd: int, deadline: float) -> None:
         raise TimeoutError(errno.ETIMEDOUT, f"still alive {_KILL_DEADLINE_S} s after SIGKILL")
 
 
+def record_child(journal: Journal, pid: int) -> None:
+    """Write down a process as one to be waited for (`child`). Raises OSError."""
+    journal.record("child", marker=f"{pid} {start_time(pid)}")
+
+
 def start_time(pid: int) -> int:
     """When a process started, in ticks since the boot (proc_pid_stat(5), field 22); -1 where there is none."""
     try:

@@ -18,7 +18,7 @@ from typing import Final
 from cni import Attachment, Cni, CniError, NetworkList, Result, parse
 from shim.config import Config
 from shim.journal import Journal
-from shim.reclaim import start_time
+from shim.reclaim import record_child
 
 FILE_NAME: Final = "cni.json"
 # CNI knows containers by this and their key.
@@ -137,4 +137,4 @@ def read(path: Path) -> Attached | None:
 
 def _recorder(journal: Journal) -> Callable[[int], None]:
     """Writes a plugin down as a child. Raises OSError, which keeps an ADD from going on, and not a DEL."""
-    return lambda pid: journal.record("child", marker=f"{pid} {start_time(pid)}")
+    return lambda pid: record_child(journal, pid)

@@ -17,7 +17,7 @@ from shim.hooks import poststop
 from shim.hooks.hook import Hook, HookError, run
 from shim.journal import Journal
 from shim.log import Logger
-from shim.reclaim import start_time
+from shim.reclaim import record_child
 from shim.spec import Json
 
 
@@ -109,4 +109,4 @@ class Hooks:
             os.close(cancel)
 
     def _record(self, pid: int) -> None:
-        self._journal.record("child", marker=f"{pid} {start_time(pid)}")
+        record_child(self._journal, pid)

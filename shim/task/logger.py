@@ -25,7 +25,7 @@ from shim.descriptors import readable
 from shim.errors import HostError, MissingPartError
 from shim.journal import Journal
 from shim.log import Logger
-from shim.reclaim import start_time
+from shim.reclaim import record_child
 from shim.task.logger_address import LoggerAddress
 
 # How much of what it says itself is kept: its end.
@@ -152,7 +152,7 @@ class Loggers:
             stdout, stderr, words = pipes.give("write stdout", "write stderr", "read words")
             logger = LoggerProcess(address.program, pid, stdout, stderr, words, self._log)
             try:
-                self._journal.record("child", marker=f"{pid} {start_time(pid)}")
+                record_child(self._journal, pid)
                 pipes.close("read stdout", "read stderr", "write ready", "write words")
                 await logger.ready(pipes["read ready"], speaks=address.speaks)
             except BaseException:

@@ -29,7 +29,7 @@ from typing import Final
 
 from shim.errors import HostError, MissingPartError
 from shim.journal import Journal
-from shim.reclaim import start_time
+from shim.reclaim import record_child
 from shim.vm.states import describe_status
 
 SETPRIV: Final = "/usr/bin/setpriv"
@@ -170,7 +170,7 @@ def spawn(
     finally:
         os.close(theirs)
     try:
-        journal.record("child", marker=f"{child.pid} {start_time(child.pid)}")
+        record_child(journal, child.pid)
     except BaseException:
         child.kill()
         child.wait()

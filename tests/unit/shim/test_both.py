@@ -22,8 +22,10 @@ class _Stuck:
 
     def __init__(self) -> None:
         self.cancelled = False
+        self.runs = asyncio.Event()
 
     async def run(self) -> str:
+        self.runs.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -66,7 +68,8 @@ async def test_the_first_may_say_why_the_second_has_failed() -> None:
 async def test_cancelling_it_cancels_both() -> None:
     one, other = _Stuck(), _Stuck()
     task = asyncio.create_task(both(one.run(), other.run()))
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        await asyncio.gather(one.runs.wait(), other.runs.wait())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
