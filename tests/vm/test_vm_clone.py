@@ -5,19 +5,17 @@ and a disk's size with a machine's state (traps 4 and 6), so neither is there wh
 """
 
 import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from harness.machine import BOOT_S, Guest, Parts
+from harness.machine import BOOT_S, Guest, Parts, launch, new_directory
 from harness.tap import tap
 from shim.journal import Journal
 from shim.template import memory
 from shim.vm.devices import Disk, Nic
-from shim.vm.timeline import Timeline
 from shim.vm.vm import VirtualMachine
 from shim.vm.vsock_user import UserVsock
 
@@ -27,28 +25,15 @@ MIB = 1 << 20
 BASE = 128 * MIB
 
 
-async def launch(parts: Parts, work: Path, memory_fd: int, *, restored: bool) -> tuple[VirtualMachine, Path]:
-    directory = work / secrets.token_hex(12)
-    directory.mkdir(mode=0o711)
-    vm = await VirtualMachine.launch(
-        parts.machine,
-        name=f"qemubox-{directory.name}",
-        console_path=directory / "console",
-        console_kib=64,
-        credentials=parts.credentials,
-        journal=Journal(directory),
-        timeline=Timeline(),
-        command_timeout_s=30,
-        memory_fd=memory_fd,
-        restored=restored,
-    )
-    return vm, directory
+async def launched(parts: Parts, work: Path, memory_fd: int, *, restored: bool) -> tuple[VirtualMachine, Path]:
+    directory = new_directory(work)
+    return await launch(parts.machine, parts, directory, memory_fd=memory_fd, restored=restored), directory
 
 
 async def freeze(parts: Parts, work: Path, state: int) -> None:
     """Boot the machine until it waits for a host, and write it down."""
     memory_fd = memory.empty(BASE)
-    vm, _directory = await launch(parts, work, memory_fd, restored=False)
+    vm, _directory = await launched(parts, work, memory_fd, restored=False)
     try:
         await vm.add_disk(Disk("agent", parts.agent))
         await vm.run()
@@ -65,7 +50,7 @@ async def freeze(parts: Parts, work: Path, state: int) -> None:
 async def clone(parts: Parts, work: Path, state: int, *, mac: str, disk: Path, memory_mib: int) -> AsyncIterator[Guest]:
     """A running clone; `disk` is both its writable disk and, for reading, its first layer."""
     memory_fd = memory.copy(state, BASE)
-    vm, directory = await launch(parts, work, memory_fd, restored=True)
+    vm, directory = await launched(parts, work, memory_fd, restored=True)
     os.close(memory_fd)
     backend = UserVsock(
         daemon=parts.daemon,

@@ -133,6 +133,31 @@ class Start(Protocol):
     def __call__(self, machine: Machine | None = None) -> AbstractAsyncContextManager[Guest]: ...
 
 
+def new_directory(work: Path) -> Path:
+    """One for a machine, by whose name QEMU is known."""
+    directory = work / secrets.token_hex(12)
+    directory.mkdir(mode=0o711)
+    return directory
+
+
+async def launch(
+    machine: Machine, parts: Parts, directory: Path, *, memory_fd: int = -1, restored: bool = False
+) -> VirtualMachine:
+    """A paused machine whose journal and console are in `directory`."""
+    return await VirtualMachine.launch(
+        machine,
+        name=f"qemubox-{directory.name}",
+        console_path=directory / "console",
+        console_kib=64,
+        credentials=parts.credentials,
+        journal=Journal(directory),
+        timeline=Timeline(),
+        command_timeout_s=30,
+        memory_fd=memory_fd,
+        restored=restored,
+    )
+
+
 @pytest.fixture
 def start(parts: Parts, work: Path) -> Start:
     """A paused machine with vsock and the agent's disk; killed at the end, when nothing of it may be left."""
@@ -140,22 +165,13 @@ def start(parts: Parts, work: Path) -> Start:
     @asynccontextmanager
     async def started(machine: Machine | None = None) -> AsyncIterator[Guest]:
         before = set(os.listdir("/proc/self/fd"))
-        key = secrets.token_hex(12)
-        directory = work / key
-        directory.mkdir(mode=0o711)
-        journal = Journal(directory)
-        vm = await VirtualMachine.launch(
-            machine or parts.machine,
-            name=f"qemubox-{key}",
-            console_path=directory / "console",
-            console_kib=64,
-            credentials=parts.credentials,
-            journal=journal,
-            timeline=Timeline(),
-            command_timeout_s=30,
-        )
+        directory = new_directory(work)
+        vm = await launch(machine or parts.machine, parts, directory)
         backend = UserVsock(
-            daemon=parts.daemon, directory=directory / "vsock", credentials=parts.credentials, journal=journal
+            daemon=parts.daemon,
+            directory=directory / "vsock",
+            credentials=parts.credentials,
+            journal=Journal(directory),
         )
         guest = Guest(vm, backend, directory)
         try:
@@ -165,7 +181,7 @@ def start(parts: Parts, work: Path) -> Start:
         finally:
             await vm.kill(10)
             guest.hang_up()
-            assert (left := processes(key)) == [], left
+            assert (left := processes(directory.name)) == [], left
             assert not (directory / "vsock").exists()
             assert (after := set(os.listdir("/proc/self/fd"))) == before, after ^ before
 

@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import time
@@ -22,17 +21,15 @@ from api import guest_pb2
 from api.frames import FrameReader
 from api.link import CALLS_BEFORE
 from deploy.image import BUSYBOX
-from harness.machine import BOOT_S, QEMU, Parts, processes
+from harness.machine import BOOT_S, QEMU, Parts, launch, new_directory, processes
 from harness.qemubox import built_parts
 from shim.guest import Guest, connect
-from shim.journal import Journal
 from shim.template import memory
 from shim.template.build import build
 from shim.template.store import Store, Template, name_of
 from shim.vm.devices import Disk
 from shim.vm.hotplug import Seat
 from shim.vm.machine import Accel, Machine
-from shim.vm.timeline import Timeline
 from shim.vm.vm import VirtualMachine
 from ttrpc import Client
 from vminitd.spec import Json
@@ -165,23 +162,10 @@ def clones(template: Template, tools: Path, parts: Parts, work: Path) -> Clones:
 
     @asynccontextmanager
     async def made() -> AsyncIterator[Clone]:
-        key = secrets.token_hex(12)
-        directory = work / key
-        directory.mkdir(mode=0o711)
+        directory = new_directory(work)
         memory_fd = memory.copy(template.fd, template.metadata.memory_size)
         try:
-            vm = await VirtualMachine.launch(
-                machine,
-                name=f"qemubox-{key}",
-                console_path=directory / "console",
-                console_kib=64,
-                credentials=parts.credentials,
-                journal=Journal(directory),
-                timeline=Timeline(),
-                command_timeout_s=30,
-                memory_fd=memory_fd,
-                restored=True,
-            )
+            vm = await launch(machine, parts, directory, memory_fd=memory_fd, restored=True)
         finally:
             os.close(memory_fd)
         clone: Clone | None = None
@@ -191,7 +175,7 @@ def clones(template: Template, tools: Path, parts: Parts, work: Path) -> Clones:
             yield clone
         finally:
             await (clone.close() if clone is not None else vm.kill(10))
-            assert (left := processes(key)) == [], left
+            assert (left := processes(directory.name)) == [], left
 
     return made
 
