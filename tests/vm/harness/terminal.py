@@ -8,7 +8,7 @@ import select
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,14 +35,23 @@ class Terminal:
         """Give it another size; whoever is to know of it must be told (SIGWINCH)."""
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def read_until(self, words: str, deadline_s: float) -> str:
-        """What the terminal shows up to `words`; fails when they do not come."""
+    def read_until(self, words: str, deadline_s: float, again: Callable[[], None] | None = None) -> str:
+        """What the terminal shows up to `words`; fails when they do not come.
+
+        `again` is called at once, and every second in which nothing came: for what may be too early the first time.
+        """
         end, seen = time.monotonic() + deadline_s, ""
+        if again is not None:
+            again()
         while words not in seen:
-            readable, _, _ = select.select([self.ours], [], [], max(0.0, end - time.monotonic()))
-            assert readable, f"not within {deadline_s:g} s: {words!r} in {seen!r}"
-            with contextlib.suppress(BlockingIOError):
-                seen += os.read(self.ours, 4096).decode(errors="replace")
+            left_s = max(0.0, end - time.monotonic())
+            readable, _, _ = select.select([self.ours], [], [], left_s if again is None else min(1.0, left_s))
+            assert readable or left_s > 0, f"not within {deadline_s:g} s: {words!r} in {seen!r}"
+            if readable:
+                with contextlib.suppress(BlockingIOError):
+                    seen += os.read(self.ours, 4096).decode(errors="replace")
+            elif again is not None:
+                again()
         return seen
 
 
