@@ -102,18 +102,30 @@ class Stdio(_message.Message):
     def __init__(self, terminal: _Optional[bool] = ..., stdin: _Optional[bytes] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
-    __slots__ = ("container_id", "spec", "rootfs", "stdio", "files")
+    __slots__ = ("container_id", "spec", "rootfs", "stdio", "files", "volumes", "block_volumes")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     ROOTFS_FIELD_NUMBER: _ClassVar[int]
     STDIO_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_VOLUMES_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     spec: bytes
     rootfs: Rootfs
     stdio: Stdio
     files: _containers.RepeatedCompositeFieldContainer[File]
-    def __init__(self, container_id: _Optional[str] = ..., spec: _Optional[bytes] = ..., rootfs: _Optional[_Union[Rootfs, _Mapping]] = ..., stdio: _Optional[_Union[Stdio, _Mapping]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ...) -> None: ...
+    volumes: str
+    block_volumes: _containers.RepeatedCompositeFieldContainer[BlockVolume]
+    def __init__(self, container_id: _Optional[str] = ..., spec: _Optional[bytes] = ..., rootfs: _Optional[_Union[Rootfs, _Mapping]] = ..., stdio: _Optional[_Union[Stdio, _Mapping]] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., volumes: _Optional[str] = ..., block_volumes: _Optional[_Iterable[_Union[BlockVolume, _Mapping]]] = ...) -> None: ...
+
+class BlockVolume(_message.Message):
+    __slots__ = ("name", "disk")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    disk: Layer
+    def __init__(self, name: _Optional[str] = ..., disk: _Optional[_Union[Layer, _Mapping]] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("name", "content", "mode", "uid", "gid", "dispensable")
