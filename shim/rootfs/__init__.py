@@ -4,7 +4,10 @@
     template.py   pure: `{{ mount 0 }}` and its like in that list
     overlay.py    pure: the options of an overlay mount
     cache.py      a committed layer's directory becomes an EROFS image, once per host
+    store.py      the directory that those images are in: which counts, which goes
     erofs.py      runs mkfs.erofs
+    survey.py     looks at a directory before and after that: are there holes, does it stand still
+    superblock.py what an image's first block says of the whole
     writable.py   the ext4 file that takes the container's writes
     flock.py      locks that die with their holder, and files made once by whoever comes first
     gpt.py        pure: many images joined to one disk

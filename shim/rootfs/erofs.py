@@ -7,6 +7,9 @@ opaque directories (trusted.overlay.opaque) mean the same to an overlay in the g
 Not compressed. Debian's minbase, 178 MiB, 2 cores, 2026-11: plain 158 MiB in 0.45 s, lz4
 97 MiB in 0.64 s, lz4hc 90 MiB in 2.6 s; and the guest, whose instructions may be
 emulated, would have to unpack. Short files stay inside the inodes (without: 174 MiB).
+
+A tree that has a file with large holes gets an image of chunks, where equal ones are stored once, so holes take one
+chunk in all (docs/decisions/0028). In such an image no file is inside its inode.
 """
 
 import asyncio
@@ -14,21 +17,27 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from shim.errors import HostError, UnsupportedError
+from shim.errors import HostError, QemuboxError, UnsupportedError
+from shim.rootfs import superblock
 from shim.rootfs.program import Tool, run
+from shim.rootfs.survey import survey
 
 # Changes whenever the options below make another image of the same directory.
-FORMAT: Final = "1"
+FORMAT: Final = "2"
 # The build time in an image is always this, so that equal trees give equal images. erofs-utils 1.5 also cuts files'
 # times down to it, as unsigned numbers: it is the largest, so only the last 2 s of 1969 suffer.
 _ENVIRONMENT: Final = (("SOURCE_DATE_EPOCH", str(2**64 - 2)),)
 # Without the superblock's own checksum, the UUID can be written into it afterwards.
 _OPTIONS: Final = ("--quiet", "--preserve-mtime", "-E", "nosbcrc", "-U")
 _NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
-# Linux, fs/erofs/erofs_fs.h: the superblock is at 1024, its UUID 48 bytes further.
-_UUID_AT: Final = 1024 + 48
+# The least size of a chunk, and how many the largest file may have: each takes four bytes of what describes the file.
+_CHUNK_BYTES: Final = 1 << 16
+_CHUNKS: Final = 1 << 20
+# A tree may change once while it is converted: its files' count of links, by whoever links them elsewhere.
+_TRIES: Final = 2
+_READ_BYTES: Final = 1 << 20
 # As long as a name can be on Linux. erofs-utils before 1.8.5 lose the last byte, and then miss the file.
 _NAME_BYTES: Final = 255
 
@@ -44,11 +53,32 @@ async def convert(mkfs: Tool, directory: Path, image: Path, *, keep_open: Sequen
     Equal trees give equal images, so they have no UUID yet: `name` gives them one. The
     descriptors in `keep_open` are open in mkfs.erofs too. Raises MissingPartError,
     ResourceError (full disk), UnsupportedError (a name that this mkfs.erofs cannot take) or
-    HostError; then what is in `image` is worth nothing.
+    HostError, also where the tree does not stand still; then what is in `image` is worth nothing.
     """
+    before = await asyncio.to_thread(survey, directory)
+    for _ in range(_TRIES):
+        failure: QemuboxError | None = None
+        try:
+            await _make(mkfs, directory, image, before.sparse_bytes, keep_open)
+        except (HostError, UnsupportedError) as error:  # of a file that has just gone, perhaps
+            failure = error
+        after = await asyncio.to_thread(survey, directory)
+        if after == before:
+            if failure is not None:
+                raise failure
+            return
+        before = after
+    raise HostError(
+        f"layer {directory}: changed while its image was made, {_TRIES} times",
+        hint="find out what writes into it: a snapshot's directory belongs to its snapshotter",
+    )
+
+
+async def _make(mkfs: Tool, directory: Path, image: Path, sparse_bytes: int, keep_open: Sequence[int]) -> None:
     task = f"make an image of {directory} as {image}"
+    options = (*_OPTIONS, _NO_UUID, *((f"--chunksize={chunk_bytes(sparse_bytes)}",) if sparse_bytes else ()))
     try:
-        await run(mkfs, (*_OPTIONS, _NO_UUID, str(image), str(directory)), task=task, keep_open=keep_open)
+        await run(mkfs, (*options, str(image), str(directory)), task=task, keep_open=keep_open)
     except HostError as error:
         path = await asyncio.to_thread(_longest_name, directory)
         if path is None:
@@ -59,8 +89,16 @@ async def convert(mkfs: Tool, directory: Path, image: Path, *, keep_open: Sequen
         ) from error
 
 
+def chunk_bytes(sparse_bytes: int) -> int:
+    """The size of chunks for an image whose largest file with holes has that size."""
+    size = _CHUNK_BYTES
+    while sparse_bytes > size * _CHUNKS:
+        size *= 2
+    return size
+
+
 def name(image: Path) -> str:
-    """Give a finished image its UUID, from the SHA-256 of what it was without; that, in hex.
+    """Give a finished image its UUID (superblock.py); the SHA-256 of what it was without, in hex.
 
     Overlayfs connects a file's copy in the upper layer with the original only if no two of
     its layers have the same UUID or none (Linux, fs/overlayfs/super.c, ovl_lower_uuid_ok).
@@ -68,9 +106,17 @@ def name(image: Path) -> str:
     6.18). Blocks, for as long as it takes to read the image.
     """
     with image.open("r+b") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        os.pwrite(file.fileno(), digest.digest()[:16], _UUID_AT)
-        return digest.hexdigest()
+        digest = read_digest(file)
+        superblock.write_uuid(file.fileno(), superblock.uuid(os.pread(file.fileno(), superblock.BLOCK, 0), digest))
+        return digest
+
+
+def read_digest(image: BinaryIO) -> str:
+    """What `name` has given, or would give, this image: all of it is read. Blocks."""
+    digest = hashlib.sha256(superblock.without_uuid(image.read(superblock.BLOCK)))
+    while block := image.read(_READ_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _longest_name(directory: Path) -> str | None:

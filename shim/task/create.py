@@ -236,6 +236,7 @@ class Creator:
             mkfs_erofs=config.rootfs.mkfs_erofs,
             deadline_s=config.rootfs.convert_timeout_s,
             journal=self._journal,
+            log=self._log,
         )
         rootfs = await prepare(
             list(request.rootfs),

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shim.errors import HostError, MissingPartError, ResourceError, UnsupportedError
-from shim.rootfs import erofs
+from shim.rootfs import erofs, superblock
 
 
 class Mounted(Protocol):
@@ -68,7 +68,9 @@ async def test_its_uuid_comes_from_its_content(
         "blkid", "-p", "-o", "value", "-s", "UUID", str(image), stdout=asyncio.subprocess.PIPE
     )
     shown, _ = await process.communicate()
-    assert shown.decode().strip().replace("-", "")[:12] == digest[:12]
+    assert shown.decode().strip().replace("-", "") == superblock.uuid(image.read_bytes()[:4096], digest).hex()
+    with image.open("rb") as file:
+        assert erofs.read_digest(file) == digest
     await _run("fsck.erofs", str(image))
     with mounted(image) as root:
         assert describe(root) == describe(layer)
@@ -183,8 +185,8 @@ async def test_a_name_that_old_versions_cannot_take_is_named(tmp_path: Path) -> 
     assert refusal.value.hint == "erofs-utils 1.8.5 and newer take such names"
 
 
-async def test_no_directory_is_an_error_with_the_words_of_mkfs(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"could not make an image of /nowhere as .*No such file or directory"):
+async def test_no_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"^layer /nowhere: No such file or directory$"):
         await erofs.convert(MKFS, Path("/nowhere"), tmp_path / "image")
 
 
