@@ -1,4 +1,4 @@
-"""`qemubox`, the administrator's command: templates, machines, what is left of them, the service that forks shims.
+"""`qemubox`, the administrator's command: templates, machines, what is left of them, layers, the service of shims.
 
     qemubox service
     qemubox template build [--namespace NS] [--again] [--if-used]
@@ -7,6 +7,7 @@
     qemubox template rm NAME... | --all
     qemubox inspect [--namespace NS] ID
     qemubox gc [--dry-run] [--json]
+    qemubox cache show [--json] | prune [--all | --to MIB] | verify
 
 It reads the shim's configuration (QEMUBOX_CONFIG, or /etc/qemubox/config.toml) and exits
 with 0, or with 1 after one line that says what is wrong and what to do.
@@ -25,7 +26,7 @@ from typing import Final, cast
 
 import structlog
 
-from shim import gc, inspection
+from shim import cache_command, gc, inspection
 from shim.config import Config, load
 from shim.errors import ConfigError, NotFoundError, QemuboxError
 from shim.host import bounds
@@ -78,6 +79,7 @@ def _parser(link: str) -> argparse.ArgumentParser:
     collect.add_argument("--dry-run", action="store_true", help="only say what there is")
     collect.add_argument("--json", action="store_true", help="for programs")
     collect.set_defaults(action=lambda words: gc.run(load(), dry_run=words.dry_run, as_json=words.json))
+    cache_command.add_to(groups)
     template = groups.add_parser("template", help="machines that others are cloned from")
     actions = template.add_subparsers(required=True, metavar="ACTION")
 

@@ -58,6 +58,14 @@ def table(sizes: Sequence[int]) -> Table:
     return Table(head.ljust(_HEAD_SECTORS * SECTOR, b"\0"), tail.rjust(_HEAD_SECTORS * SECTOR, b"\0"))
 
 
+def start(head: bytes, partition: int) -> int:
+    """Where a partition, counted from 1, of a disk that begins with `head` is, in bytes; -1 if it has none such."""
+    if not 1 <= partition <= _ENTRIES:
+        return -1
+    kind, _, first, *_ = _ENTRY.unpack_from(head, 2 * SECTOR + (partition - 1) * _ENTRY.size)
+    return int(first) * SECTOR if kind == _LINUX_DATA else -1
+
+
 def _entries(sizes: Sequence[int], name: bytes) -> bytes:
     done = bytearray()
     at = _HEAD_SECTORS

@@ -203,6 +203,11 @@ class Store:
         self._remove_links()
         return removed
 
+    def discard(self, image: StoredImage) -> None:
+        """Have nobody find this image again; who has it in use keeps it. Raises OSError."""
+        image.path.unlink(missing_ok=True)
+        self._remove_links()
+
     def _remove_links(self) -> None:
         """Those to images that are gone, and those to layers of which there is no image."""
         for link in _entries(self._index):

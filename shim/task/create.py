@@ -28,6 +28,7 @@ from shim.network.network import ContainerNetwork
 from shim.network.plan import Plan, Way, plan
 from shim.prelaunch import Launched, Prelaunch
 from shim.rootfs.cache import LayerCache
+from shim.rootfs.explained import explained
 from shim.rootfs.prepare import PreparedRootfs, prepare
 from shim.sandbox import Sandbox, machine_name
 from shim.sizing import Bounds, Size, size
@@ -136,7 +137,8 @@ class Creator:
                 )
                 message.files.extend(await asyncio.to_thread(files.read))
                 message.files.extend(names.messages(guest_spec.own_files, network.names))
-                await self._create_in_guest(message, paths, streams, sandbox)
+                with explained(rootfs.disks):
+                    await self._create_in_guest(message, paths, streams, sandbox)
 
             async def before_start() -> guest_pb2.NetworkConfig | None:
                 found = await network.begin(anchor, sandbox, wanted.cpus)
