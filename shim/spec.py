@@ -6,36 +6,44 @@ is done by the machine itself (the network namespace), and some cannot be given 
 host's own namespaces). Nothing is dropped that would make the container less confined: what
 would, or what it could not do without, is refused by name.
 
-Pure: reads no file but those that a small read-only bind mount names.
+Pure, but for a look at what the sources of its mounts are (shim/mounts/).
 https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
 """
 
 import copy
 import json
-import os
 import posixpath
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shim import cpuset
 from shim.errors import SpecError, UnsupportedError
+from shim.json_types import Json, JsonValue
+from shim.mounts import FILE_SOURCE_PREFIX, FILES_LIMIT, NAMES, BlockVolume, HostFile, Volume, classify
 
-Json = dict[str, "JsonValue"]
-JsonValue = str | int | float | bool | None | list["JsonValue"] | Json
+__all__ = (
+    "FILES_LIMIT",
+    "FILE_SOURCE_PREFIX",
+    "HOOKS_IN_THE_CONTAINER",
+    "SPEC_LIMIT",
+    "GuestSpec",
+    "HostFile",
+    "Json",
+    "JsonValue",
+    "OwnFile",
+    "for_guest",
+    "guest_resources",
+    "load",
+    "objects",
+    "section",
+)
 
-# Bytes that all files copied into one container may have together: they travel in one message of at most 4 MiB.
-FILES_LIMIT: Final = 1 << 20
 # Bytes of the specification that go in the same message. A program takes no more than 2 MiB of arguments and
 # environment (execve(2)).
 SPEC_LIMIT: Final = 2 << 20
-FILE_SOURCE_PREFIX: Final = "qemubox-file:"
 # The hooks whose programs lie in the container: crun runs them. All others are the host's (shim/hooks/).
 HOOKS_IN_THE_CONTAINER: Final = "startContainer"
-# Files of names, which clients mount read-write where the container only wants to read them: it gets copies (nerdctl,
-# CRI).
-_NAMES: Final = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 # A process of the guest kernel's own can only be joined, or shared, with the guest.
 _NAMESPACES_OF_THE_HOST: Final = {
@@ -44,11 +52,6 @@ _NAMESPACES_OF_THE_HOST: Final = {
     "pid": "the host's processes",
     "ipc": "the host's IPC objects",
 }
-# File systems that a kernel makes out of nothing, so the guest's does as well. What the others show lies on the host.
-_FILE_SYSTEMS_OF_THE_KERNEL: Final = (
-    *("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "hugetlbfs"),
-    *("debugfs", "tracefs", "securityfs", "configfs", "fusectl", "bpf", "binfmt_misc"),
-)
 # Character devices that the guest kernel has under the same numbers as the host's.
 _SAME_IN_THE_GUEST: Final = (
     [1, 3],  # null
@@ -64,14 +67,6 @@ _SAME_IN_THE_GUEST: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class HostFile:
-    """A small file of the host whose content goes into the container."""
-
-    name: str
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
 class OwnFile:
     """A small file that the host has not, and the container sees at `destination`. We say later what is in it."""
 
@@ -81,11 +76,13 @@ class OwnFile:
 
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
-    """The specification for the guest, as JSON, and the files that its mounts name."""
+    """The specification for the guest, as JSON, and what its mounts name."""
 
     json: bytes
     files: tuple[HostFile, ...]
     own_files: tuple[OwnFile, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    block_volumes: tuple[BlockVolume, ...] = ()
 
 
 def load(bundle: Path) -> Json:
@@ -102,12 +99,15 @@ def load(bundle: Path) -> Json:
     return document
 
 
-def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1, names: bool = False) -> GuestSpec:
+def for_guest(
+    spec: Json, *, terminal: bool, vcpus: int = 1, names: bool = False, bundle: Path = Path("/")
+) -> GuestSpec:
     """What crun in the guest, a machine with so many vCPUs, is to be given for `spec`.
 
-    With `names`, /etc/hosts, /etc/hostname and /etc/resolv.conf are mounted where `spec` mounts nothing at that place.
-    Raises SpecError for what a virtual machine cannot give, UnsupportedError for what
-    qemubox cannot do yet; each names the part of the specification.
+    Sources of bind mounts that are no whole paths are below `bundle`. With `names`, /etc/hosts, /etc/hostname and
+    /etc/resolv.conf are mounted where `spec` mounts nothing at that place. Blocks while it looks at sources. Raises
+    SpecError for what a virtual machine cannot give, UnsupportedError for what qemubox cannot do yet; each names the
+    part of the specification.
     """
     guest = copy.deepcopy(spec)
     process = section(guest, "process")
@@ -120,10 +120,9 @@ def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1, names: bool = False
     linux["namespaces"] = [*_guest_namespaces(linux)]
     linux["devices"] = [*_guest_devices(linux)]
     linux["resources"] = guest_resources(section(linux, "resources"), vcpus)
-    files: list[HostFile] = []
-    mounts = [_guest_mount(mount, files) for mount in objects(guest, "mounts")]
-    own_files = tuple(_missing_names(mounts)) if names else ()
-    guest["mounts"] = [*mounts, *(_own_mount(file) for file in own_files)]
+    found = classify(objects(guest, "mounts"), bundle)
+    own_files = tuple(_missing_names(found.mounts)) if names else ()
+    guest["mounts"] = [*found.mounts, *(_own_mount(file) for file in own_files)]
     # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
     # named run.oci.* would steer crun, and whoever sets a container's annotations must not.
     hooks = objects(section(guest, "hooks"), HOOKS_IN_THE_CONTAINER)
@@ -137,7 +136,13 @@ def for_guest(spec: Json, *, terminal: bool, vcpus: int = 1, names: bool = False
     guest["process"], guest["linux"] = process, linux
     if hooks:
         guest["hooks"] = {HOOKS_IN_THE_CONTAINER: [*hooks]}
-    return GuestSpec(json=_encoded(guest), files=tuple(files), own_files=own_files)
+    return GuestSpec(
+        json=_encoded(guest),
+        files=tuple(found.files),
+        own_files=own_files,
+        volumes=tuple(found.volumes),
+        block_volumes=tuple(found.block_volumes),
+    )
 
 
 def _encoded(guest: Json) -> bytes:
@@ -247,40 +252,10 @@ def guest_resources(resources: Json, vcpus: int) -> Json:
     return kept
 
 
-def _guest_mount(mount: Json, files: list[HostFile]) -> Json:
-    options = mount.get("options") or []
-    if not isinstance(options, list):
-        raise SpecError(f"mount options of {mount.get('destination')}: {options!r} is not a list")
-    if mount.get("type") != "bind" and not {"bind", "rbind"}.intersection(str(option) for option in options):
-        if mount.get("type") in _FILE_SYSTEMS_OF_THE_KERNEL:
-            return mount
-        raise SpecError(
-            f"the container asks for the mount of {mount.get('source')} at {mount.get('destination')} with the type"
-            f" {mount.get('type')}: what is on the host cannot be mounted in a virtual machine"
-        )
-    source, destination = Path(str(mount.get("source", ""))), mount.get("destination")
-    try:
-        status = os.stat(source)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise SpecError(f"cannot mount {source} at {destination}: {getattr(error, 'strerror', error)}") from error
-    used = sum(os.stat(file.path).st_size for file in files)
-    read_only = "ro" in options and "rw" not in options
-    may_be_copied = read_only or destination in _NAMES
-    if not stat.S_ISREG(status.st_mode) or not may_be_copied or status.st_size + used > FILES_LIMIT:
-        raise UnsupportedError(
-            f"the bind mount of {source} at {destination} is not supported yet:"
-            f" only read-only regular files, and {', '.join(_NAMES)}, of up to {FILES_LIMIT >> 20} MiB"
-            " together are"
-        )
-    file = HostFile(name=str(len(files)), path=source)
-    files.append(file)
-    return {**mount, "source": f"{FILE_SOURCE_PREFIX}{file.name}"}
-
-
 def _missing_names(mounts: list[Json]) -> list[OwnFile]:
-    """Those of _NAMES that no mount stands for; a mount's place may be written in any way."""
+    """Those of NAMES that no mount stands for; a mount's place may be written in any way."""
     there = {posixpath.normpath("/" + str(mount.get("destination")).lstrip("/")) for mount in mounts}
-    return [OwnFile(f"own-{posixpath.basename(name)}", name) for name in _NAMES if name not in there]
+    return [OwnFile(f"own-{posixpath.basename(name)}", name) for name in NAMES if name not in there]
 
 
 def _own_mount(file: OwnFile) -> Json:

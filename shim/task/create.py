@@ -112,8 +112,13 @@ class Creator:
             namespace=self._identity.namespace,
             network=self._config.network.name,
         )
-        guest_spec = spec.for_guest(
-            document, terminal=request.terminal, vcpus=wanted.cpus, names=network_plan.way is Way.CONFIGURED
+        guest_spec = await asyncio.to_thread(
+            spec.for_guest,
+            document,
+            terminal=request.terminal,
+            vcpus=wanted.cpus,
+            names=network_plan.way is Way.CONFIGURED,
+            bundle=bundle,
         )
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
         async with AsyncExitStack() as undo:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shim.errors import QemuboxError, SpecError, UnsupportedError
-from shim.spec import FILE_SOURCE_PREFIX, FILES_LIMIT, HostFile, Json, JsonValue, for_guest, load
+from shim.spec import Json, JsonValue, for_guest, load
 
 # What `ctr run` of containerd 2.3 writes for an ordinary image, in short.
 _SPEC: Json = {
@@ -61,13 +61,6 @@ _SYSCALLS = st.lists(
 _CAPABILITIES = st.lists(st.sampled_from(["CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_NET_RAW"]), unique=True)
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    path = tmp_path / "resolv.conf"
-    path.write_text("nameserver 1.1.1.1\n")
-    return path
-
-
 def _with(changes: Json, *, spec: Json = _SPEC) -> Json:
     """The specification with some values changed: keys are dotted paths."""
     changed = copy.deepcopy(spec)
@@ -83,10 +76,6 @@ def _with(changes: Json, *, spec: Json = _SPEC) -> Json:
 def _guest(spec: Json, *, terminal: bool = False) -> Json:
     document: Json = json.loads(for_guest(spec, terminal=terminal).json)
     return document
-
-
-def _bind(source: Path, *options: str) -> Json:
-    return {"destination": "/etc/x", "type": "bind", "source": str(source), "options": ["rbind", *options]}
 
 
 def test_an_ordinary_specification() -> None:
@@ -299,78 +288,6 @@ def test_resources_lose_what_names_the_hosts_parts_and_nothing_else() -> None:
     }
     guest = json.loads(for_guest(_with({"linux.resources": {"cpu": {"cpus": "4-7"}}}), terminal=False, vcpus=3).json)
     assert guest["linux"]["resources"] == {"cpu": {"cpus": "0-2"}}
-
-
-@pytest.mark.parametrize("kind", ["ext4", "overlay", "9p", "nfs", "devtmpfs", "", None, ["proc"]])
-def test_a_file_system_that_lies_on_the_host_is_refused(kind: JsonValue) -> None:
-    mount: Json = {"destination": "/data", "type": kind, "source": "/dev/sda1", "options": ["rw"]}
-    with pytest.raises(SpecError, match=r"the mount of /dev/sda1 at /data"):
-        for_guest(_with({"mounts": [mount]}), terminal=False)
-
-
-def test_small_read_only_files_travel_with_the_container(small: Path) -> None:
-    link = small.with_name("link")
-    link.symlink_to(small)
-    guest = for_guest(_with({"mounts": [_bind(small, "ro"), _bind(link, "nosuid", "ro")]}), terminal=False)
-    assert guest.files == (HostFile("0", small), HostFile("1", link))
-    mounts = cast("list[Json]", json.loads(guest.json)["mounts"])
-    assert [mount["source"] for mount in mounts] == [f"{FILE_SOURCE_PREFIX}0", f"{FILE_SOURCE_PREFIX}1"]
-    assert mounts[1]["options"] == ["rbind", "nosuid", "ro"]
-
-
-@pytest.mark.parametrize("options", [[], ["rw"], ["ro", "rw"], ["rro"]])
-def test_a_writable_bind_mount_is_refused(small: Path, options: list[str]) -> None:
-    with pytest.raises(UnsupportedError, match=f"bind mount of {small} at /etc/x"):
-        for_guest(_with({"mounts": [_bind(small, *options)]}), terminal=False)
-
-
-@pytest.mark.parametrize("destination", ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"])
-def test_files_that_clients_mount_writable_are_copied(small: Path, destination: str) -> None:
-    mount: Json = {"destination": destination, "type": "bind", "source": str(small), "options": ["rbind", "rw"]}
-    guest = for_guest(_with({"mounts": [mount]}), terminal=False)
-    assert guest.files == (HostFile("0", small),)
-    assert cast("list[Json]", json.loads(guest.json)["mounts"])[0]["options"] == ["rbind", "rw"]
-
-
-@pytest.mark.parametrize("destination", ["/etc/hosts/", "/etc/../etc/hosts", "/etc/passwd", "etc/hosts", None, 5])
-def test_no_other_place_is_one_of_those(small: Path, destination: JsonValue) -> None:
-    mount: Json = {"destination": destination, "type": "bind", "source": str(small), "options": ["rbind", "rw"]}
-    with pytest.raises(UnsupportedError, match="only read-only regular files, and /etc/hosts"):
-        for_guest(_with({"mounts": [mount]}), terminal=False)
-
-
-def test_a_directory_at_such_a_place_is_none_of_those(tmp_path: Path) -> None:
-    mount: Json = {"destination": "/etc/hosts", "type": "bind", "source": str(tmp_path), "options": ["rw"]}
-    with pytest.raises(UnsupportedError, match=f"bind mount of {tmp_path} at /etc/hosts"):
-        for_guest(_with({"mounts": [mount]}), terminal=False)
-
-
-def test_a_directory_cannot_be_bound_yet(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="only read-only regular files"):
-        for_guest(_with({"mounts": [_bind(tmp_path, "ro")]}), terminal=False)
-
-
-def test_all_files_together_are_bounded(tmp_path: Path) -> None:
-    half = tmp_path / "half"
-    half.write_bytes(bytes(FILES_LIMIT // 2))
-    for_guest(_with({"mounts": [_bind(half, "ro"), _bind(half, "ro")]}), terminal=False)
-    one = tmp_path / "one"
-    one.write_bytes(b"x")
-    with pytest.raises(UnsupportedError, match="1 MiB together"):
-        for_guest(_with({"mounts": [_bind(half, "ro"), _bind(half, "ro"), _bind(one, "ro")]}), terminal=False)
-
-
-@pytest.mark.parametrize("source", ["/nonexistent/x", "a\0b", "qemubox-file:0"])
-def test_a_bind_source_that_is_not_there(source: str) -> None:
-    mount: Json = {"destination": "/x", "type": "bind", "source": source, "options": ["ro"]}
-    with pytest.raises(SpecError, match="cannot mount"):
-        for_guest(_with({"mounts": [mount]}), terminal=False)
-
-
-def test_a_bind_mount_is_known_by_its_options_too(tmp_path: Path) -> None:
-    mount: Json = {"destination": "/x", "type": "none", "source": str(tmp_path), "options": ["bind", "ro"]}
-    with pytest.raises(UnsupportedError):
-        for_guest(_with({"mounts": [mount]}), terminal=False)
 
 
 @pytest.mark.parametrize(("asked", "created"), [(True, False), (False, True)])

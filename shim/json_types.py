@@ -1,0 +1,4 @@
+"""JSON as values."""
+
+Json = dict[str, "JsonValue"]
+JsonValue = str | int | float | bool | None | list["JsonValue"] | Json
