@@ -114,8 +114,12 @@ class Sandbox:
         found = guest_pb2.Rootfs()
         found.CopyFrom(planned)
         for layer in (*found.lower, *((found.writable,) if found.HasField("writable") else ())):
-            layer.serial, layer.disk_bytes = self._seats[layer.serial]
+            self.seat(layer)
         return found
+
+    def seat(self, layer: guest_pb2.Layer) -> None:
+        """Say where the guest finds the disk that `layer` is on."""
+        layer.serial, layer.disk_bytes = self._seats[layer.serial]
 
     @property
     def memory_room_mib(self) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 from vminitd import deadlines, log, milestones, sysctl
+from vminitd.block_volumes import BlockVolume, BlockVolumes
 from vminitd.cgroup import PARENT, Cgroup
 from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
@@ -42,6 +43,7 @@ class Order(NamedTuple):
     rootfs: Plan
     stdio: Wish
     files: tuple[File, ...]
+    block_volumes: tuple[BlockVolume, ...] = ()
 
 
 class Container:
@@ -57,6 +59,7 @@ class Container:
         self._directory = ContainerDirectory(f"{machinery.directory}/{self.name}")
         self._files = Files(self._directory.files)
         self._rootfs = Rootfs(self._directory.path)
+        self._block_volumes = BlockVolumes(self._directory.path)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
         self._freezer = Freezer(f"container {self.id!r}")
         self._pausing = False
@@ -82,7 +85,8 @@ class Container:
             try:
                 if order.rootfs.writable is None:  # it must be seen for what it lacks
                     await asyncio.wait([mounting])
-                config, settings = self._configuration(order)
+                spec = await self._block_volumes.mount(self._machinery.uevents, order.block_volumes, order.spec)
+                config, settings = self._configuration(order._replace(spec=spec))
                 self._parked = take(self._machinery.prepared.parked, order.stdio, config)
                 stdio = await self._open_stdio(order.stdio)
             finally:
@@ -268,7 +272,8 @@ class Container:
             # What starts is not in the cgroup yet, or is crun, which would stand still with half of it done.
             await self._starts_done(deadlines.FREEZE)
             left_s = end - asyncio.get_running_loop().time()
-            await self._freezer.freeze(self._cgroup, self._rootfs.writable, left_s)
+            places = (self._rootfs.writable, *self._block_volumes.writable)
+            await self._freezer.freeze(self._cgroup, tuple(filter(None, places)), left_s)
         finally:
             self._pausing = False
         try:
@@ -342,7 +347,13 @@ class Container:
 
     async def unmount(self) -> None:
         """For the machine's end. Raises MountError."""
-        await asyncio.to_thread(self._rootfs.unmount)
+        await asyncio.to_thread(self._unmount)
+
+    def _unmount(self) -> None:
+        try:
+            self._block_volumes.unmount()
+        finally:
+            self._rootfs.unmount()
 
     def _require_running(self, *also: State) -> None:
         if self.init.state not in (State.RUNNING, *also):
@@ -376,7 +387,7 @@ class Container:
         except OSError as error:
             errors.append(error)
         try:
-            await asyncio.to_thread(self._rootfs.unmount)
+            await asyncio.to_thread(self._unmount)
             self._directory.remove()
         except (MountError, OSError) as error:
             errors.append(error)

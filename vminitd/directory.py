@@ -2,6 +2,7 @@
 
 /run/qemubox/containers/<name>/
     mnt/, rootfs/    the root file system (`rootfs`)
+    disks/           file systems that are volumes (`block_volumes`)
     files/           files that the shim sent (`spec`)
     bundle/          config.json, for crun
     exec/            what crun is told of further processes and new limits
@@ -36,7 +37,8 @@ class ContainerDirectory:
         """Removes all of it. Never looks into a mount point: one that is still mounted is refused (EBUSY)."""
         for directory in (self.bundle, self._exec, self.files):
             _remove_flat(directory, os.unlink)
-        _remove_flat(f"{self.path}/mnt", os.rmdir)
+        for mount_points in ("mnt", "disks"):
+            _remove_flat(f"{self.path}/{mount_points}", os.rmdir)
         for directory in (f"{self.path}/rootfs", self.path):
             with suppress(FileNotFoundError):
                 os.rmdir(directory)

@@ -4,11 +4,35 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Sequence
 
 from vminitd.libc import sync_filesystem
 
 _FIFREEZE = 0xC0045877  # _IOWR('X', 119, int), linux/fs.h
 _FITHAW = 0xC0045878
+
+
+class Freezes:
+    """One freeze of several file systems, by where they are mounted. Both calls are as those of FilesystemFreeze."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._freezes = [FilesystemFreeze(path) for path in paths]
+
+    def freeze(self) -> None:
+        """One after the other. Raises OSError; those before it are left for `thaw`."""
+        for each in self._freezes:
+            each.freeze()
+
+    def thaw(self) -> None:
+        """The last first; all are tried. Raises the first OSError."""
+        errors = []
+        for each in reversed(self._freezes):
+            try:
+                each.thaw()
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 class FilesystemFreeze:

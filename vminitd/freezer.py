@@ -1,4 +1,4 @@
-"""Stops one container and lets it go on: first its processes stand still, then its file system.
+"""Stops one container and lets it go on: first its processes stand still, then its file systems.
 
 In this order nobody stands still in the middle of a write, which would never end; and what the processes have written
 by then is all on the disk. It goes on in the reverse order, so that nobody who runs meets a frozen file system.
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from vminitd import log
 from vminitd.cgroup import Cgroup
 from vminitd.errors import KernelError, StateError
-from vminitd.freeze import FilesystemFreeze
+from vminitd.freeze import Freezes
 
 
 class _Held(NamedTuple):
-    """What is frozen, or about to be. A read-only root file system needs none of it."""
+    """What is frozen, or about to be. Where nothing can be written to, that is no file system."""
 
     cgroup: Cgroup
-    filesystem: FilesystemFreeze | None
+    filesystems: Freezes
 
 
 class Freezer:
@@ -30,8 +30,8 @@ class Freezer:
         # A call that froze the file system, or will; it cannot be stopped when nobody waits for it any more.
         self._call: asyncio.Future[None] | None = None
 
-    async def freeze(self, cgroup: Cgroup, filesystem: str, deadline_s: float) -> None:
-        """Stops the processes of `cgroup`, then the file system mounted at `filesystem`, if that is not empty.
+    async def freeze(self, cgroup: Cgroup, filesystems: tuple[str, ...], deadline_s: float) -> None:
+        """Stops the processes of `cgroup`, then the file systems that are mounted at `filesystems`.
 
         Raises KernelError where they do not stop, StateError if it was frozen already or `thaw` came in between. Then
         nothing is frozen.
@@ -40,7 +40,7 @@ class Freezer:
             raise StateError(f"{self._name} is frozen already, or about to be")
         if self._call is not None and not self._call.done():
             raise KernelError(f"the file system of {self._name} is still being written back for an earlier pause")
-        held = self._held = _Held(cgroup, FilesystemFreeze(filesystem) if filesystem else None)
+        held = self._held = _Held(cgroup, Freezes(filesystems))
         self._freezing = asyncio.create_task(self._freeze(held, deadline_s), name=f"freeze {self._name}")
         try:
             await self._freezing
@@ -65,10 +65,9 @@ class Freezer:
             async with asyncio.timeout(deadline_s):
                 await held.cgroup.freeze()
                 what = "the file system"
-                if held.filesystem is not None:
-                    self._call = asyncio.ensure_future(asyncio.to_thread(held.filesystem.freeze))
-                    self._call.add_done_callback(_heard)
-                    await asyncio.shield(self._call)
+                self._call = asyncio.ensure_future(asyncio.to_thread(held.filesystems.freeze))
+                self._call.add_done_callback(_heard)
+                await asyncio.shield(self._call)
         except BaseException as error:
             # To its end, also if this is cancelled once more.
             await asyncio.shield(asyncio.ensure_future(self._give_up(held)))
@@ -80,8 +79,7 @@ class Freezer:
 
     async def _give_up(self, held: _Held) -> None:
         try:
-            if held.filesystem is not None:
-                await asyncio.to_thread(held.filesystem.thaw)
+            await asyncio.to_thread(held.filesystems.thaw)
         except OSError as error:
             log.error("could not thaw after a freeze that failed", container=self._name, error=str(error))
         finally:
@@ -100,8 +98,7 @@ class Freezer:
         if (held := self._held) is None:
             return
         try:
-            if held.filesystem is not None:
-                await asyncio.to_thread(held.filesystem.thaw)
+            await asyncio.to_thread(held.filesystems.thaw)
             held.cgroup.thaw()
         except OSError as error:
             raise KernelError(f"cannot thaw {self._name}: {error.strerror}") from error

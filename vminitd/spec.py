@@ -15,6 +15,7 @@ JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "Jso
 Json = dict[str, JsonValue]
 
 FILE_SOURCE_PREFIX = "qemubox-file:"
+DISK_SOURCE_PREFIX = "qemubox-disk:"
 
 _HASHED = "sha256-"
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -88,6 +89,19 @@ def memory_limit(resources: Json) -> int:
 def wants_terminal(process: JsonValue) -> bool:
     """Whether an OCI Process asks for a terminal."""
     return isinstance(process, dict) and process.get("terminal") is True
+
+
+def objects(holder: Json, key: str) -> list[Json]:
+    """The list of objects at `key`, or an empty one. Raises RequestError where something else stands there."""
+    value = holder.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise RequestError(f"{key} of the specification is not a list")
+    found = [item for item in value if isinstance(item, dict)]
+    if len(found) != len(value):
+        raise RequestError(f"{key} of the specification holds something that is not an object")
+    return found
 
 
 def _section(spec: Json, key: str) -> Json:

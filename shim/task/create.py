@@ -8,12 +8,12 @@ container's, for Delete to unwind.
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from api import guest_pb2, task_pb2
-from shim import deadlines, inspection, spec, timelines
+from shim import block_volumes, deadlines, inspection, spec, timelines
 from shim.anchor import Anchor, Anchors
 from shim.annotations import Wishes
 from shim.both import both
@@ -29,6 +29,7 @@ from shim.network.plan import Plan, Way, plan
 from shim.prelaunch import Launched, Prelaunch
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.explained import explained
+from shim.rootfs.plan import Disk
 from shim.rootfs.prepare import PreparedRootfs, prepare
 from shim.sandbox import Sandbox, machine_name
 from shim.sizing import Bounds, Size, size
@@ -123,6 +124,8 @@ class Creator:
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(hooks.deleted)
+            blocks = await block_volumes.open_all(guest_spec.block_volumes, self._identity.key)
+            undo.callback(blocks.close)
             streams = ProcessStreams(
                 terminal=paths.terminal, stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr
             )
@@ -140,6 +143,7 @@ class Creator:
                 message = guest_pb2.CreateRequest(
                     container_id=request.id, spec=guest_spec.json, rootfs=sandbox.rootfs(rootfs.message)
                 )
+                message.block_volumes.extend(blocks.messages(sandbox.seat))
                 message.files.extend(await asyncio.to_thread(files.read))
                 message.files.extend(names.messages(guest_spec.own_files, network.names))
                 with explained(rootfs.disks):
@@ -151,8 +155,8 @@ class Creator:
                     await sandbox.rewrite(request.id, names.messages(guest_spec.own_files, network.names))
                 return found
 
-            sandbox = await self._launch(wanted, rootfs, network, create_in_guest)
-            undo.push_async_callback(sandbox.stop, flush=rootfs.persistent)
+            sandbox = await self._launch(wanted, (*rootfs.disks, *blocks.disks), network, create_in_guest)
+            undo.push_async_callback(sandbox.stop, flush=rootfs.persistent or blocks.persistent)
             files.begin(sandbox.guest)
             undo.push_async_callback(network.stop_forwarding)
             process = Process(
@@ -282,32 +286,32 @@ class Creator:
         return anchor
 
     async def _launch(
-        self, wanted: Size, rootfs: PreparedRootfs, network: ContainerNetwork, along: Callable[[Sandbox], _Done]
+        self, wanted: Size, disks: Sequence[Disk], network: ContainerNetwork, along: Callable[[Sandbox], _Done]
     ) -> Sandbox:
         """A machine with the container in it. A clone that fails before it answers is replaced by one that boots."""
         try:
-            return await self._launch_either(wanted, rootfs, network.connection, along)
+            return await self._launch_either(wanted, disks, network.connection, along)
         finally:
             network.settled()
 
     async def _launch_either(
-        self, wanted: Size, rootfs: PreparedRootfs, connection: Connection, along: Callable[[Sandbox], _Done]
+        self, wanted: Size, disks: Sequence[Disk], connection: Connection, along: Callable[[Sandbox], _Done]
     ) -> Sandbox:
         launched = await self._prelaunch.take()
         try:
-            return await self._furnish(launched, wanted, rootfs, connection, along)
+            return await self._furnish(launched, wanted, disks, connection, along)
         except MachineError as error:
             if not launched.template or launched.vm.booted:
                 raise
             self._log.warning("cold boot: the template's clone failed", template=launched.template, error=str(error))
             self._prelaunch.timeline.mark("clone failed")
-        return await self._furnish(await self._prelaunch.take_cold(), wanted, rootfs, connection, along)
+        return await self._furnish(await self._prelaunch.take_cold(), wanted, disks, connection, along)
 
     async def _furnish(
         self,
         launched: Launched,
         wanted: Size,
-        rootfs: PreparedRootfs,
+        disks: Sequence[Disk],
         connection: Connection,
         along: Callable[[Sandbox], _Done],
     ) -> Sandbox:
@@ -315,7 +319,7 @@ class Creator:
             launched,
             key=self._identity.key,
             size=wanted,
-            disks=rootfs.disks,
+            disks=disks,
             network=connection,
             boot_timeout_s=self._config.vm.boot_timeout_s,
             log_level=self._guest_log_level,

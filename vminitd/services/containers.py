@@ -9,6 +9,7 @@ from api import guest_pb2 as pb
 from api.guest_ttrpc import ContainersBase
 from ttrpc import Context
 from vminitd import identity, milestones, trace
+from vminitd.block_volumes import BlockVolume
 from vminitd.capacity import Capacity
 from vminitd.container import Order
 from vminitd.containers import Containers
@@ -122,6 +123,7 @@ def order(request: pb.CreateRequest) -> Order:
         ),
         stdio=wish(request.stdio),
         files=files(request.files),
+        block_volumes=tuple(BlockVolume(each.name, layer(each.disk)) for each in request.block_volumes),
     )
 
 

@@ -73,7 +73,7 @@ class World:
         self.cgroup = FakeCgroup(self.done)
         self.filesystem = Filesystem(self.done)
         self.freezer = Freezer("container 'c'")
-        self.path = str(directory)
+        self.paths: tuple[str, ...] = (str(directory),)
 
     async def last_call(self) -> None:
         """Return once no thread is at work on the file system any more."""
@@ -81,7 +81,7 @@ class World:
             await asyncio.wait([self.freezer._call])
 
     async def freeze(self, deadline_s: float = 20) -> None:
-        await self.freezer.freeze(self.cgroup, self.path, deadline_s)
+        await self.freezer.freeze(self.cgroup, self.paths, deadline_s)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_processes_first_and_last(world: World) -> None:
 
 
 async def test_without_a_file_system_to_write_to(world: World) -> None:
-    world.path = ""
+    world.paths = ()
     await world.freeze()
     await world.freezer.thaw()
     assert world.done == ["processes frozen", "processes thawed"]
@@ -209,7 +209,7 @@ async def test_a_thaw_calls_off_a_freeze_at_any_moment(world: World, where: str)
 
 async def test_a_thaw_or_a_loss_of_the_caller_when_it_was_just_done(world: World) -> None:
     """At any turn of the loop around the end of the freeze: nothing is frozen, or the freeze has succeeded before."""
-    world.path = ""
+    world.paths = ()
     for turn, act in itertools.product(range(12), ("thaw", "cancel")):
         world.done.clear()
         freezing = asyncio.create_task(world.freeze())

@@ -32,7 +32,7 @@ class Frozen(Freezer):
         self.begun = asyncio.Event()
         self.fails: KernelError | None = None
 
-    async def freeze(self, cgroup: Cgroup, filesystem: str, deadline_s: float) -> None:
+    async def freeze(self, cgroup: Cgroup, filesystems: tuple[str, ...], deadline_s: float) -> None:
         self.done.append("freeze")
         self.begun.set()
         if not self.may_freeze.is_set():
