@@ -31,11 +31,11 @@ _IDLE = frozenset({"", "rw", "defaults", "loop", "suid", "dev", "exec", "async"}
 def mount_options(fstype: str, options: Iterable[str]) -> tuple[int, str]:
     """Flags and data for a layer of type `fstype`.
 
-    erofs is read-only. A writable ext4 gives freed blocks back to the host's sparse file (`discard`), unless it is
-    told otherwise. Raises RequestError for another type.
+    erofs is read-only. The others, where they are written to, give freed blocks back to the host's sparse file
+    (`discard`), unless they are told otherwise. Raises RequestError for another type.
     """
-    if fstype not in ("erofs", "ext4"):
-        raise RequestError(f"a layer's file system is {fstype!r}, which is neither erofs nor ext4")
+    if fstype not in ("erofs", "ext4", "xfs", "btrfs"):
+        raise RequestError(f"a layer's file system is {fstype!r}, which is none of erofs, ext4, xfs and btrfs")
     flags, data = 0, []
     for option in options:
         if option in _FLAGS:

@@ -3,10 +3,12 @@
 Pure. Known are the overlayfs snapshotter of every containerd (`overlay`, and `bind` for
 a snapshot without parents), and the erofs snapshotter of containerd 2.2 and newer
 (`erofs` and `ext4` images, then an overlay or bind of their mount points written as a
-template; plugins/snapshots/erofs/erofs.go). Snapshotters of whole file systems
-(blockfile, devmapper with ext4) are the case of a single image. The paths are whole:
+template; plugins/snapshots/erofs/erofs.go; that of 2.1 is in mounted.py). Snapshotters
+of whole file systems (blockfile, devmapper) are the case of a single image, with the file
+systems that they can be told to make: ext4, ext2, xfs, btrfs. The paths are whole:
 containerd shortens lowerdir to relative paths only in its own mount call
-(compactLowerdirOption, core/mount/mount_linux.go).
+(compactLowerdirOption, core/mount/mount_linux.go). What other snapshotters mount is
+refused by their names (snapshotters.py).
 """
 
 import re
@@ -17,9 +19,15 @@ from typing import Final, Literal
 
 from api import types_pb2
 from shim.errors import SpecError, UnsupportedError
+from shim.rootfs import snapshotters
 from shim.rootfs.overlay import MKDIR_PREFIX, NewDirectory, read_bind, read_overlay
 from shim.rootfs.template import ActiveMount, expand
 
+FsType = Literal["erofs", "ext4", "xfs", "btrfs"]
+# What a whole file system is mounted as; the kernel's ext4 takes an ext2, too.
+_WHOLE: Final[dict[str, FsType]] = {"ext4": "ext4", "ext2": "ext4", "xfs": "xfs", "btrfs": "btrfs"}
+# Linux, fs/overlayfs/params.h, OVL_MAX_STACK.
+MOST_LAYERS: Final = 500
 _TRANSFORMS: Final = ("format", "mkdir", "mkfs")
 _MKFS_PREFIX: Final = "X-containerd.mkfs."
 # Where containerd's snapshotters keep a snapshot; `fs` is left out by the native one.
@@ -52,7 +60,7 @@ class Image:
     """A layer that is a file system already; several files are one after the other the disk."""
 
     files: tuple[Path, ...]
-    fstype: Literal["erofs", "ext4"]
+    fstype: FsType
     options: tuple[str, ...] = ()
 
 
@@ -63,15 +71,16 @@ class NewWritable:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotWritable:
-    """Writes go to the snapshot's own ext4 image.
+    """Writes go to the snapshot's own image.
 
-    `size_bytes` is 0 if it must exist; otherwise it is made if it does not.
+    `size_bytes` is 0 if it must exist; otherwise it is made, with ext4, if it does not.
     """
 
     path: Path
     size_bytes: int = 0
     uuid: str = ""
     options: tuple[str, ...] = ()
+    fstype: FsType = "ext4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +101,30 @@ def from_messages(messages: Iterable[types_pb2.Mount]) -> tuple[Mount, ...]:
 def read(mounts: Sequence[Mount]) -> Plan:
     """Understand the list. Raises UnsupportedError or SpecError, which name the mount."""
     if not mounts:
-        raise SpecError("Create names no root file system", hint="use a snapshotter: a plain directory has no mounts")
+        raise SpecError(
+            "Create names no root file system: it is a directory, or docker has mounted it by itself",
+            hint="use a snapshotter; with docker its containerd image store: "
+            'set "features": {"containerd-snapshotter": true} in /etc/docker/daemon.json',
+        )
     for mount in mounts:
         if mount.target.strip("/"):
             raise UnsupportedError(f"{_name(mount)}: to be mounted at {mount.target} inside the root")
+        snapshotters.refuse_known(_split_type(mount.type)[1], mount.source, mount.options)
     images: list[Image | SnapshotWritable] = []
     for mount in mounts[:-1]:
         images.append(_image(mount))
-    return _top(mounts[-1], mounts, images)
+    plan = _top(mounts[-1], mounts, images)
+    check_count(len(plan.lower))
+    return plan
+
+
+def check_count(layers: int) -> None:
+    """Raise UnsupportedError for more layers than an overlay can have."""
+    if layers > MOST_LAYERS:
+        raise UnsupportedError(
+            f"{layers} layers are more than the {MOST_LAYERS} that an overlay of the kernel's can have",
+            hint="squash some of the image's layers",
+        )
 
 
 def _top(mount: Mount, mounts: Sequence[Mount], images: Sequence[Image | SnapshotWritable]) -> Plan:
@@ -169,6 +194,7 @@ def _directory(path: Path) -> Directory:
 def _path(text: str) -> Path:
     if not text.startswith("/"):
         raise UnsupportedError(f"mount of {text!r}: not an absolute path")
+    snapshotters.refuse_place(text)
     return Path(text)
 
 
@@ -188,11 +214,9 @@ def _image(mount: Mount) -> Image | SnapshotWritable:
     transforms, kind = _split_type(mount.type)
     if kind == "erofs" and not transforms:
         return _erofs(mount)
-    if kind == "ext4" and not {"format", "mkdir"} & transforms:
-        return _ext4(mount)
-    raise UnsupportedError(
-        f"{_name(mount)}: no snapshotter known here mounts that", hint="use the overlayfs or the erofs snapshotter"
-    )
+    if kind in _WHOLE and (not transforms or (kind == "ext4" and transforms == {"mkfs"})):
+        return _whole(mount, _WHOLE[kind])
+    raise UnsupportedError(f"{_name(mount)}: no snapshotter known here mounts that", hint=snapshotters.HINT)
 
 
 def _erofs(mount: Mount) -> Image:
@@ -213,7 +237,7 @@ def _erofs(mount: Mount) -> Image:
     return Image((_path(mount.source), *further), "erofs", tuple(options))
 
 
-def _ext4(mount: Mount) -> Image | SnapshotWritable:
+def _whole(mount: Mount, fstype: FsType) -> Image | SnapshotWritable:
     size_bytes, uuid = 0, ""
     options: list[str] = []
     for option in mount.options:
@@ -230,8 +254,8 @@ def _ext4(mount: Mount) -> Image | SnapshotWritable:
     if to_be_made and not size_bytes:
         raise SpecError(f"{_name(mount)}: is to be made, but has no {_MKFS_PREFIX}size")
     if "ro" in mount.options:
-        return Image((_path(mount.source),), "ext4", tuple(options))
-    return SnapshotWritable(_path(mount.source), size_bytes if to_be_made else 0, uuid, tuple(options))
+        return Image((_path(mount.source),), fstype, tuple(options))
+    return SnapshotWritable(_path(mount.source), size_bytes if to_be_made else 0, uuid, tuple(options), fstype)
 
 
 def _bytes(mount: Mount, text: str) -> int:

@@ -9,9 +9,10 @@ a disk by its serial number, which virtio-blk cuts off at 20 bytes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from api import guest_pb2
+from shim.rootfs.mounts import FsType
 
 SERIAL_BYTES: Final = 20
 # Up to this many layers each get a disk of their own; more share one, because slots for disks are few.
@@ -56,7 +57,7 @@ class GuestLayer:
 
     serial: str
     partition: int
-    fstype: Literal["erofs", "ext4"]
+    fstype: FsType
     options: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ Partition tables are files without a name (memfd_create(2)).
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ from typing import Final
 from api import guest_pb2, types_pb2
 from shim.errors import HostError, UnsupportedError
 from shim.journal import Journal
-from shim.rootfs import flock, gpt, writable
+from shim.rootfs import filesystems, flock, gpt, mounted, writable
 from shim.rootfs.cache import LayerCache
-from shim.rootfs.mounts import Directory, Image, NewWritable, Plan, SnapshotWritable, from_messages, read
+from shim.rootfs.mounts import Directory, Image, NewWritable, Plan, SnapshotWritable, check_count, from_messages, read
 from shim.rootfs.plan import Disk, Extent, GuestLayer, GuestRootfs, arrange, to_message
 from shim.rootfs.program import Tool
 
@@ -78,7 +79,7 @@ async def prepare(
     look for in PATH. Raises SpecError, UnsupportedError, MissingPartError, ResourceError or
     HostError; then nothing is open, and what is on disk is in the journal.
     """
-    plan = read(from_messages(mounts))
+    plan = await asyncio.to_thread(mounted.with_images, read(from_messages(mounts)))
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
     if _needs_data_dir(plan):
         journal.record("path", path=str(data_dir))
@@ -88,6 +89,7 @@ async def prepare(
         mkfs = writable.tool(mkfs_ext4, cache.deadline_s)
         work = _Work(plan, cache, mkfs, data_dir, writable_size_mib << 20, stack)
         layers, top = await work.run()
+        check_count(len(layers))
         disks, lower = _join(layers, name, stack)
     except BaseException:
         stack.close()
@@ -95,7 +97,9 @@ async def prepare(
     guest_writable = None
     if top is not None:
         disks.append(Disk(f"rw-{name}", (top,), read_only=False, partitioned=False))
-        guest_writable = GuestLayer(disks[-1].serial, 0, "ext4", _writable_options(plan))
+        snapshot = plan.writable if isinstance(plan.writable, SnapshotWritable) else None
+        options = snapshot.options if snapshot else ()
+        guest_writable = GuestLayer(disks[-1].serial, 0, snapshot.fstype if snapshot else "ext4", options)
     message = to_message(GuestRootfs(tuple(lower), guest_writable, plan.whole))
     return PreparedRootfs(tuple(disks), message, isinstance(plan.writable, SnapshotWritable), stack)
 
@@ -126,12 +130,21 @@ class _Work:
 
     async def _layer(self, layer: Directory | Image) -> _Layer:
         if isinstance(layer, Image):
-            return _Layer(tuple(self._open(path) for path in layer.files), layer)
+            return self._image(layer)
         if not layer.committed:
             return await self._image_of(layer.path, self.data_dir / f"{_digest(layer.path)}.erofs")
         found = await self.cache.ensure(layer.path)
         self.stack.callback(found.close)
         return _Layer((Extent(found.fd, found.path, found.size),), _EROFS)
+
+    def _image(self, image: Image) -> _Layer:
+        """The snapshotter's own image, as whole as it says that it is."""
+        extents = tuple(self._open(path) for path in image.files)
+        for extent in extents:
+            filesystems.check(extent.fd, extent.path, image.fstype, extent.size)
+        if image.fstype == "erofs":
+            filesystems.check_joined(extents[0].fd, extents[0].path, [extent.size for extent in extents])
+        return _Layer(extents, image)
 
     async def _upper(self) -> _Layer | None:
         """What the snapshot's upper directory has already, as one more layer for this start only."""
@@ -155,6 +168,8 @@ class _Work:
                 if size_bytes and not path.exists():
                     await writable.make(self.mkfs_ext4, path, size_bytes, uuid=uuid)
         extent = self._open(path, os.O_RDWR)
+        if isinstance(self.plan.writable, SnapshotWritable):
+            filesystems.check(extent.fd, path, self.plan.writable.fstype, extent.size)
         if not flock.try_exclusive(extent.fd):
             raise HostError(f"{path}: in use by another machine", hint="end the container that uses this snapshot")
         return extent
@@ -163,7 +178,7 @@ class _Work:
         try:
             fd = os.open(path, mode | os.O_CLOEXEC)
         except OSError as error:
-            raise HostError(f"{path}: {error.strerror}") from error
+            raise HostError(f"{path}: {error.strerror}", hint=_lost(error)) from error
         self.stack.callback(os.close, fd)
         return _extent(fd, path)
 
@@ -205,6 +220,10 @@ def _extent(fd: int, path: Path) -> Extent:
     return Extent(fd, path, size)
 
 
+def _lost(error: OSError) -> str:
+    return filesystems.HINT if error.errno == errno.ENOENT else ""
+
+
 def _needs_data_dir(plan: Plan) -> bool:
     for_this_start = plan.upper is not None or any(isinstance(i, Directory) and not i.committed for i in plan.lower)
     return for_this_start or isinstance(plan.writable, NewWritable)
@@ -223,10 +242,6 @@ def _has_content(directory: Path) -> bool:
             return next(entries, None) is not None
     except OSError as error:
         raise HostError(f"snapshot {directory}: {error.strerror}") from error
-
-
-def _writable_options(plan: Plan) -> tuple[str, ...]:
-    return plan.writable.options if isinstance(plan.writable, SnapshotWritable) else ()
 
 
 def _digest(path: Path) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api import types_pb2
 from shim.errors import SpecError, UnsupportedError
-from shim.rootfs.mounts import Directory, Image, Mount, NewWritable, Plan, SnapshotWritable, from_messages, read
+from shim.rootfs.mounts import Directory, FsType, Image, Mount, NewWritable, Plan, SnapshotWritable, from_messages, read
 
 OVERLAYFS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 EROFS = "/var/lib/containerd/io.containerd.snapshotter.v1.erofs/snapshots"
@@ -70,9 +70,29 @@ def test_a_directory_outside_of_a_snapshotter_may_change_so_its_image_is_not_kep
     assert read([_overlayfs("lowerdir=/srv/snapshots/a/fs")]).lower[0] == Directory(Path("/srv/snapshots/a/fs"), False)
 
 
-def test_native_snapshotter() -> None:
-    mount = Mount("bind", "/r/io.containerd.snapshotter.v1.native/snapshots/4", "", ("rbind", "ro"))
+def test_overlayfs_of_1_6_to_2_3_differ_only_in_the_order_of_options() -> None:
+    """1.6 and 1.7 write the configured options before the directories, 2.x behind them; `volatile` may be one."""
+    directories = (f"workdir={OVERLAYFS}/9/work", f"upperdir={OVERLAYFS}/9/fs", f"lowerdir={OVERLAYFS}/1/fs")
+    wanted = Plan((_fs(1),), Path(f"{OVERLAYFS}/9/fs"), NewWritable())
+    assert read([_overlayfs("index=off", "volatile", *directories)]) == wanted
+    assert read([_overlayfs(*directories, "index=off", "metacopy=off", "volatile")]) == wanted
+
+
+def test_overlayfs_view_without_parents() -> None:
+    assert read([Mount("bind", f"{OVERLAYFS}/9/fs", "", ("ro", "rbind"))]) == Plan((_fs(9),), None, None)
+
+
+NATIVE = "/var/lib/containerd/io.containerd.snapshotter.v1.native/snapshots"
+
+
+def test_native_view() -> None:
+    mount = Mount("bind", f"{NATIVE}/4", "", ("rbind", "ro"))
     assert read([mount]).lower == (Directory(Path(mount.source), committed=True),)
+
+
+def test_native_active_is_a_copy_of_what_is_below_and_so_its_content() -> None:
+    mount = Mount("bind", f"{NATIVE}/4", "", ("rbind", "rw"))
+    assert read([mount]) == Plan((), Path(mount.source), NewWritable())
 
 
 def test_erofs_block_mode_with_several_layers() -> None:
@@ -124,12 +144,43 @@ def test_erofs_with_merged_metadata_is_one_disk_of_all_files_in_order() -> None:
     assert read([mount, bind]) == Plan((Image(files, "erofs"),), None, None)
 
 
-def test_a_whole_ext4() -> None:
-    block = Mount("ext4", "/dev/mapper/snap-4", "", ("rw", "noatime"))
-    writable = SnapshotWritable(Path("/dev/mapper/snap-4"), options=("noatime",))
-    assert read([block]) == Plan((), None, writable, whole=True)
-    view = Mount("ext4", "/dev/mapper/snap-4", "", ("ro",))
-    assert read([view]) == Plan((Image((Path("/dev/mapper/snap-4"),), "ext4"),), None, None)
+def test_erofs_with_layers_above_merged_metadata() -> None:
+    index = _erofs(2, f"device={EROFS}/1/layer.erofs", f"device={EROFS}/2/layer.erofs")
+    overlay = Mount("format/mkdir/overlay", "overlay", "", (*BLOCK_OPTIONS, "lowerdir={{ overlay 1 2 }}"))
+    files = tuple(Path(f"{EROFS}/{number}/layer.erofs") for number in (2, 1, 2))
+    assert read([RWLAYER, _erofs(3), index, overlay]) == Plan((_layer(3), Image(files, "erofs")), None, WRITABLE)
+
+
+def test_erofs_without_parents_and_without_block_mode() -> None:
+    assert read([Mount("bind", f"{EROFS}/9/fs", "", ("rw", "rbind"))]) == Plan((), Path(f"{EROFS}/9/fs"), NewWritable())
+
+
+def test_erofs_of_2_1_is_an_overlay_of_what_containerd_has_mounted() -> None:
+    """mounted.py finds the images behind it."""
+    options = (f"workdir={EROFS}/9/work", f"upperdir={EROFS}/9/fs", f"lowerdir={EROFS}/3/fs:{EROFS}/1/fs")
+    lower = tuple(Directory(Path(f"{EROFS}/{number}/fs"), committed=True) for number in (3, 1))
+    assert read([_overlayfs(*options)]) == Plan(lower, Path(f"{EROFS}/9/fs"), NewWritable())
+
+
+BLOCKFILE = "/var/lib/containerd/io.containerd.snapshotter.v1.blockfile/snapshots/4"
+
+
+@pytest.mark.parametrize(
+    ("mount", "fstype", "options"),
+    [
+        (Mount("ext4", BLOCKFILE, "", ("loop", "rw")), "ext4", ()),
+        (Mount("xfs", BLOCKFILE, "", ("loop", "nouuid", "rw")), "xfs", ("nouuid",)),
+        (Mount("btrfs", BLOCKFILE, "", ("loop", "rw")), "btrfs", ()),
+        (Mount("ext4", "/dev/mapper/pool-snap-4", "", ()), "ext4", ()),
+        (Mount("ext2", "/dev/mapper/pool-snap-4", "", ()), "ext4", ()),
+        (Mount("xfs", "/dev/mapper/pool-snap-4", "", ("nouuid",)), "xfs", ("nouuid",)),
+    ],
+)
+def test_a_whole_file_system_of_blockfile_or_devmapper(mount: Mount, fstype: FsType, options: tuple[str, ...]) -> None:
+    path = Path(mount.source)
+    assert read([mount]) == Plan((), None, SnapshotWritable(path, options=options, fstype=fstype), whole=True)
+    view = Mount(mount.type, mount.source, "", (*(option for option in mount.options if option != "rw"), "ro"))
+    assert read([view]) == Plan((Image((path,), fstype, options),), None, None)
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=300, unique=True))
@@ -149,8 +200,10 @@ def _block(*options: str) -> list[Mount]:
     ("mounts", "words"),
     [
         ([Mount("virtiofs", "tag")], "mount of type virtiofs, source tag: no snapshotter known here"),
-        ([Mount("fuse3.fuse-overlayfs", "overlay")], "mount of type fuse3.fuse-overlayfs"),
-        ([Mount("xfs", "/dev/x", "", ("rw",))], "mount of type xfs, source /dev/x"),
+        ([Mount("windows-layer", "x")], "mount of type windows-layer, source x: no snapshotter known here"),
+        ([Mount("mkfs/xfs", "/dev/x", "", ("rw",))], "mount of type mkfs/xfs, source /dev/x"),
+        ([_overlayfs("metacopy=on", f"lowerdir={OVERLAYFS}/1/fs")], "option metacopy=on: files without their data"),
+        ([_overlayfs("lowerdir=" + ":".join(f"/l/{i}" for i in range(501)))], "501 layers are more than the 500"),
         ([Mount("encrypt/erofs", "/x")], "mount of type encrypt/erofs, source /x"),
         ([Mount("format/erofs", "/x")], "mount of type format/erofs, source /x"),
         ([RWLAYER, Mount("tmpfs", "t")], "mount of type tmpfs, source t: is the last of 2 mounts"),
@@ -188,7 +241,7 @@ def test_what_is_not_known_is_refused_by_name(mounts: list[Mount], words: str) -
 @pytest.mark.parametrize(
     ("mounts", "words"),
     [
-        ([], "Create names no root file system"),
+        ([], "Create names no root file system: it is a directory, or docker has mounted it by itself"),
         ([Mount("mkfs/ext4", "/x", "", ("rw",))], "is to be made, but has no X-containerd.mkfs.size"),
         ([Mount("mkfs/ext4", "/x", "", ("X-containerd.mkfs.size=big",))], "X-containerd.mkfs.size=big is no size"),
         ([_erofs(1), Mount("format/bind", "{{ mount 1 }}", "", ("ro",))], "names a mount beyond the 1 before it"),

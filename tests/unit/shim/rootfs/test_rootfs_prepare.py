@@ -14,8 +14,10 @@ from api import guest_pb2, types_pb2
 from shim.errors import HostError, QemuboxError, ResourceError, SpecError, UnsupportedError
 from shim.journal import Journal
 from shim.rootfs.cache import LayerCache
+from shim.rootfs.mounts import FsType
 from shim.rootfs.plan import Disk
 from shim.rootfs.prepare import PreparedRootfs, prepare
+from tests.unit.shim.rootfs.superblocks import erofs_image, whole_image
 
 
 class Mounted(Protocol):
@@ -275,22 +277,83 @@ async def test_an_image_that_containerd_left_to_be_made(host: Host, tmp_path: Pa
 
 async def test_merged_metadata_and_its_data_are_one_disk(host: Host, tmp_path: Path) -> None:
     meta, data = tmp_path / "fsmeta.erofs", tmp_path / "layer.erofs"
-    meta.write_bytes(b"m" * 4096)
-    data.write_bytes(b"d" * 8192)
-    prepared = await host.prepare(_bind(meta, "ro", "loop", f"device={data}", kind="erofs"))
+    data.write_bytes(erofs_image(2))
+    meta.write_bytes(erofs_image(1, (1, 2)))
+    mount = _bind(meta, "ro", "loop", f"device={data}", kind="erofs")
+    prepared = await host.prepare(mount)
     (disk,) = prepared.disks
-    assert _assembled(disk, tmp_path).read_bytes() == b"m" * 4096 + b"d" * 8192
+    assert _assembled(disk, tmp_path).read_bytes() == meta.read_bytes() + data.read_bytes()
     assert (disk.partitioned, prepared.message.lower[0].partition) == (False, 0)
     prepared.close()
+    meta.write_bytes(erofs_image(1, (1, 2), (3, 1)))
+    with pytest.raises(HostError, match="an index of 2 other images, and the 1 that it is mounted with"):
+        await host.prepare(mount)
 
 
-async def test_a_whole_file_system(host: Host, tmp_path: Path) -> None:
-    (tmp_path / "snap").write_bytes(bytes(1 << 20))
-    prepared = await host.prepare(_bind(tmp_path / "snap", "rw", "noatime", kind="ext4"))
+@pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
+async def test_a_whole_file_system(host: Host, tmp_path: Path, fstype: FsType) -> None:
+    (tmp_path / "snap").write_bytes(whole_image(fstype, 1 << 20))
+    prepared = await host.prepare(_bind(tmp_path / "snap", "rw", "noatime", kind=fstype))
     assert prepared.message.whole
-    assert list(prepared.message.writable.options) == ["noatime"]
+    assert prepared.persistent
+    assert (prepared.message.writable.fstype, list(prepared.message.writable.options)) == (fstype, ["noatime"])
     assert not prepared.disks[0].read_only
     prepared.close()
+    view = await host.prepare(_bind(tmp_path / "snap", "ro", kind=fstype))
+    assert [layer.fstype for layer in view.message.lower] == [fstype]
+    assert view.disks[0].read_only
+    view.close()
+
+
+@pytest.mark.parametrize("option", ["ro", "rw"])
+@pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
+async def test_a_whole_file_system_that_is_not_whole(host: Host, tmp_path: Path, fstype: FsType, option: str) -> None:
+    image = tmp_path / "snap"
+    image.write_bytes(whole_image(fstype, 1 << 20)[:-4096])
+    with pytest.raises(HostError, match=f"{image}: cut short, its {fstype} file system is of 1048576 bytes"):
+        await host.prepare(_bind(image, option, kind=fstype))
+    image.write_bytes(bytes(1 << 20))
+    with pytest.raises(HostError, match=f"{image}: holds no {fstype} file system"):
+        await host.prepare(_bind(image, option, kind=fstype))
+
+
+async def test_a_layer_of_the_erofs_snapshotter_that_was_cut_short(host: Host) -> None:
+    image = _image(host, 1, a="x" * 9000)
+    os.truncate(image, 4096)
+    with pytest.raises(HostError, match=f"{image}: cut short, its erofs file system is of"):
+        await host.prepare(_bind(image, "ro", "loop", kind="erofs"))
+
+
+async def test_a_directory_that_is_an_image_mounted_is_that_image(host: Host, tmp_path: Path, mounted: Mounted) -> None:
+    """As the erofs snapshotter of containerd 2.1 has its layers."""
+    with contextlib.ExitStack() as stack:
+        layers = []
+        for number in (1, 2):
+            image = tmp_path / f"layer {number}.erofs"
+            _image(host, number, a=str(number), **{f"only{number}": "x"}).rename(image)
+            layers.append(stack.enter_context(mounted(image)))
+        upper = host.snapshot(9)
+        prepared = await host.prepare(host.overlay(upper, *reversed(layers)))
+        assert [disk.extents[0].path.name for disk in prepared.disks] == [
+            "layer 2.erofs",
+            "layer 1.erofs",
+            "writable.ext4",
+        ]
+        with _seen(prepared, tmp_path, mounted) as root:
+            assert _content(root) == {"a": "2", "only1": "x", "only2": "x"}
+        prepared.close()
+        assert not (host.root / "cache").exists()
+
+
+async def test_a_directory_that_is_something_else_mounted_is_made_an_image(
+    host: Host, tmp_path: Path, mounted: Mounted
+) -> None:
+    with mounted(Path("tmpfs"), "tmpfs", "rw") as root:
+        (root / "a").write_text("on a tmpfs")
+        prepared = await host.prepare(_bind(root, "ro", "rbind"))
+        with _seen(prepared, tmp_path, mounted) as seen:
+            assert _content(seen) == {"a": "on a tmpfs"}
+        prepared.close()
 
 
 async def test_serial_numbers_differ_between_containers(host: Host) -> None:
@@ -322,6 +385,7 @@ async def test_an_image_in_use_stays_in_the_cache_until_closed(host: Host) -> No
         ("bind", "{root}/snapshots/9/fs", ["ro"], HostError, "layer {root}/snapshots/9/fs: No such file or directory"),
         ("erofs", "{root}/nowhere", ["ro"], HostError, "{root}/nowhere: No such file or directory"),
         ("erofs", "{root}/odd", ["ro"], UnsupportedError, "{root}/odd: 513 bytes, which is no whole number of 512"),
+        ("erofs", "{root}/zeros", ["ro"], HostError, "{root}/zeros: holds no erofs file system"),
         ("erofs", "{root}/empty", ["ro"], UnsupportedError, "{root}/empty: 0 bytes"),
         ("ext4", "{root}/nowhere", ["rw"], HostError, "{root}/nowhere: No such file or directory"),
         ("mkfs/ext4", "{root}/big", ["rw", "X-containerd.mkfs.size=8E18"], SpecError, "size=8E18 is no size"),
@@ -333,6 +397,7 @@ async def test_what_cannot_be_prepared_leaves_nothing_open(
 ) -> None:
     (host.root / "odd").write_bytes(bytes(513))
     (host.root / "empty").touch()
+    (host.root / "zeros").write_bytes(bytes(4096))
     before = os.listdir("/proc/self/fd")
     with pytest.raises(error) as failure:
         await host.prepare(_bind(source.format(root=host.root), *options, kind=kind))
