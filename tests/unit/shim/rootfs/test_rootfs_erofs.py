@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from shim.errors import HostError, MissingPartError, ResourceError, UnsupportedError
 from shim.rootfs import erofs, superblock
+from shim.rootfs.survey import survey
 
 
 class Mounted(Protocol):
@@ -29,12 +30,38 @@ Describe = Callable[[Path], dict[bytes, tuple[object, ...]]]
 MKFS = erofs.tool("mkfs.erofs", 30)
 
 
-async def test_every_inode_is_kept(layer: Path, tmp_path: Path, mounted: Mounted, describe: Describe) -> None:
+@pytest.mark.parametrize("chunks", [False, True])
+async def test_every_inode_is_kept(
+    chunks: bool, layer: Path, tmp_path: Path, mounted: Mounted, describe: Describe
+) -> None:
     image = tmp_path / "image"
+    if not chunks:
+        for path in layer.glob("*hole*"):
+            path.unlink()
     await erofs.convert(MKFS, layer, image)
+    assert (image.stat().st_size < 10 << 20, survey(layer).sparse_bytes > 0) == (True, chunks)
     with mounted(image) as root:
-        assert describe(root) == describe(layer)
-        assert describe(root)[b"bin"][4] == -5_000_000_001
+        seen, kept = describe(root), describe(layer)
+        assert seen == kept
+        assert seen[b"bin"][4] == -5_000_000_001
+        assert (seen[b"hard disk"][6], seen[b"hard link"][6]) == (b"disk", b"hard link")
+        assert "system.posix_acl_default" in str(seen[b"acl"][8])
+
+
+async def test_holes_take_no_room(tmp_path: Path, mounted: Mounted) -> None:
+    tree, image = tmp_path / "tree", tmp_path / "image"
+    tree.mkdir()
+    with (tree / "sparse").open("wb") as file:
+        file.truncate(64 << 20)
+        os.pwrite(file.fileno(), b"data", 50_000_000)
+    await erofs.convert(MKFS, tree, image)
+    assert image.stat().st_blocks * 512 < 1 << 20
+    with mounted(image) as root, (root / "sparse").open("rb") as seen, (tree / "sparse").open("rb") as kept:
+        assert hashlib.file_digest(seen, "sha256").digest() == hashlib.file_digest(kept, "sha256").digest()
+
+
+def test_chunks_grow_with_the_file() -> None:
+    assert [erofs.chunk_bytes(size) >> 10 for size in (1, 64 << 30, (64 << 30) + 1, 1 << 40)] == [64, 64, 128, 1024]
 
 
 async def test_the_image_passes_its_own_check(layer: Path, tmp_path: Path) -> None:
@@ -107,50 +134,70 @@ async def _run(*words: str) -> None:
     assert await process.wait() == 0
 
 
-_NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: name not in (b".", b"..") and not {0, 47} & set(name))
+def _name(some: bytes) -> bytes:
+    name = some.replace(b"\0", b"\1").replace(b"/", b"-")
+    return name if name not in (b".", b"..") else b"..."
+
+
+_NAMES = st.binary(min_size=1, max_size=12).map(_name) | st.integers(240, 254).map(lambda length: b"\xff" * length)
 _File = tuple[str, bytes, int, int, int, int, dict[str, bytes]]
 _FILES = st.tuples(
-    st.sampled_from(["file", "directory", "symlink", "fifo", "device", "hard link"]),
-    st.binary(max_size=9000),
+    st.sampled_from(["file", "sparse", "directory", "symlink", "fifo", "socket", "device", "hard link"]),
+    st.binary(max_size=9000) | st.integers(4090, 4100).map(bytes),
     st.integers(0, 0o7777),
     st.integers(0, 2**32 - 2),
     # erofs-utils 1.5 cannot keep the last two seconds of 1969.
     st.integers(-(2**31), -3) | st.integers(0, 2**33 - 1),
     st.integers(0, 999_999_999),
-    st.dictionaries(st.sampled_from(["user.a", "trusted.overlay.opaque", "security.b"]), st.binary(max_size=60)),
+    st.dictionaries(
+        st.sampled_from(["user.a", "trusted.overlay.opaque", "security.b", "trusted." + "x" * 247]),
+        st.binary(max_size=60) | st.integers(900, 1000).map(bytes),
+        max_size=3,
+    ),
 )
 _TREES = st.dictionaries(st.tuples(_NAMES) | st.tuples(_NAMES, _NAMES), _FILES, max_size=8)
 
 
 def _build(root: bytes, tree: dict[tuple[bytes, ...], _File]) -> None:
-    regular: list[bytes] = []
+    linkable: list[bytes] = []
     for names, (kind, data, mode, owner, seconds, nanoseconds, xattrs) in tree.items():
         path = os.path.join(root, *names)
         parent = os.path.dirname(path)
         if os.path.lexists(path) or (os.path.lexists(parent) and not os.path.isdir(parent)):
             continue
         os.makedirs(parent, exist_ok=True)
-        if kind == "directory":
-            os.mkdir(path)
-        elif kind == "symlink":
-            os.symlink(b"to" + data[:4000].replace(b"\0", b"-"), path)
-        elif kind == "fifo":
-            os.mkfifo(path)
-        elif kind == "device":
-            os.mknod(path, stat.S_IFCHR, os.makedev(len(data) % 4096, owner % 2**20))
-        elif kind == "hard link" and regular:
-            os.link(regular[-1], path)
+        if kind == "hard link" and linkable:
+            os.link(linkable[owner % len(linkable)], path, follow_symlinks=False)
             continue
-        else:
-            Path(os.fsdecode(path)).write_bytes(data)
-            regular.append(path)
+        _make(path, kind, data, owner)
+        if kind != "directory":
+            linkable.append(path)
         os.chown(path, owner, owner ^ 1, follow_symlinks=False)
         if kind != "symlink":
             os.chmod(path, mode)
         for name, value in xattrs.items():
-            if not name.startswith("user.") or kind in ("file", "directory"):
+            if not name.startswith("user.") or kind in ("file", "sparse", "hard link", "directory"):
                 os.setxattr(path, name, value, follow_symlinks=False)
         os.utime(path, ns=(0, seconds * 10**9 + nanoseconds), follow_symlinks=False)
+
+
+def _make(path: bytes, kind: str, data: bytes, number: int) -> None:
+    match kind:
+        case "directory":
+            os.mkdir(path)
+        case "symlink":
+            os.symlink(b"to" + data[:4000].replace(b"\0", b"-"), path)
+        case "fifo":
+            os.mkfifo(path)
+        case "socket":
+            os.mknod(path, stat.S_IFSOCK)
+        case "device":
+            os.mknod(path, stat.S_IFCHR, os.makedev(len(data) % 4096, number % 2**20))
+        case _:
+            with open(path, "wb") as file:
+                os.pwrite(file.fileno(), data, number % (3 << 20) if kind == "sparse" else 0)
+                if kind == "sparse":
+                    os.truncate(path, (3 << 20) + number % 9000)
 
 
 @settings(max_examples=30, deadline=None)
