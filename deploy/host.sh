@@ -50,6 +50,8 @@ iptables iptables
 nftables nft
 iperf3 iperf3
 socat socat
+xfsprogs mkfs.xfs
+btrfs-progs mkfs.btrfs
 procps ps
 git git" ;;
     *) die "unknown purpose: $1 (there are run, build, demo, test)" ;;
