@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shim import cpuset
+from shim import cpuset, user_namespace
 from shim.errors import SpecError, UnsupportedError
 from shim.json_types import Json, JsonValue
 from shim.mounts import FILE_SOURCE_PREFIX, FILES_LIMIT, NAMES, BlockVolume, HostFile, Volume, classify
@@ -118,6 +118,7 @@ def for_guest(
         )
     _refuse_what_is_missing(guest, linux)
     linux["namespaces"] = [*_guest_namespaces(linux)]
+    user_namespace.check(linux)
     linux["devices"] = [*_guest_devices(linux)]
     linux["resources"] = guest_resources(section(linux, "resources"), vcpus)
     found = classify(objects(guest, "mounts"), bundle)
@@ -125,6 +126,7 @@ def for_guest(
     guest["mounts"] = [*found.mounts, *(_own_mount(file) for file in own_files)]
     # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
     # named run.oci.* would steer crun, and whoever sets a container's annotations must not.
+    user_namespace.open_network(linux, process)
     hooks = objects(section(guest, "hooks"), HOOKS_IN_THE_CONTAINER)
     for holder, keys in (
         (guest, ("annotations", "hooks")),
@@ -183,13 +185,17 @@ def objects(holder: Json, key: str) -> list[Json]:
 def _refuse_what_is_missing(guest: Json, linux: Json) -> None:
     wishes: tuple[tuple[str, object, str], ...] = (
         ("linux.intelRdt", linux.get("intelRdt"), "the guest has no such hardware"),
-        ("linux.uidMappings", linux.get("uidMappings"), "user namespaces are not supported yet"),
         (
             "linux.seccomp.listenerPath",
             section(linux, "seccomp").get("listenerPath"),
             "a seccomp agent on the host cannot serve a process in the guest",
         ),
         ("linux.netDevices", linux.get("netDevices"), "moving host network devices is not supported"),
+        (
+            f"linux.rootfsPropagation {linux.get('rootfsPropagation')}",
+            linux.get("rootfsPropagation") in ("shared", "rshared"),
+            "mounts of a virtual machine cannot appear on the host",
+        ),
     )
     for name, value, why in wishes:
         if value:
@@ -215,8 +221,6 @@ def _guest_namespaces(linux: Json) -> list[Json]:
                 f"the container asks to join the {kind} namespace {path}, which is the host's and not the machine's",
                 hint="give it a namespace of its own",
             )
-        if kind == "user":
-            raise UnsupportedError("the specification has a user namespace: not supported yet")
         kept.append({"type": kind})
     return kept
 

@@ -72,7 +72,7 @@ def boot() -> None:
     enter_own_cgroup()
     loopback_up()
     restore_signals()
-    os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
+    os.makedirs(RUN_DIR, mode=0o711, exist_ok=True)
 
 
 def mount_all() -> None:

@@ -15,7 +15,11 @@ from contextlib import suppress
 
 
 class ContainerDirectory:
-    """Paths in it, what is written there, and its removal. Specifications hold secrets: all is root's alone."""
+    """Paths in it, what is written there, and its removal.
+
+    Specifications hold secrets: all is root's alone, but for the way to the root file system and to file systems, which
+    crun takes as the root of a user namespace, where the container has one.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -26,7 +30,8 @@ class ContainerDirectory:
 
     def make(self) -> None:
         """Raises OSError if it is there already."""
-        for directory in (self.path, self.bundle, self._exec):
+        os.mkdir(self.path, 0o711)
+        for directory in (self.bundle, self._exec):
             os.mkdir(directory, 0o700)
 
     def new_file(self) -> str:

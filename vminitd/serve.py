@@ -43,7 +43,7 @@ async def _serve() -> None:
     capacity = Capacity(uevents)
     network = Network(uevents, capacity)
     machinery = Machinery(uevents, reaper, Crun(reaper, f"{RUN_DIR}/crun"), link.dial, Prepared(), network.there)
-    os.makedirs(machinery.directory, mode=0o700, exist_ok=True)
+    os.makedirs(machinery.directory, mode=0o711, exist_ok=True)
     containers = Containers(machinery)
 
     async def become_template() -> None:
