@@ -7,6 +7,7 @@ before may not be there yet, and a drive that was empty may not have its disk ye
 import asyncio
 import fcntl
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vminitd import deadlines
@@ -72,13 +73,27 @@ def read_partitions(disk: str) -> None:
         os.close(fd)
 
 
-async def device_of(uevents: Uevents, layer: Layer) -> str:
-    """The path of the device that the layer is on, once it is there. Raises DeviceError, MountError."""
-    disk = await uevents.until(lambda: find(layer.serial, layer.disk_bytes), str(layer), deadlines.DISK)
-    if layer.partition == 1 and layer.disk_bytes:
+async def devices_of(uevents: Uevents, layers: Sequence[Layer]) -> list[str]:
+    """The path of the device that each layer is on, in order, once all are there. Raises DeviceError, MountError.
+
+    Each disk is looked for once, however many of the layers are its partitions: a look is a hundred times what it is
+    on the host, where the machine is emulated.
+    """
+    last: dict[str, Layer] = {}
+    for layer in layers:
+        if layer.serial not in last or layer.partition > last[layer.serial].partition:
+            last[layer.serial] = layer
+    disks = {serial: await _disk_of(uevents, layer) for serial, layer in last.items()}
+    return [f"/dev/{disks[layer.serial]}{layer.partition or ''}" for layer in layers]
+
+
+async def _disk_of(uevents: Uevents, last: Layer) -> str:
+    """The kernel's name of a disk, once it has its partitions up to that of `last`: the kernel adds them in order."""
+    disk = await uevents.until(lambda: find(last.serial, last.disk_bytes), str(last), deadlines.DISK)
+    if last.partition and last.disk_bytes:
         await asyncio.to_thread(read_partitions, disk)
-    name = await uevents.until(lambda: find_partition(disk, layer.partition), str(layer), deadlines.DISK)
-    return f"/dev/{name}"
+    await uevents.until(lambda: find_partition(disk, last.partition), str(last), deadlines.DISK)
+    return disk
 
 
 def mount_layer(layer: Layer, device: str, target: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vminitd import log
-from vminitd.disks import Layer, device_of, mount_layer
+from vminitd.disks import Layer, devices_of, mount_layer
 from vminitd.errors import MountError, RequestError
 from vminitd.libc import MNT_DETACH, MS_BIND, mount, umount
 from vminitd.overlay import mount_overlay
@@ -60,7 +60,7 @@ class Rootfs:
         layers = [(layer, f"{self._layers}/{number}") for number, layer in enumerate(plan.lower)]
         if plan.writable is not None:
             layers.append((plan.writable, f"{self._layers}/rw"))
-        devices = [await device_of(uevents, layer) for layer, _ in layers]
+        devices = await devices_of(uevents, [layer for layer, _ in layers])
         # One thread's work and not one for each step: a clone of a template pays for every switch between them.
         await asyncio.to_thread(self._mount_all, layers, devices, whole=plan.whole)
         if plan.writable is not None:
@@ -69,8 +69,9 @@ class Rootfs:
     def _mount_all(self, layers: Sequence[tuple[Layer, str]], devices: Sequence[str], *, whole: bool) -> None:
         """Nothing else looks at what is mounted until this is over."""
         os.makedirs(self.path, mode=0o755)
+        os.mkdir(self._layers, 0o755)
         for (layer, target), device in zip(layers, devices, strict=True):
-            os.makedirs(target, mode=0o755)
+            os.mkdir(target, 0o755)
             mount_layer(layer, device, target)
             self._mounted.append(target)
         writable = next((target for _, target in layers if target.endswith("/rw")), "")

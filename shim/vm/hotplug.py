@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -74,8 +74,8 @@ class Hotplug:
         """Add several files as one disk. Raises as `add_disk`."""
         devices.check_serial(disk.serial)
         async with AsyncExitStack() as undo:
-            extents = [await self._add_extent(undo, source) for source in disk.extents]
-            text = await self._add_extent(undo, descriptor(extents))
+            extents = await self._add_extents(undo, disk.extents)
+            (text,) = await self._add_extents(undo, (descriptor(extents),))
             await self._add_node(undo, devices.joined_node(disk.serial, text.path))
             size = sum(extent.size_bytes for extent in extents)
             seat = await self._seat(undo, disk.serial, size, read_only=True)
@@ -213,12 +213,20 @@ class Hotplug:
             undo.push_async_callback(self._take_back, "remove-fd", {"fdset-id": fdset})
         return fdset
 
-    async def _add_extent(self, undo: AsyncExitStack, source: Path | bytes) -> Extent:
-        """Hand over a file, or a piece of memory in the shape of one."""
-        with _opened(source, read_only=True) as fd:
-            fdset = await self._add_fd(undo, fd)
-            size = os.lseek(fd, 0, os.SEEK_END)
-        return Extent(str(source) if isinstance(source, Path) else "a table", f"/dev/fdset/{fdset}", size)
+    async def _add_extents(self, undo: AsyncExitStack, sources: Sequence[Path | bytes]) -> list[Extent]:
+        """Hand over files, or pieces of memory in the shape of one."""
+        extents: list[Extent] = []
+        with contextlib.ExitStack() as opened:
+            fds: dict[int, int] = {}
+            for fdset, source in enumerate(sources, start=self._next_fdset):
+                fds[fdset] = fd = opened.enter_context(_opened(source, read_only=True))
+                name = str(source) if isinstance(source, Path) else "a table"
+                extents.append(Extent(name, f"/dev/fdset/{fdset}", os.lseek(fd, 0, os.SEEK_END)))
+            self._next_fdset += len(fds)
+            for fdset in fds:
+                undo.push_async_callback(self._take_back, "remove-fd", {"fdset-id": fdset})
+            await self._qmp.add_fds(fds)
+        return extents
 
     async def _add_node(self, undo: AsyncExitStack, node: devices.Arguments) -> None:
         await self._qmp.execute("blockdev-add", node)

@@ -8,17 +8,22 @@ descriptor (SCM_RIGHTS) with the command that takes it. Importing `qemu.qmp` cos
 Commands, events and their members: QEMU QMP Reference Manual.
 """
 
+import array
 import asyncio
 import contextlib
+import json
 import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from shim.errors import MachineError
 
+# How many descriptors are sent without waiting for an answer: as many commands fit a socket's buffer many times.
+_FDS_AT_ONCE: Final = 64
 # A lost connection is told by the process' end and by the errors here; the library's own words would say it twice.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
@@ -31,18 +36,33 @@ class Event:
     data: Mapping[str, object]
 
 
+class _Client(QMPClient):
+    """QEMU's client, without the offer of commands out of band, of which we have none.
+
+    For a client that may send such, QEMU reads in one thread, and on, while another carries a command out: that takes
+    three times as long (add-fd, QEMU 7.2, 2026-11: 0.65 ms and 0.21 ms), and a descriptor that comes meanwhile takes
+    the place of the one before (monitor/qmp.c, handle_qmp_command; chardev/char-socket.c, tcp_chr_recv).
+    """
+
+    @classmethod
+    def make_execute_msg(cls, cmd: str, arguments: Mapping[str, object] | None = None, oob: bool = False) -> Message:
+        """One command; that of the negotiation names no capability."""
+        return super().make_execute_msg(cmd, None if cmd == "qmp_capabilities" else arguments, oob)
+
+
 class Qmp:
     """A connection to one QEMU. All methods belong to the loop that made it."""
 
     def __init__(self, command_timeout_s: float) -> None:
         self._timeout_s = command_timeout_s
-        self._client = QMPClient("qemubox")
+        self._client = _Client("qemubox")
         self._events = EventListener()
         self._client.register_listener(self._events)
         self._handlers: list[Callable[[Event], None]] = []
         # Held from sending a descriptor to the answer of the command that takes it: QEMU keeps only one in hand.
         self._fd_in_hand = asyncio.Lock()
         self._dispatcher: asyncio.Task[None] | None = None
+        self._socket: socket.socket | None = None
 
     async def open(self, sock: socket.socket) -> None:
         """Greet and negotiate on a connected socket, which belongs to this object from now on.
@@ -56,6 +76,7 @@ class Qmp:
             raise MachineError(f"QEMU did not greet within {self._timeout_s:g} s") from None
         except (QMPError, OSError, EOFError) as error:
             raise MachineError(f"QEMU closed its control connection: {error}") from error
+        self._socket = sock
         self._dispatcher = asyncio.create_task(self._dispatch(), name="qmp-events")
 
     @property
@@ -85,6 +106,20 @@ class Qmp:
     async def add_fd(self, fdset: int, fd: int) -> None:
         """Make `fd` (which stays ours) known to QEMU as /dev/fdset/<fdset>."""
         await self._hand_over(fd, "add-fd", {"fdset-id": fdset})
+
+    async def add_fds(self, fds: Mapping[int, int]) -> None:
+        """`add_fd` for many, by fdset, of which not every single one is waited for: a hundred in 20 ms, not 150.
+
+        QEMU takes them one by one: it reads no further before a command is carried out (see _Client). One that it
+        refuses is missed when the file is opened. Raises MachineError.
+        """
+        many = list(fds.items())
+        for start in range(0, len(many), _FDS_AT_ONCE):
+            *most, (last, fd) = many[start : start + _FDS_AT_ONCE]
+            async with self._fd_in_hand:
+                for fdset, each in most:
+                    self._send_fd(each, "add-fd", {"fdset-id": fdset})
+            await self.add_fd(last, fd)
 
     async def remove_fdset(self, fdset: int) -> None:
         """Let QEMU close the files of a set once nothing uses them."""
@@ -137,6 +172,19 @@ class Qmp:
             except (QMPError, OSError) as error:
                 raise MachineError(f"QEMU went away before {command}") from error
             await self.execute(command, arguments)
+
+    def _send_fd(self, fd: int, command: str, arguments: Mapping[str, object]) -> None:
+        """A command and its descriptor in one message; its answer, by an id that the client has not, is dropped."""
+        text = json.dumps({"execute": command, "arguments": arguments, "id": "unheard"}, separators=(",", ":")).encode()
+        try:
+            assert self._socket is not None, "the connection is open"
+            sent = self._socket.sendmsg(
+                [text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))], socket.MSG_NOSIGNAL
+            )
+        except OSError as error:
+            raise MachineError(f"QEMU went away before {command}") from error
+        if sent != len(text):
+            raise MachineError(f"QEMU does not read its commands: {sent} of {len(text)} bytes of {command} were sent")
 
     async def _dispatch(self) -> None:
         async for message in self._events:

@@ -59,6 +59,8 @@ def test_a_disk_that_is_not_there(sys_block: str) -> None:
         ("ext4", ["rw", "loop"], 0, "discard"),
         ("ext4", ["nodiscard", "noatime"], MS_NOATIME, "nodiscard"),
         ("ext4", ["ro", "nodev", "noload"], MS_RDONLY | MS_NODEV, "noload"),
+        ("xfs", ["nouuid"], 0, "nouuid,discard"),
+        ("btrfs", ["ro"], MS_RDONLY, ""),
     ],
 )
 def test_mount_options(fstype: str, options: list[str], flags: int, data: str) -> None:
@@ -66,8 +68,8 @@ def test_mount_options(fstype: str, options: list[str], flags: int, data: str) -
 
 
 def test_another_file_system_is_refused_by_name() -> None:
-    with pytest.raises(RequestError, match="'btrfs', which is neither erofs nor ext4"):
-        mount_options("btrfs", [])
+    with pytest.raises(RequestError, match="'zfs', which is none of erofs, ext4, xfs and btrfs"):
+        mount_options("zfs", [])
 
 
 def test_a_layer_says_what_it_is() -> None:

@@ -67,6 +67,29 @@ async def test_a_disk_is_handed_over_then_opened_then_put_into_a_drive(
     assert hotplug.taken == {}
 
 
+async def test_many_files_are_handed_over_without_waiting_for_each(
+    hotplug: Hotplug, peer: QmpPeer, tmp_path: Path
+) -> None:
+    """More than are sent at once, and each becomes the set that the descriptor names in its place."""
+    paths = tuple(tmp_path / str(number) for number in range(130))
+    for number, path in enumerate(paths):
+        path.write_bytes(str(number).encode().ljust(512))
+    assert await hotplug.add_joined_disk(JoinedDisk("many", paths)) == Seat("layer0", 130 * 512)
+    assert peer.names[:132] == ["add-fd"] * 131 + ["blockdev-add"]
+    assert [peer.files[number + 1].strip() for number in range(130)] == [str(number).encode() for number in range(130)]
+    lines = [line for line in peer.files[131].decode().splitlines() if line.startswith("RW ")]
+    assert lines == [f'RW 1 FLAT "/dev/fdset/{number}" 0' for number in range(1, 131)]
+
+
+async def test_a_file_that_qemu_does_not_take_is_missed_when_it_is_opened(
+    hotplug: Hotplug, peer: QmpPeer, layer: Path
+) -> None:
+    peer.refused["blockdev-add"] = "Could not open '/dev/fdset/1'"
+    with pytest.raises(MachineError, match="Could not open '/dev/fdset/1'"):
+        await hotplug.add_joined_disk(JoinedDisk("x", (layer, layer)))
+    assert peer.names.count("remove-fd") == 3
+
+
 async def test_the_second_disk_needs_no_second_blank(hotplug: Hotplug, peer: QmpPeer, layer: Path) -> None:
     await hotplug.add_disk(Disk("x", layer))
     peer.commands.clear()
