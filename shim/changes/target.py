@@ -1,0 +1,30 @@
+"""Where a container's changes go. A value."""
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Kind(enum.Enum):
+    """What a deletion becomes in the directory."""
+
+    # The upper directory of an overlay: a character device 0:0, and trusted.overlay.opaque.
+    OVERLAY = enum.auto()
+    # A plain directory, which is all of the root file system: it is carried out.
+    PLAIN = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A snapshot's directory, and the image whose changes it takes."""
+
+    # On the host.
+    directory: Path
+    kind: Kind
+    # Nothing is in it but what the guest's upper directory holds: it was empty at the image's first start.
+    mirror: bool
+    # A descriptor of the writable image, open for reading by whoever runs this.
+    image: int
+    # What was applied is remembered in this file, for as long as the image lives, and in one beside it whose name
+    # has `.new` appended, while it is being applied.
+    record: Path
