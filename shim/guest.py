@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
+from api.changes_ttrpc import ChangesStub
 from api.guest_ttrpc import ContainersStub, MachineStub, NetworkStub
 from shim import deadlines, untrusted
 from shim.errors import GuestError, MachineError
@@ -21,7 +22,7 @@ from ttrpc import Client, Code, ConnectionClosed, StatusError
 
 _Reply = TypeVar("_Reply")
 
-# Bytes of one answer. The longest is that of Stats: 14 small files, and a line of io.stat for each disk.
+# Bytes of one answer. The longest are pages of Changes.List, and Stats: 14 small files, and a line of io.stat a disk.
 ANSWER_LIMIT: Final = 256 << 10
 
 
@@ -39,6 +40,7 @@ class Guest:
         self.machine = MachineStub(client)
         self.containers = ContainersStub(client)
         self.network = NetworkStub(client)
+        self.changes = ChangesStub(client)
 
     @property
     def alive(self) -> bool:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from vminitd import deadlines, log, milestones, sysctl
 from vminitd.block_volumes import BlockVolume, BlockVolumes
 from vminitd.cgroup import PARENT, Cgroup
+from vminitd.changes import Changes
 from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
 from vminitd.directory import ContainerDirectory, remove_if_there, write_private
@@ -60,6 +61,7 @@ class Container:
         self._files = Files(self._directory.files)
         self._rootfs = Rootfs(self._directory.path)
         self._block_volumes = BlockVolumes(self._directory.path)
+        self.changes = Changes(self._rootfs)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
         self._freezer = Freezer(f"container {self.id!r}")
         self._pausing = False

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from vminitd import log
 from vminitd.disks import Layer, devices_of, mount_layer
-from vminitd.errors import MountError, RequestError
+from vminitd.errors import MountError, RequestError, StateError
 from vminitd.libc import MNT_DETACH, MS_BIND, mount, umount
 from vminitd.overlay import mount_overlay
 from vminitd.uevent import Uevents
@@ -45,11 +45,20 @@ class Rootfs:
         self._layers = f"{directory}/mnt"
         self._mounted: list[str] = []
         self._writable = ""
+        self._whole = False
 
     @property
     def writable(self) -> str:
         """Where the writable layer's file system is mounted; empty if there is none."""
         return self._writable
+
+    def upper(self) -> str:
+        """Where all that the container writes is, upon the lower layers, if there are any. Raises StateError."""
+        if not self._writable:
+            raise StateError("the root file system is read-only, or not mounted: it has no changes")
+        if self._whole:
+            raise StateError("the writable layer is all of the root file system: what is a change in it nobody knows")
+        return f"{self._writable}/upper"
 
     async def mount(self, uevents: Uevents, plan: Plan) -> None:
         """Mounts all of it. After an error, what was mounted by then is left for `unmount`.
@@ -64,7 +73,7 @@ class Rootfs:
         # One thread's work and not one for each step: a clone of a template pays for every switch between them.
         await asyncio.to_thread(self._mount_all, layers, devices, whole=plan.whole)
         if plan.writable is not None:
-            self._writable = layers[-1][1]
+            self._writable, self._whole = layers[-1][1], plan.whole
 
     def _mount_all(self, layers: Sequence[tuple[Layer, str]], devices: Sequence[str], *, whole: bool) -> None:
         """Nothing else looks at what is mounted until this is over."""
