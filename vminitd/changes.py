@@ -130,7 +130,7 @@ class Listing:
             entry = response.entries[-1]
             entry.size = status.st_size
             places: list[int] = []
-            self._offset, inline = extents(fd, self._offset, places)
+            self._offset, inline = extents(fd, self._offset, status.st_size, places)
             entry.extents.extend(places)
             if inline:
                 entry.inline = os.pread(fd, status.st_size, 0)

@@ -17,22 +17,21 @@ _NO_PLACE = 0x2 | 0x4 | 0x8 | 0x80 | 0x100
 _HEADER = struct.Struct("=QQIIII")
 # fe_logical, fe_physical, fe_length, 2 reserved, fe_flags, 3 reserved
 _EXTENT = struct.Struct("=QQQ16xI12x")
-_WHOLE = (1 << 64) - 1
 # Nearly every file has fewer: a short buffer is quicker to make. Of a longer list so many are asked for at a time.
 FEW = 14
 MANY = 1024
 
 
-def extents(descriptor: int, start: int, places: list[int]) -> tuple[int, bool]:
-    """Appends to `places` what is at `start` or later in the open file: offset in it, offset on the disk, length.
+def extents(descriptor: int, start: int, end: int, places: list[int]) -> tuple[int, bool]:
+    """Appends to `places` what is from `start` to `end` in the open file: offset in it, offset on the disk, length.
 
     Holes and unwritten extents are left out. Gives the offset to go on from, 0 after the last extent, and whether the
     data are inline, in no place of their own. Raises OSError, or KernelError where the place of some data cannot be
     told.
     """
-    found, following, last = _ask(descriptor, start, FEW)
+    found, following, last = _ask(descriptor, start, end, FEW)
     if not last and len(found) == FEW:
-        found, following, last = _ask(descriptor, start, MANY)
+        found, following, last = _ask(descriptor, start, end, MANY)
     inline = False
     for logical, physical, length, flags in found:
         if flags & _DATA_INLINE:
@@ -41,12 +40,12 @@ def extents(descriptor: int, start: int, places: list[int]) -> tuple[int, bool]:
             raise KernelError(f"the place on the disk of {length} bytes at {logical} cannot be told (flags {flags:#x})")
         elif not flags & _UNWRITTEN:
             places += (logical, physical, length)
-    return following if found and not last else 0, inline
+    return 0 if last or following >= end else following, inline
 
 
-def _ask(descriptor: int, start: int, most: int) -> tuple[list[tuple[int, int, int, int]], int, bool]:
+def _ask(descriptor: int, start: int, end: int, most: int) -> tuple[list[tuple[int, int, int, int]], int, bool]:
     buffer = bytearray(_HEADER.size + most * _EXTENT.size)
-    _HEADER.pack_into(buffer, 0, start, _WHOLE - start, _SYNC, 0, most, 0)
+    _HEADER.pack_into(buffer, 0, start, end - start, _SYNC, 0, most, 0)
     fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, buffer)
     count: int = _HEADER.unpack_from(buffer)[3]
     at = _HEADER.size

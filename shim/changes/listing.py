@@ -1,0 +1,293 @@
+"""What a guest says its upper directory holds, each word of it checked before it is believed. Pure.
+
+A guest may be whatever its container has made of it. What gets through here is a tree that an ext4 of the image's size
+could hold: names that stay in their directories, each once; data that lie within the image, and nowhere twice; counts
+that the image has room for. What it says besides can be wrong, and harms nobody but the snapshot of its own container.
+"""
+
+import os
+import stat
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final, NoReturn
+
+from api import changes_pb2
+from shim.changes.beneath import Names
+from shim.errors import GuestError
+from ttrpc import Code
+
+_NAME_BYTES: Final = 255
+_TARGET_BYTES: Final = 4095
+_XATTR_NAME_BYTES: Final = 255
+# No path of so many names can be given to any system call; a tree that is deeper was made step by step.
+MOST_DEPTH: Final = 4096
+# ext4's own limit, with blocks of 4 KiB.
+_MOST_SIZE: Final = 1 << 44
+_MOST_INLINE: Final = 64 << 10
+# ext4's smallest block. All extents are of whole ones.
+_BLOCK: Final = 1024
+# Of one file: 25 MiB of memory.
+_MOST_EXTENTS: Final = 1 << 20
+# An image has an inode for each 16 KiB, unless somebody has made it otherwise, and names take room, too.
+_BYTES_PER_ENTRY: Final = 4096
+_FEW_ENTRIES: Final = 1 << 16
+# Files with further names to come, which are to be remembered.
+_MOST_LINKED: Final = 1 << 19
+_MAJOR_LIMIT: Final = 1 << 12
+_MINOR_LIMIT: Final = 1 << 20
+_NO_ID: Final = 0xFFFFFFFF
+_TYPES: Final = frozenset(
+    (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+)
+_ACL: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
+_SECOND_NS: Final = 1_000_000_000
+
+# What was applied with this digest is applied again: it may have changed in the very moment after it was listed.
+RACY: Final = bytes(16)
+
+
+@dataclass(slots=True)
+class Item:
+    """A name that the guest has listed, with its inode. `mode` is type and permissions, sizes are in bytes."""
+
+    names: Names
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    links: int
+    target: bytes
+    xattrs: dict[bytes, bytes]
+    opaque: bool
+    inline: bytes
+    # Offset in the file, offset in the image, length; and again. None reaches beyond the file's end.
+    extents: "array[int]" = field(default_factory=lambda: array("Q"))
+    # The first name of the same file, if this is a further one.
+    same_as: Names | None = None
+    # Of all that says whether it has changed; RACY where that cannot be told.
+    digest: bytes = RACY
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_whiteout(self) -> bool:
+        """It stands for nothing: what layers below have at its place is gone."""
+        return stat.S_ISCHR(self.mode) and not self.rdev
+
+    def places(self) -> Iterator[tuple[int, int, int]]:
+        """The extents, one by one."""
+        numbers = iter(self.extents)
+        return zip(numbers, numbers, numbers, strict=True)
+
+    def facts(self) -> tuple[int | bytes, ...]:
+        """What all names of one file have in common, and what is not the same any more once it has changed."""
+        numbers = (self.mode, self.uid, self.gid, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
+        return (*numbers, self.inode, self.links, self.target)
+
+
+@dataclass(slots=True)
+class _Linked:
+    first: Names
+    facts: tuple[int | bytes, ...]
+    seen: int = 1
+
+
+class Listing:
+    """One listing, page after page, of a disk whose image has `image_bytes`."""
+
+    def __init__(self, image_bytes: int) -> None:
+        self._image_bytes = image_bytes
+        self._most_entries = max(_FEW_ENTRIES, image_bytes // _BYTES_PER_ENTRY)
+        self._entries = 0
+        self._data_bytes = 0
+        self._began_ns: int | None = None
+        # The directory that entries are in now, if they are not further up, and the last name in each on the way.
+        self._directory: Names = ()
+        self._last: list[bytes] = []
+        self._linked: dict[int, _Linked] = {}
+        # Of the entry whose extents go on in the next one.
+        self._unfinished: Item | None = None
+        self._ended = False
+
+    @property
+    def entries(self) -> int:
+        """How many there were by now."""
+        return self._entries
+
+    def page(self, page: changes_pb2.ListResponse) -> list[Item]:
+        """The page's items, in the order of their names. Raises GuestError for what cannot be."""
+        if self._began_ns is None:
+            self._began_ns = page.began_ns
+        if self._ended or (not page.last and not page.entries):
+            _refuse("it has no end")
+        items = [item for entry in page.entries if (item := self._item(entry)) is not None]
+        if page.last:
+            self._ended = True
+            if self._unfinished is not None or not self._entries:
+                _refuse("it ends too early")
+        return items
+
+    def _item(self, entry: changes_pb2.Entry) -> Item | None:
+        """None for one that goes on in the next."""
+        if self._unfinished is not None:
+            item = self._go_on(self._unfinished, entry)
+        else:
+            self._entries += 1
+            if self._entries > self._most_entries:
+                _refuse(f"it has more than {self._most_entries} entries")
+            item = _read(entry, self._place(entry))
+            self._connect(item)
+        if stat.S_ISREG(item.mode):
+            self._add_data(item, entry)
+        elif entry.more or entry.extents or entry.inline:
+            _refuse(f"{_shown(item.names)} is no regular file and has data")
+        self._unfinished = item if entry.more else None
+        if entry.more:
+            if not entry.extents:
+                _refuse(f"{_shown(item.names)} has no end")
+            return None
+        return item
+
+    def _place(self, entry: changes_pb2.Entry) -> Names:
+        """Where the entry is; the walk is there then."""
+        depth, name = entry.depth, bytes(entry.name)
+        if self._entries == 1:
+            if depth or name or not stat.S_ISDIR(entry.mode):
+                _refuse("it does not begin with the directory itself")
+            return ()
+        if not 0 < depth <= len(self._directory) + 1:
+            _refuse(f"an entry of depth {depth} follows {_shown(self._directory)}")
+        if depth > MOST_DEPTH:
+            _refuse(f"it is deeper than {MOST_DEPTH} directories")
+        if not name or len(name) > _NAME_BYTES or name in (b".", b"..") or b"/" in name or b"\0" in name:
+            _refuse(f"{_shown((name[: _NAME_BYTES + 1],))} is no name")
+        del self._last[depth:]
+        if len(self._last) == depth:
+            if name <= self._last[-1]:
+                _refuse(f"{_shown((name,))} does not come after {_shown((self._last[-1],))}")
+            self._last[-1] = name
+        else:
+            self._last.append(name)
+        names = (*self._directory[: depth - 1], name)
+        self._directory = names if stat.S_ISDIR(entry.mode) else names[:-1]
+        return names
+
+    def _connect(self, item: Item) -> None:
+        """Say what else is the same file, and what tells whether it is unchanged."""
+        assert self._began_ns is not None
+        if item.ctime_ns < self._began_ns - _SECOND_NS:
+            item.digest = blake2b(repr(item.facts()).encode(), digest_size=16).digest()
+        # Overlayfs gives all its whiteouts one inode, which is none of the container's doing.
+        if item.links == 1 or item.is_directory or item.is_whiteout:
+            return
+        linked = self._linked.get(item.inode)
+        if linked is None:
+            if len(self._linked) == _MOST_LINKED:
+                _refuse(f"more than {_MOST_LINKED} files have further names")
+            self._linked[item.inode] = _Linked(item.names, item.facts())
+            return
+        if linked.facts != item.facts():
+            _refuse(f"{_shown(item.names)} and {_shown(linked.first)} are one file and differ")
+        item.same_as = linked.first
+        linked.seen += 1
+        if linked.seen == item.links:
+            del self._linked[item.inode]
+
+    def _go_on(self, item: Item, entry: changes_pb2.Entry) -> Item:
+        if entry.depth != len(item.names) or entry.name != item.names[-1] or entry.inode != item.inode:
+            _refuse(f"the rest of {_shown(item.names)} is missing")
+        return item
+
+    def _add_data(self, item: Item, entry: changes_pb2.Entry) -> None:
+        what = _shown(item.names)
+        if entry.inline and (entry.extents or len(item.extents) or len(entry.inline) != item.size):
+            _refuse(f"{what} has data within its inode that are not all of its data")
+        item.inline = entry.inline
+        if len(entry.extents) % 3 or len(item.extents) + len(entry.extents) > 3 * _MOST_EXTENTS:
+            _refuse(f"{what} has {(len(item.extents) + len(entry.extents)) / 3:g} extents")
+        end = item.extents[-3] + item.extents[-1] if item.extents else 0
+        numbers = iter(entry.extents)
+        for offset, place, length in zip(numbers, numbers, numbers, strict=True):
+            if offset < end or offset >= item.size or not length or (offset | place | length) % _BLOCK:
+                _refuse(f"{what} cannot have an extent of {length} bytes at {offset}")
+            if place + length > self._image_bytes:
+                _refuse(f"{what} has an extent at {place} of a disk of {self._image_bytes} bytes")
+            if item.same_as is None:
+                self._data_bytes += length
+            end = offset + length
+            item.extents.extend((offset, place, min(length, item.size - offset)))
+        if self._data_bytes > self._image_bytes:
+            _refuse(f"its files' data are more than the disk's {self._image_bytes} bytes")
+
+
+def _read(entry: changes_pb2.Entry, names: Names) -> Item:
+    """The entry but for its data."""
+    what = _shown(names)
+    kind = stat.S_IFMT(entry.mode)
+    if kind not in _TYPES or entry.mode & ~(0o7777 | kind):
+        _refuse(f"{what} has the mode {entry.mode:o}")
+    if entry.uid == _NO_ID or entry.gid == _NO_ID:
+        _refuse(f"{what} belongs to nobody")
+    if not entry.links or entry.size > (_MOST_SIZE if kind == stat.S_IFREG else 0):
+        _refuse(f"{what} has {entry.size} bytes and {entry.links} names")
+    device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+    if entry.rdev and (os.major(entry.rdev) >= _MAJOR_LIMIT or os.minor(entry.rdev) >= _MINOR_LIMIT):
+        _refuse(f"{what} is the device {entry.rdev:#x}")
+    target = bytes(entry.target)
+    if bool(target) != (kind == stat.S_IFLNK) or len(target) > _TARGET_BYTES or b"\0" in target:
+        _refuse(f"{what} is a link to {len(target)} bytes")
+    return Item(
+        names=names,
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        rdev=entry.rdev if device else 0,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=entry.ctime_ns,
+        inode=entry.inode,
+        links=entry.links,
+        target=target,
+        xattrs=_xattrs(entry.xattrs, kind, what),
+        opaque=entry.opaque and kind == stat.S_IFDIR,
+        inline=b"",
+    )
+
+
+def _xattrs(said: Iterable[changes_pb2.Xattr], kind: int, what: str) -> dict[bytes, bytes]:
+    """Those that are taken over."""
+    xattrs: dict[bytes, bytes] = {}
+    for xattr in said:
+        if not 0 < len(xattr.name) <= _XATTR_NAME_BYTES or b"\0" in xattr.name or xattr.name in xattrs:
+            _refuse(f"{what} has an attribute {_shown((xattr.name[: _XATTR_NAME_BYTES + 1],))}")
+        if is_taken(xattr.name, kind):
+            xattrs[xattr.name] = xattr.value
+    return xattrs
+
+
+def is_taken(xattr: bytes, kind: int) -> bool:
+    """Whether an extended attribute of an inode of this type is a part of what a container writes."""
+    if xattr.startswith(b"trusted."):
+        return not xattr.startswith(b"trusted.overlay.")
+    if xattr.startswith(b"user."):
+        return kind in (stat.S_IFREG, stat.S_IFDIR)
+    if xattr == b"security.capability":
+        return kind == stat.S_IFREG
+    return xattr in _ACL[: 2 if kind == stat.S_IFDIR else 1] and kind != stat.S_IFLNK
+
+
+def _shown(names: Names) -> str:
+    """As text that any log takes."""
+    return ascii("/".join(os.fsdecode(name) for name in names) or "/")
+
+
+def _refuse(why: str) -> NoReturn:
+    raise GuestError(Code.DATA_LOSS, f"the guest's listing of changes cannot be true: {why}")
