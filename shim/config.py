@@ -141,6 +141,9 @@ class RootfsConfig(NamedTuple):
 
     # Size of the writable layer; the file behind it is sparse.
     writable_mib: Annotated[int, Between(16, 16777216)] = 10240
+    # Whether what a container has written comes back to its snapshot when it is paused and at its end, where commit,
+    # diff and the next start find it. auto: but for the CRI's containers, which nobody commits or starts again.
+    write_back: Literal["auto", "always", "never"] = "auto"
     # Converted layers above this are removed, least recently used first, never one in use.
     cache_limit_mib: Annotated[int, Between(64, 16777216)] = 20480
     # erofs-utils and e2fsprogs: paths, or names to look for in PATH.

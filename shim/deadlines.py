@@ -27,6 +27,9 @@ GUEST_KILL_S: Final = 8.0
 KILLED_S: Final = 90.0
 # All processes stand still, and all that they wrote is on the disk: longer than vminitd's own 30 s.
 GUEST_PAUSE_S: Final = 36.0
+# All that a container has written is in its snapshot's directory on the host. A gigabyte takes seconds; where the
+# host's disk nearly stands still, an image that is kept loses nothing, and a container that never ends is worse.
+WRITE_BACK_S: Final = 300.0
 # A call to vminitd that only looks something up.
 GUEST_CALL_S: Final = 15.0
 # A connection to a port of the guest, and two streams dialled for it: longer than vminitd's own 10 s.

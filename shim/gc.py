@@ -2,8 +2,11 @@
 
 After a crash that is a directory under the runtime directory whose journal nobody plays, because containerd's `delete`
 did not come, failed, or was cut short. After a power loss the runtime directory is empty, and what was on a disk has
-no journal: writable layers, leases and what CNI plugins were asked for. All of it has the container's key in its name
+no journal: images, leases and what CNI plugins were asked for. All of it has the container's key in its name
 (shim/identity.py).
+
+Writable layers are their snapshots' and no container's (shim/rootfs/place.py): those that were kept go when the
+snapshot is gone.
 
 It may run at any time, beside containers that run, start or end, and beside itself: it touches nothing of a key before
 it has claimed the key's directory as a shim does (shim/claim.py), made it if need be, and leaves alone what somebody
@@ -29,13 +32,12 @@ from shim.network import attached, leases, netns
 from shim.network.attached import Attached
 from shim.network.orphans import Orphans
 from shim.reclaim import reclaim
-from shim.rootfs import flock
-from shim.rootfs.prepare import WRITABLE_IMAGE
+from shim.rootfs import flock, kept, place
 
 _KEY: Final = re.compile(r"[0-9a-f]{24}")
 _WORDS: Final = {"removed": "removed", "found": "would remove", "kept": "left alone", "failed": "cannot remove"}
 
-What = Literal["container", "attachment", "network namespace", "writable layer", "lease", "network"]
+What = Literal["container", "attachment", "network namespace", "data", "writable layer", "lease", "network"]
 Outcome = Literal["removed", "found", "kept", "failed"]
 
 
@@ -93,6 +95,7 @@ def sweep(config: Config, *, dry_run: bool) -> Iterator[Finding]:
             yield from left.look() if dry_run else left.remove()
         except (CniError, OSError) as error:
             yield Finding("container", str(left.directory), "failed", str(error))
+    yield from _sweep_layers(data / place.DIRECTORY, dry_run=dry_run)
     yield from _sweep_networks(orphans, dry_run=dry_run)
 
 
@@ -187,16 +190,23 @@ class _Left:
         if self.netns.exists():
             things.append(_Thing("network namespace", str(self.netns), "netns", self.netns))
         if self.data.exists():
-            things.append(_Thing("writable layer", str(self.data), "path", self.data))
+            things.append(_Thing("data", str(self.data), "path", self.data))
         return things
 
     def _user(self) -> Finding | None:
         """Who uses what has no directory here: a qemubox with another runtime directory, or somebody by hand."""
         if pid := _process_in(self.netns):
             return Finding("network namespace", str(self.netns), "kept", f"process {pid} is in it")
-        if _is_locked(self.data / WRITABLE_IMAGE):
-            return Finding("writable layer", str(self.data), "kept", "a machine has it open")
         return None
+
+
+def _sweep_layers(places: Path, *, dry_run: bool) -> Iterator[Finding]:
+    try:
+        for left in kept.sweep(places, dry_run=dry_run):
+            outcome: Outcome = left.outcome if left.outcome != "gone" else "found" if dry_run else "removed"
+            yield Finding("writable layer", str(left.directory), outcome, left.why)
+    except OSError as error:
+        yield Finding("writable layer", str(places), "failed", str(error))
 
 
 def _sweep_networks(orphans: Orphans, *, dry_run: bool) -> Iterator[Finding]:
@@ -244,7 +254,7 @@ def _claim(directory: Path) -> int:
 def _is_locked(path: Path) -> bool:
     """Whether somebody has the file locked. Leaves nothing behind, not even a lock file.
 
-    That of a directory is its shim's (shim/claim.py); a writable layer is the machine's (shim/rootfs/prepare.py).
+    That of a directory is its shim's (shim/claim.py).
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -6,7 +6,7 @@ record backwards, and undoing what was never made is no error.
 
 The journal is a file of JSON lines in the container's directory under the runtime
 directory, a tmpfs: what it names does not survive a reboot, and neither need it.
-(What does survive a reboot, a writable layer or a CNI plugin's lease, is recorded too;
+(What does survive a reboot, a writable image or a CNI plugin's lease, is recorded too;
 `qemubox gc` finds those whose journal is gone.) A line cut short by a kill names nothing
 that was made, and is passed over.
 """
@@ -33,6 +33,7 @@ KINDS = {
     "poststop": "path",
     "cni": "path",
     "ingress": "path",
+    "writable": "path",
 }
 # What else a kind cannot be undone without.
 _FURTHER = {"ingress": "link"}
@@ -53,7 +54,8 @@ class Journal:
         the making by who has `path`.lock locked), `poststop` path (a hook that is to run, shim/hooks/poststop.py),
         `cni` path (an attachment to a CNI network, shim/network/attached.py), `ingress` path and link (a network
         namespace that is not ours, and the interface in it that gets an ingress qdisc; with `inode`, the namespace's
-        number, nothing is done to another that has come by that path); paths are absolute.
+        number, nothing is done to another that has come by that path), `writable` path (the place of a snapshot's
+        writable image, which stays once a container may have written to it, shim/rootfs/place.py); paths are absolute.
         Raises OSError where it cannot be written, ValueError for what could not be undone.
         """
         import json

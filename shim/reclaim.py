@@ -25,6 +25,8 @@ _KILL_DEADLINE_S = 2.0
 # A foreign program, which may have something to write yet: to its end by itself, and after SIGTERM.
 _CHILD_DEADLINE_S = 1.5
 _CHILD_TERM_DEADLINE_S = 0.5
+# shim/rootfs/place.py, which is not imported here.
+_USED_IMAGE = "writable.ext4"
 # umount2(2)
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
@@ -308,6 +310,28 @@ def _remove_draft(entry: Facts) -> None:
         os.close(fd)
 
 
+def _remove_unused_image(entry: Facts) -> None:
+    """Remove the place of a writable image that no container has written to (shim/rootfs/place.py).
+
+    One that was written to is kept for the snapshot's next start; one that is locked is somebody's by now.
+    """
+    import fcntl
+
+    path = str(entry["path"])
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.lexists(os.path.join(path, _USED_IMAGE)):
+            _remove(path)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(fd)
+
+
 _UNDO: dict[str, Callable[[Facts], None]] = {
     "process": _kill_processes,
     "child": _end_child,
@@ -316,4 +340,5 @@ _UNDO: dict[str, Callable[[Facts], None]] = {
     "netns": _remove_netns,
     "draft": _remove_draft,
     "ingress": _remove_ingress,
+    "writable": _remove_unused_image,
 }

@@ -9,6 +9,10 @@
     survey.py     looks at a directory before and after that: are there holes, does it stand still
     superblock.py what an image's first block says of the whole
     writable.py   the ext4 file that takes the container's writes
+    ready_made.py an empty one of each size, to be copied
+    snapshot.py   which snapshot a directory is
+    place.py      where a snapshot's writable image is, and whether it is kept
+    kept.py       what becomes of kept images that nobody takes up
     flock.py      locks that die with their holder, and files made once by whoever comes first
     gpt.py        pure: many images joined to one disk
     plan.py       pure: the disks, and what the guest mounts from them

@@ -4,8 +4,9 @@ Everything that a disk consists of is opened here and handed on as a descriptor,
 QEMU runs as a user that may open nothing itself. The result owns the descriptors, and
 with them the locks on shared images and on the writable one.
 
-On the host's disk this makes files in the container's data directory, which is in the
-journal before it is made, and images in the cache, which look after themselves.
+On the host's disk this makes files in the container's data directory and in the snapshot's
+place (place.py), which are in the journal before they are made, and images in the cache,
+which look after themselves.
 Partition tables are files without a name (memfd_create(2)).
 """
 
@@ -20,16 +21,21 @@ from pathlib import Path
 from typing import Final
 
 from api import guest_pb2, types_pb2
+from shim.changes.target import Kind, Target
 from shim.errors import HostError, UnsupportedError
 from shim.journal import Journal
 from shim.rootfs import filesystems, flock, gpt, mounted, writable
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.mounts import Directory, Image, NewWritable, Plan, SnapshotWritable, check_count, from_messages, read
+from shim.rootfs.place import Place
 from shim.rootfs.plan import Disk, Extent, GuestLayer, GuestRootfs, arrange, to_message
 from shim.rootfs.program import Tool
+from shim.rootfs.ready_made import ReadyMade
 
-UPPER_IMAGE: Final = "upper.erofs"
-WRITABLE_IMAGE: Final = "writable.ext4"
+# The erofs snapshotter's image of an active snapshot (block mode), and the directory beside it that is empty then.
+_RWLAYER: Final = "rwlayer.img"
+_RWLAYER_UPPER: Final = "fs"
+_RECORD: Final = "record"
 # What mkfs.erofs made needs no mount options.
 _EROFS: Final = Image((), "erofs")
 
@@ -40,17 +46,25 @@ class PreparedRootfs:
 
     `disks` come with open descriptors. Keep this until the machine that has the disks has
     ended: shared images may be removed, and a snapshot's image be given to another machine,
-    from then on. `message` is for vminitd. `persistent` says that the writable file system
-    outlives the machine, so it must be synced and unmounted before the end.
+    from then on. `message` is for vminitd. `target` is where changes are to go; None where
+    nothing can be written, or the snapshot's own image takes it and nothing else is looked at.
+    `place` is where the writable image is, unless the snapshot has its own.
     """
 
     disks: tuple[Disk, ...]
     message: guest_pb2.Rootfs
-    persistent: bool
+    target: Target | None
+    place: Place | None
+    _own_image: bool
     _open: contextlib.ExitStack
 
+    @property
+    def persistent(self) -> bool:
+        """Whether the writable file system outlives the machine, so that it must be unmounted before the end."""
+        return self._own_image or (self.place is not None and self.place.outlives)
+
     def close(self) -> None:
-        """Close all descriptors. A second call does nothing."""
+        """Close all descriptors, and remove what is not kept. Blocks. A second call does nothing."""
         self._open.close()
 
 
@@ -67,6 +81,8 @@ async def prepare(
     *,
     cache: LayerCache,
     data_dir: Path,
+    places: Path,
+    ready_made: Path,
     writable_size_mib: int,
     journal: Journal,
     mkfs_ext4: str,
@@ -75,33 +91,44 @@ async def prepare(
 
     `data_dir` is the container's own, made here if missing; a file left in it by an
     earlier start of the container is replaced. Serial numbers derive from its path, so
-    they differ between the containers of one machine. `mkfs_ext4` is a path, or a name to
-    look for in PATH. Raises SpecError, UnsupportedError, MissingPartError, ResourceError or
-    HostError; then nothing is open, and what is on disk is in the journal.
+    they differ between the containers of one machine. `places` is where snapshots have
+    theirs (place.py), `ready_made` where empty file systems are. `mkfs_ext4` is a path, or
+    a name to look for in PATH. Raises SpecError, UnsupportedError, MissingPartError,
+    ResourceError or HostError; then nothing is open, and what is on disk is in the journal.
     """
     plan = await asyncio.to_thread(mounted.with_images, read(from_messages(mounts)))
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
-    if _needs_data_dir(plan):
+    upper = _upper_of(plan.writable)
+    if upper is not None or _has_images_of_its_own(plan):
         journal.record("path", path=str(data_dir))
         _make_data_dir(data_dir)
     stack = contextlib.ExitStack()
     try:
+        place = None
+        if plan.upper is not None and plan.writable is not None:
+            place = await asyncio.to_thread(Place.claim, places, plan.upper, journal)
+            stack.callback(place.close)
         mkfs = writable.tool(mkfs_ext4, cache.deadline_s)
-        work = _Work(plan, cache, mkfs, data_dir, writable_size_mib << 20, stack)
+        work = _Work(plan, cache, mkfs, ready_made, data_dir, place, writable_size_mib << 20, journal, stack)
         layers, top = await work.run()
         check_count(len(layers))
         disks, lower = _join(layers, name, stack)
     except BaseException:
         stack.close()
         raise
-    guest_writable = None
+    target = guest_writable = None
     if top is not None:
         disks.append(Disk(f"rw-{name}", (top,), read_only=False, partitioned=False))
         snapshot = plan.writable if isinstance(plan.writable, SnapshotWritable) else None
         options = snapshot.options if snapshot else ()
         guest_writable = GuestLayer(disks[-1].serial, 0, snapshot.fstype if snapshot else "ext4", options)
+        kind = Kind.OVERLAY if plan.lower else Kind.PLAIN
+        if place is not None:
+            target = Target(place.snapshot.directory, kind, not place.upper.exists(), top.fd, place.record)
+        elif upper is not None and not plan.whole:
+            target = Target(upper, kind, True, top.fd, data_dir / _RECORD)
     message = to_message(GuestRootfs(tuple(lower), guest_writable, plan.whole))
-    return PreparedRootfs(tuple(disks), message, isinstance(plan.writable, SnapshotWritable), stack)
+    return PreparedRootfs(tuple(disks), message, target, place, isinstance(plan.writable, SnapshotWritable), stack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +138,11 @@ class _Work:
     plan: Plan
     cache: LayerCache
     mkfs_ext4: Tool
+    ready_made: Path
     data_dir: Path
+    place: Place | None
     writable_bytes: int
+    journal: Journal
     stack: contextlib.ExitStack
 
     async def run(self) -> tuple[list[_Layer], Extent | None]:
@@ -147,10 +177,15 @@ class _Work:
         return _Layer(extents, image)
 
     async def _upper(self) -> _Layer | None:
-        """What the snapshot's upper directory has already, as one more layer for this start only."""
-        if self.plan.upper is None or not await asyncio.to_thread(_has_content, self.plan.upper):
+        """What the snapshot's upper directory has already, or had when the image that is taken up was made."""
+        if self.plan.upper is None:
             return None
-        return await self._image_of(self.plan.upper, self.data_dir / UPPER_IMAGE)
+        image = self.place.upper if self.place else self.data_dir / f"{_digest(self.plan.upper)}.erofs"
+        if self.place and self.place.taken_up:
+            return _Layer((self._open(image),), _EROFS) if image.exists() else None
+        if not await asyncio.to_thread(_has_content, self.plan.upper):
+            return None
+        return await self._image_of(self.plan.upper, image)
 
     async def _image_of(self, directory: Path, image: Path) -> _Layer:
         await self.cache.convert(directory, image)
@@ -161,9 +196,10 @@ class _Work:
             case None:
                 return None
             case NewWritable():
-                path = self.data_dir / WRITABLE_IMAGE
-                path.unlink(missing_ok=True)
-                await writable.make(self.mkfs_ext4, path, self.writable_bytes)
+                assert self.place is not None  # whoever makes an image for a snapshot has its place
+                path = self.place.image
+                if not self.place.taken_up:
+                    await ReadyMade(self.ready_made, self.mkfs_ext4, self.journal).copy(path, self.writable_bytes)
             case SnapshotWritable(path=path, size_bytes=size_bytes, uuid=uuid):
                 if size_bytes and not path.exists():
                     await writable.make(self.mkfs_ext4, path, size_bytes, uuid=uuid)
@@ -224,9 +260,18 @@ def _lost(error: OSError) -> str:
     return filesystems.HINT if error.errno == errno.ENOENT else ""
 
 
-def _needs_data_dir(plan: Plan) -> bool:
-    for_this_start = plan.upper is not None or any(isinstance(i, Directory) and not i.committed for i in plan.lower)
-    return for_this_start or isinstance(plan.writable, NewWritable)
+def _upper_of(own: NewWritable | SnapshotWritable | None) -> Path | None:
+    """The directory beside a snapshot's own image of which containerd makes a layer (erofs snapshotter)."""
+    if not isinstance(own, SnapshotWritable) or own.path.name != _RWLAYER:
+        return None
+    directory = own.path.with_name(_RWLAYER_UPPER)
+    return directory if directory.is_dir() else None
+
+
+def _has_images_of_its_own(plan: Plan) -> bool:
+    """Whether images are made for this start alone: of directories that may change, or are read-only as a whole."""
+    read_only = plan.upper is not None and plan.writable is None
+    return read_only or any(isinstance(layer, Directory) and not layer.committed for layer in plan.lower)
 
 
 def _make_data_dir(path: Path) -> None:

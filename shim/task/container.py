@@ -25,6 +25,7 @@ from shim.task.process import Exit, Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.state import State
 from shim.task.stats import Statistics
+from shim.task.write_back import Changes
 from ttrpc import Code
 
 
@@ -44,6 +45,7 @@ class Container:
         rootfs: list[types_pb2.Mount],
         init: Process,
         sandbox: Sandbox,
+        changes: Changes,
         resizer: Resizer,
         statistics: Statistics,
         resources: AsyncExitStack,
@@ -60,6 +62,7 @@ class Container:
         self.rootfs = rootfs
         self.init = init
         self.sandbox = sandbox
+        self._changes = changes
         self._resizer = resizer
         self._statistics = statistics
         self._oom = OomWatch(container_id, sandbox.guest, events, log)
@@ -67,6 +70,8 @@ class Container:
         self.lock = asyncio.Lock()
         self._execs: dict[str, ExecProcess] = {}
         self._pausing = False
+        # The guest has told of the end of the first process; it has not been told to anybody yet.
+        self._over = False
         self._insisting: asyncio.Task[None] | None = None
         self._resources = resources
         self._events = events
@@ -83,7 +88,7 @@ class Container:
         `anchor` is what clients are shown of it.
         """
         self.init.shown_as(anchor, functools.partial(self._lost, ""))
-        self.init.watch(functools.partial(self._publish_exit, self.init), first=self._execs_settled)
+        self.init.watch(functools.partial(self._publish_exit, self.init), first=self._settled)
 
     def process(self, exec_id: str) -> Process:
         """The process that a call names. Raises NotFoundError."""
@@ -154,6 +159,7 @@ class Container:
         async with self.lock:
             self.init.require(State.CREATED, to="start")
             self.init.network = await self._before_start()
+            self._changes.begin()
             started = await self.init.start()
             await self._hooks.started(self.init.pid)
         self._events.publish(events_pb2.TaskStart(container_id=self.container_id, pid=self.init.pid))
@@ -185,7 +191,8 @@ class Container:
         everyone = everyone and process is self.init
         if everyone and process.exit is not None:
             return  # nobody outlives the first process: all that there are have been signalled
-        if process is self.init and number == signal.SIGKILL and self._insisting is None and process.exit is None:
+        insists = self._insisting is None and process.exit is None and not self._over
+        if process is self.init and number == signal.SIGKILL and insists:
             self._insisting = asyncio.create_task(self._insist(), name=f"end {process.name}")
         try:
             await process.kill(number, everyone=everyone)
@@ -212,9 +219,9 @@ class Container:
             self._log.warning("not killed", process=exec_id or self.container_id, error=str(error))
 
     async def pause(self) -> None:
-        """Have all processes stand still, and all that they wrote on the disk. Raises StateError or GuestError.
+        """Have all processes stand still, and all that they wrote in their snapshot on the host.
 
-        After an error it runs as before.
+        Raises StateError, GuestError, MachineError, ResourceError or HostError; then it runs as before.
         """
         async with self.lock:
             self.init.require(State.RUNNING, to="pause")
@@ -233,11 +240,21 @@ class Container:
         except GuestError as error:
             if error.status is Code.DEADLINE_EXCEEDED:
                 # It may have heard of the pause. It hears of this after it, whenever it comes to itself.
-                try:
-                    await guest.call(guest.containers.Resume(request), deadline_s=deadlines.GUEST_KILL_S)
-                except (GuestError, MachineError) as failure:
-                    self._log.warning("a pause could not be called off", error=str(failure))
+                await self._call_off_pause()
             raise
+        try:
+            await self._changes.paused()
+        except BaseException:
+            if not self._over:
+                await self._call_off_pause()
+            raise
+
+    async def _call_off_pause(self) -> None:
+        guest, request = self.sandbox.guest, guest_pb2.ContainerRequest(container_id=self.container_id)
+        try:
+            await guest.call(guest.containers.Resume(request), deadline_s=deadlines.GUEST_KILL_S)
+        except (GuestError, MachineError) as failure:
+            self._log.warning("a pause could not be called off", error=str(failure))
 
     async def resume(self) -> None:
         """Let all go on. Raises StateError unless it is paused, GuestError; then it is paused still."""
@@ -275,6 +292,14 @@ class Container:
         )
         event.exited_at.FromNanoseconds(end.at_ns)
         self._events.publish(event)
+
+    async def _settled(self) -> None:
+        """Return when nothing of it runs any more and its changes are on the host, as far as they can be."""
+        self._over = True
+        if self._insisting is not None:
+            self._insisting.cancel()
+        await self._execs_settled()
+        await self._changes.ended()
 
     async def _execs_settled(self) -> None:
         """Return when no exec runs any more: they all end with the first process, whose namespace theirs is."""

@@ -27,6 +27,7 @@ from shim.network.connection import Connection
 from shim.network.network import ContainerNetwork
 from shim.network.plan import Plan, Way, plan
 from shim.prelaunch import Launched, Prelaunch
+from shim.rootfs import place, ready_made
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.explained import explained
 from shim.rootfs.plan import Disk
@@ -41,6 +42,7 @@ from shim.task.process import Process, StdioPaths
 from shim.task.resize import Resizer
 from shim.task.stats import Statistics
 from shim.task.stdio import ProcessStreams
+from shim.task.write_back import Changes, is_wanted
 from shim.tracing.phases import phases_of
 from shim.vm.timeline import Timeline
 
@@ -121,6 +123,7 @@ class Creator:
             names=network_plan.way is Way.CONFIGURED,
             bundle=bundle,
         )
+        writes_back = is_wanted(self._config.rootfs.write_back, document)
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(hooks.deleted)
@@ -156,7 +159,7 @@ class Creator:
                 return found
 
             sandbox = await self._launch(wanted, (*rootfs.disks, *blocks.disks), network, create_in_guest)
-            undo.push_async_callback(sandbox.stop, flush=rootfs.persistent or blocks.persistent)
+            undo.push_async_callback(lambda: sandbox.stop(flush=rootfs.persistent or blocks.persistent))
             files.begin(sandbox.guest)
             undo.push_async_callback(network.stop_forwarding)
             process = Process(
@@ -171,6 +174,7 @@ class Creator:
                 rootfs=list(request.rootfs),
                 init=process,
                 sandbox=sandbox,
+                changes=Changes(request.id, sandbox.guest, rootfs, enabled=writes_back, log=self._log),
                 resizer=self._resizer(request.id, sandbox, network, wanted, document),
                 statistics=Statistics(request.id, sandbox.guest, network=network.counters),
                 resources=undo.pop_all(),
@@ -253,11 +257,13 @@ class Creator:
             list(request.rootfs),
             cache=cache,
             data_dir=Path(config.runtime.data_dir, self._identity.key),
+            places=Path(config.runtime.data_dir, place.DIRECTORY),
+            ready_made=Path(config.runtime.cache_dir, ready_made.DIRECTORY),
             writable_size_mib=config.rootfs.writable_mib,
             journal=self._journal,
             mkfs_ext4=config.rootfs.mkfs_ext4,
         )
-        undo.callback(rootfs.close)
+        undo.push_async_callback(asyncio.to_thread, rootfs.close)
         self._prelaunch.timeline.mark("rootfs ready")
         return rootfs
 

@@ -15,7 +15,7 @@ from shim.claim import claim
 from shim.config import Config
 from shim.errors import HostError
 from shim.journal import Journal
-from shim.rootfs.prepare import WRITABLE_IMAGE
+from shim.rootfs.place import Place
 from tests.unit.shim.network import setting_up
 from tests.unit.shim.network.cell import Cell, cell, conflist
 from tests.unit.shim.observe import Spawn, line_of, release, until
@@ -77,13 +77,23 @@ class _Site:
         for name in ("iptables", "ip6tables"):
             self.cell.tell(name, "-t", "nat", "-F")
 
-    def layer(self) -> Path:
-        """A writable layer of the container's."""
+    def layer(self) -> None:
+        """The image of a layer, for this start of the container alone."""
         directory = self.data / self.key
         directory.mkdir(parents=True)
-        image = directory / WRITABLE_IMAGE
-        image.write_bytes(b"x")
-        return image
+        (directory / "layer.erofs").write_bytes(b"x")
+
+    def written(self, number: int) -> tuple[Path, Path]:
+        """A snapshot's upper directory, and the place of the image that a container has written to."""
+        upper = self.host.path / "snapshots" / str(number) / "fs"
+        upper.mkdir(parents=True)
+        state = self.host.path / "journal"
+        state.mkdir(exist_ok=True)
+        place = Place.claim(self.data / "writable", upper, Journal(state))
+        place.image.write_bytes(b"x")
+        place.begin()
+        place.close()
+        return upper, place.record.parent
 
     def left(self) -> list[str]:
         """What is there of any container."""
@@ -114,12 +124,12 @@ def test_after_a_crash_that_no_delete_came_for(site: _Site) -> None:
         f"would remove: container {site.shim.directory}",
         f"would remove: attachment qemubox-{site.key} eth0 to net",
         f"would remove: network namespace {site.netns}",
-        f"would remove: writable layer {site.data / site.key}",
+        f"would remove: data {site.data / site.key}",
     ]
     assert site.left() == before
     assert site.gc() == [
         f"removed: container {site.shim.directory}",
-        f"removed: writable layer {site.data / site.key}",
+        f"removed: data {site.data / site.key}",
     ]
     assert site.left() == []
     assert site.gc() == []
@@ -130,7 +140,7 @@ def test_after_a_power_loss_there_is_no_journal_and_leases_and_layers_go_all_the
     site.set_up()
     site.lose_power()
     assert {trace.split()[0] for trace in site.left()} == {"lease", "cached", str(site.data / site.key)}
-    found = [f"attachment qemubox-{site.key} eth0 to net", f"writable layer {site.data / site.key}"]
+    found = [f"attachment qemubox-{site.key} eth0 to net", f"data {site.data / site.key}"]
     assert site.gc("--dry-run") == [f"would remove: {what}" for what in found]
     assert not site.shim.directory.parent.exists()
     assert site.gc() == [f"removed: {what}" for what in found]
@@ -180,9 +190,9 @@ def test_what_lives_is_left_alone(site: _Site) -> None:
     assert site.left() == []
 
 
-def test_what_is_used_without_a_directory_is_another_s(site: _Site, spawn: Spawn) -> None:
+def test_what_is_used_without_a_directory_is_another_s(site: _Site) -> None:
     """Of a qemubox with another runtime directory, or of somebody at work by hand."""
-    image = site.layer()
+    site.layer()
     site.set_up()
     subprocess.run(["rm", "-r", site.host.state], check=True)
     words = site.cell.inside("nsenter", f"--net={site.netns}", "sh", "-c", "echo; read -r _")
@@ -191,17 +201,28 @@ def test_what_is_used_without_a_directory_is_another_s(site: _Site, spawn: Spawn
         kept = [f"left alone: network namespace {site.netns}: process {user.pid} is in it"]
         assert (site.gc("--dry-run"), site.gc()) == (kept, kept)
         release(user)
-    program = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
-    machine = spawn(program, str(image))
-    assert line_of(machine) == "1"
-    kept = [f"left alone: writable layer {site.data / site.key}: a machine has it open"]
-    assert (site.gc("--dry-run"), site.gc()) == (kept, kept)
     assert site.netns.name in site.cell.tell("ls", "/run/netns")
     assert not site.shim.directory.exists()
-    machine.kill()
-    machine.wait()
     assert len(site.gc()) == 3
     assert site.left() == []
+
+
+def test_kept_layers_go_with_their_snapshots_and_never_under_a_machine(site: _Site, spawn: Spawn) -> None:
+    (alive, kept), (gone, unwanted), (used, open_layer) = (site.written(number) for number in (1, 2, 3))
+    for upper in (gone, used):
+        upper.rmdir()
+        upper.parent.rmdir()
+    program = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    machine = spawn(program, str(open_layer / "writable.ext4"))
+    assert line_of(machine) == "1"
+    why = f"what was written to it has not come back to {alive}, whose next start takes it up"
+    stays = f"left alone: writable layer {kept}: {why}"
+    assert sorted(site.gc("--dry-run")) == [stays, f"would remove: writable layer {unwanted}"]
+    assert sorted(site.gc()) == [stays, f"removed: writable layer {unwanted}"]
+    machine.kill()
+    machine.wait()
+    assert sorted(site.gc()) == [stays, f"removed: writable layer {open_layer}"]
+    assert site.gc() == [stays]
 
 
 def test_names_that_are_no_keys_are_nobody_s(site: _Site) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 import pytest
 
 from api import guest_pb2, types_pb2
+from shim.changes.target import Kind, Target
 from shim.errors import HostError, QemuboxError, ResourceError, SpecError, UnsupportedError
 from shim.journal import Journal
 from shim.rootfs.cache import LayerCache
@@ -35,6 +36,7 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.data_dir = root / "data" / "0123456789abcdef01234567"
+        self.places = root / "data" / "writable"
         self.journal = Journal(root)
 
     def snapshot(self, number: int, **files: str) -> Path:
@@ -56,6 +58,8 @@ class Host:
             mounts,
             cache=LayerCache(self.root / "cache", limit_mib=100, mkfs_erofs=mkfs_erofs, deadline_s=30),
             data_dir=self.data_dir,
+            places=self.places,
+            ready_made=self.root / "empty",
             writable_size_mib=64,
             journal=self.journal,
             mkfs_ext4="mkfs.ext4",
@@ -128,14 +132,17 @@ async def test_layers_and_a_writable_one(host: Host, tmp_path: Path, mounted: Mo
 async def test_the_writable_file_is_empty_sized_and_in_the_journal(host: Host, mounted: Mounted) -> None:
     prepared = await host.prepare(host.overlay(host.snapshot(2), host.snapshot(1, a="x")))
     (extent,) = prepared.disks[-1].extents
-    assert extent.path == host.data_dir / "writable.ext4"
+    (place,) = host.places.iterdir()
+    assert extent.path == place / "unused.ext4"
     assert extent.size == 64 << 20
     assert os.get_inheritable(extent.fd) is False
-    assert {"kind": "path", "path": str(host.data_dir)} in host.journal.entries()
-    assert host.data_dir.stat().st_mode & 0o777 == 0o700
+    assert {"kind": "writable", "path": str(place)} in host.journal.entries()
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert not host.data_dir.exists()
     with mounted(extent.path, "ext4", "loop,ro,noload") as root:
         assert os.listdir(root) == ["lost+found"]
     prepared.close()
+    assert list(host.places.iterdir()) == []
 
 
 async def test_what_the_upper_directory_has_already_is_the_topmost_layer(
@@ -150,15 +157,15 @@ async def test_what_the_upper_directory_has_already_is_the_topmost_layer(
     on_the_host = mounted(Path("overlay"), "overlay", f"ro,lowerdir={upper}:{base}")
     with on_the_host as original, _seen(prepared, tmp_path, mounted) as root:
         assert describe(root) == describe(original)
+    (place,) = host.places.iterdir()
+    assert sorted(os.listdir(place)) == ["facts.json", "unused.ext4", "upper.erofs"]
     prepared.close()
-    assert sorted(os.listdir(host.data_dir)) == ["upper.erofs", "writable.ext4"]
     assert len(os.listdir(host.root / "cache" / "blobs")) == 1
 
 
-async def test_a_second_start_replaces_what_the_first_left(host: Host, tmp_path: Path, mounted: Mounted) -> None:
+async def test_a_second_start_sees_what_has_come_back(host: Host, tmp_path: Path, mounted: Mounted) -> None:
     base, upper = host.snapshot(1), host.snapshot(2, a="first")
     (await host.prepare(host.overlay(upper, base))).close()
-    (host.data_dir / "writable.ext4").write_bytes(b"left by a machine")
     (upper / "a").write_text("second")
     prepared = await host.prepare(host.overlay(upper, base))
     with _seen(prepared, tmp_path, mounted) as root:
@@ -415,13 +422,14 @@ async def test_one_failed_layer_closes_the_others(host: Host) -> None:
 
 
 async def test_a_full_disk(host: Host, small_disk: Path) -> None:
-    host.data_dir = small_disk / "data"
+    host.places = small_disk / "writable"
     base, upper = host.snapshot(1), host.snapshot(2)
     (upper / "large").write_bytes(os.urandom(2 << 20))
-    with pytest.raises(ResourceError, match=f"no room to make an image of {upper} as {small_disk}/data/upper.erofs"):
+    with pytest.raises(ResourceError, match=f"no room to make an image of {upper} as {small_disk}/writable/.*/upper"):
         await host.prepare(host.overlay(upper, base))
-    assert not (small_disk / "data" / "upper.erofs").exists()
-    assert {"kind": "path", "path": str(small_disk / "data")} in host.journal.entries()
+    assert os.listdir(host.places) == []
+    (entry,) = [entry for entry in host.journal.entries() if entry["kind"] == "writable"]
+    assert Path(str(entry["path"])).parent == host.places
 
 
 async def test_closing_closes_all_and_may_be_repeated(host: Host) -> None:
@@ -431,3 +439,94 @@ async def test_closing_closes_all_and_may_be_repeated(host: Host) -> None:
     prepared.close()
     prepared.close()
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+async def test_where_changes_go(host: Host, tmp_path: Path) -> None:
+    base, upper = host.snapshot(1, a="x"), host.snapshot(2)
+    prepared = await host.prepare(host.overlay(upper, base))
+    assert prepared.place is not None
+    assert prepared.target == Target(upper, Kind.OVERLAY, True, prepared.disks[-1].extents[0].fd, prepared.place.record)
+    prepared.close()
+    prepared = await host.prepare(_bind(host.snapshot(3, a="here"), "rw", "rbind"))
+    assert prepared.target is not None
+    assert (prepared.target.kind, prepared.target.mirror) == (Kind.PLAIN, False)
+    prepared.close()
+    for mount in (_bind(base, "ro", "rbind"), _bind(_ext4(tmp_path / "whole"), "rw", kind="ext4")):
+        prepared = await host.prepare(mount)
+        assert (prepared.target, prepared.place) == (None, None)
+        prepared.close()
+
+
+async def test_where_changes_go_beside_an_image_of_the_snapshot_s(host: Host, tmp_path: Path) -> None:
+    upper = host.snapshot(2)
+    mounts = (
+        _bind(_ext4(upper.parent / "rwlayer.img"), "rw", "loop", kind="ext4"),
+        _bind(_image(host, 1, a="x"), "ro", "loop", kind="erofs"),
+        _bind(
+            "overlay",
+            *("workdir={{ mount 0 }}/work", "upperdir={{ mount 0 }}/upper", "lowerdir={{ mount 1 }}"),
+            kind="format/mkdir/overlay",
+        ),
+    )
+    prepared = await host.prepare(*mounts)
+    (image,) = prepared.disks[-1].extents
+    assert prepared.target == Target(upper, Kind.OVERLAY, True, image.fd, host.data_dir / "record")
+    assert prepared.persistent
+    assert {"kind": "path", "path": str(host.data_dir)} in host.journal.entries()
+    prepared.close()
+    upper.rmdir()
+    prepared = await host.prepare(*mounts)
+    assert prepared.target is None
+    prepared.close()
+
+
+def _ext4(path: Path) -> Path:
+    path.touch()
+    os.truncate(path, 16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    return path
+
+
+async def test_an_image_that_was_written_to_is_taken_up_upon_the_layers_of_then(
+    host: Host, tmp_path: Path, mounted: Mounted
+) -> None:
+    base, upper = host.snapshot(1), host.snapshot(2, a="then")
+    prepared = await host.prepare(host.overlay(upper, base))
+    assert prepared.place is not None
+    prepared.place.begin()
+    assert prepared.persistent
+    with mounted(prepared.place.image.with_name("writable.ext4"), "ext4", "loop") as root:
+        (root / "written").write_text("by the container")
+    prepared.close()
+    (upper / "a").write_text("what a pause brought back")
+    prepared = await host.prepare(host.overlay(upper, base))
+    with _seen(prepared, tmp_path, mounted) as root:
+        assert _content(root) == {"a": "then"}
+    with mounted(prepared.disks[-1].extents[0].path, "ext4", "loop,ro") as root:
+        assert (root / "written").read_text() == "by the container"
+    assert prepared.target is not None
+    assert not prepared.target.mirror
+    prepared.close()
+    assert len(list(host.places.iterdir())) == 1
+
+
+async def test_a_snapshot_s_image_is_one_machine_s(host: Host) -> None:
+    mount = host.overlay(host.snapshot(2), host.snapshot(1, a="x"))
+    prepared = await host.prepare(mount)
+    with pytest.raises(HostError, match=r"in use by another machine .*end the container that uses this snapshot"):
+        await host.prepare(mount)
+    prepared.close()
+    (await host.prepare(mount)).close()
+
+
+async def test_an_image_of_a_machine_that_outlives_its_shim_is_not_taken(host: Host) -> None:
+    mount = host.overlay(host.snapshot(2), host.snapshot(1, a="x"))
+    prepared = await host.prepare(mount)
+    assert prepared.place is not None
+    prepared.place.begin()
+    machine = os.dup(prepared.disks[-1].extents[0].fd)
+    prepared.close()
+    with pytest.raises(HostError, match=r"writable\.ext4: in use by another machine"):
+        await host.prepare(mount)
+    os.close(machine)
+    (await host.prepare(mount)).close()

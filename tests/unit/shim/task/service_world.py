@@ -12,6 +12,7 @@ from api import task_pb2
 from api.task_ttrpc import TaskStub
 from shim.anchor import Anchor
 from shim.events import Publisher
+from shim.guest import Guest
 from shim.journal import Journal
 from shim.log import Logger
 from shim.task.container import Container
@@ -20,6 +21,7 @@ from shim.task.logger import Loggers
 from shim.task.resize import Resizer
 from shim.task.service import TaskService
 from shim.task.stats import Statistics
+from shim.task.write_back import Changes
 from tests.unit.shim.task.world import World, network_as_it_is, no_hooks
 from ttrpc import Client, Server
 
@@ -65,6 +67,9 @@ class Made(Creator):
         self.log = log
         self.told = told
         self.worlds: list[World] = []
+        self.new_changes: Callable[[str, Guest], Changes] = lambda container_id, guest: Changes(
+            container_id, guest, None, enabled=False, log=log
+        )
         self.new_world: Callable[[Logger], World] = World
         self.error: Exception | None = None
         self.creating = asyncio.Event()
@@ -95,6 +100,7 @@ class Made(Creator):
                 init=world.process,
                 sandbox=world.sandbox,
                 statistics=Statistics(request.id, world.sandbox.guest),
+                changes=self.new_changes(request.id, world.sandbox.guest),
                 resizer=cast("Resizer", None),
                 resources=undo.pop_all(),
                 events=self.told,

@@ -31,6 +31,7 @@ from shim.task.resize import Resizer
 from shim.task.service import TaskService
 from shim.task.state import State
 from shim.task.stats import Statistics
+from shim.task.write_back import Changes
 from shim.vm.states import Exit as MachineExit
 from tests.unit.shim.task.world import network_as_it_is, no_hooks
 from ttrpc import Client, Code, Context, Server, StatusError
@@ -129,6 +130,7 @@ class World:
             rootfs=[],
             init=self.process,
             sandbox=self.machine,
+            changes=Changes("c", self.machine.guest, None, enabled=False, log=log),
             statistics=Statistics("c", self.machine.guest),
             resizer=resizer,
             resources=AsyncExitStack(),

@@ -1,0 +1,122 @@
+"""When what a container has written comes back to the host.
+
+Twice: in Pause, once all stands still and before the answer, so that a commit sees it; and at the end of the first
+process, before that is told, so that whoever hears of it finds all there. A Pause fails where that fails; an end does
+not, and the image is kept for the next start (shim/rootfs/place.py). The end wins over a Pause under way.
+"""
+
+import asyncio
+from typing import Final, Literal
+
+from shim import deadlines
+from shim.changes.write_back import WriteBack
+from shim.errors import QemuboxError, StateError
+from shim.guest import Guest
+from shim.log import Logger
+from shim.rootfs.prepare import PreparedRootfs
+from shim.spec import Json, section
+
+# What the CRI says of each container that it makes (containerd, internal/cri/annotations).
+_CRI_CONTAINER_TYPE: Final = "io.kubernetes.cri.container-type"
+
+
+def is_wanted(mode: Literal["auto", "always", "never"], document: Json) -> bool:
+    """Whether the configuration wants it for a container of this specification."""
+    if mode == "auto":
+        return _CRI_CONTAINER_TYPE not in section(document, "annotations")
+    return mode == "always"
+
+
+class Changes:
+    """Those of one container. `rootfs` says where they go; None, or not `enabled`: nowhere."""
+
+    def __init__(
+        self, container_id: str, guest: Guest, rootfs: PreparedRootfs | None, *, enabled: bool, log: Logger
+    ) -> None:
+        self._rootfs = rootfs if enabled else None
+        self._log = log
+        self._ended = False
+        self._begun = False
+        self._changed = False
+        self._write_back: WriteBack | None = None
+        self._running: asyncio.Task[None] | None = None
+        if self._rootfs is not None and self._rootfs.target is not None:
+            self._write_back = WriteBack(container_id, guest, self._rootfs.target, log)
+        if rootfs is not None and rootfs.place is not None and rootfs.place.taken_up:
+            log.info("the writable image of an earlier start is taken up", image=str(rootfs.place.image))
+            if rootfs.place.changed_behind:
+                log.warning(
+                    "the snapshot was changed behind its writable image, which wins",
+                    snapshot=str(rootfs.place.snapshot.directory),
+                    image=str(rootfs.place.image),
+                )
+
+    def begin(self) -> None:
+        """The container is about to run, and to write. Raises HostError or ResourceError."""
+        self._begun = True
+        if self._rootfs is not None and self._rootfs.place is not None:
+            self._rootfs.place.begin()
+
+    async def paused(self) -> None:
+        """All stands still: bring its changes back. Raises as WriteBack.run, or StateError where it ends meanwhile."""
+        if self._write_back is None:
+            return
+        if not self._ended:
+            try:
+                await self._run(self._write_back)
+            except asyncio.CancelledError:
+                caller = asyncio.current_task()
+                if caller is None or caller.cancelling():
+                    raise
+        if self._ended:
+            raise StateError("it has ended while it was being paused")
+
+    async def ended(self) -> None:
+        """Nothing runs any more: bring its changes back, and have the image removed with the container.
+
+        Where that fails the image is kept, and the log says so. Waits for a Pause under way, which is called off.
+        """
+        self._ended = True
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        if self._write_back is None or self._rootfs is None or not (self._begun or self._rootfs.persistent):
+            return
+        run = asyncio.create_task(self._noted(self._write_back), name="write back at the end")
+        try:
+            await asyncio.wait([run])
+        finally:
+            run.cancel()
+        place, failure = self._rootfs.place, run.exception()
+        if failure is None:
+            if place is not None:
+                place.returned(changed=self._changed)
+            return
+        # The end is told all the same, whatever it is: nobody could ever delete the container else.
+        self._log.error(
+            "what the container has written did not come back",
+            error=str(failure) or repr(failure),
+            kept=str(place.image) if place else "",
+            exc_info=None if isinstance(failure, QemuboxError) else failure,
+        )
+
+    async def _run(self, write_back: WriteBack) -> None:
+        self._running = asyncio.create_task(self._noted(write_back), name="write back")
+        try:
+            await self._running
+        finally:
+            self._running = None
+
+    async def _noted(self, write_back: WriteBack) -> None:
+        """One run. Who looks at the snapshot's times later must not take us for somebody else."""
+        place = self._rootfs.place if self._rootfs else None
+        if place is not None:
+            await asyncio.to_thread(place.note, None)
+        try:
+            applied = await write_back.run(deadlines.WRITE_BACK_S)
+        except BaseException:
+            self._changed = True  # in part, maybe
+            raise
+        self._changed |= bool(applied.applied or applied.removed)
+        if place is not None:
+            await asyncio.to_thread(place.note_now)
