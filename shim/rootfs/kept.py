@@ -1,5 +1,10 @@
-"""Writable images that were kept (place.py), and what becomes of them when nobody takes them up: for `qemubox gc`."""
+"""Writable images that were kept (place.py), and what becomes of them when nobody takes them up any more.
 
+`qemubox gc` looks at all; each container that ends removes those whose snapshot has gone, since nobody calls gc just
+because a container was removed after a crash.
+"""
+
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -40,6 +45,18 @@ def sweep(parent: Path, *, dry_run: bool) -> Iterator[Left]:
             yield found
 
 
+def remove_gone(parent: Path) -> None:
+    """Remove the images of snapshots that are gone; whatever is in the way of that is gc's. Blocks.
+
+    Nothing else is locked, not even for a moment.
+    """
+    with contextlib.suppress(OSError, HostError):
+        for name in os.listdir(parent):
+            directory = parent / name
+            if (directory / USED).exists() and not _why_kept(directory / FACTS):
+                _sweep_one(directory, dry_run=False)
+
+
 def _sweep_one(directory: Path, *, dry_run: bool) -> Left | None:
     try:
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -62,7 +79,9 @@ def _why_kept(facts: Path) -> str:
     """Why a used image stays; empty where its snapshot is gone."""
     try:
         document = json.loads(facts.read_text())
-        snapshot = Snapshot(Path(document["directory"]), int(document["inode"]), int(document["birth_ns"]))
+        snapshot = Snapshot(
+            Path(document["directory"]), int(document["inode"]), int(document["birth_ns"]), str(document["store"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return f"whose it is cannot be read: {facts}"
     match is_gone(snapshot):

@@ -23,6 +23,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,8 @@ from shim.rootfs.snapshot import Snapshot, identify
 DIRECTORY: Final = "writable"
 USED: Final = "writable.ext4"
 UNUSED: Final = "unused.ext4"
+# For how long it is tried to lock a place that somebody else has locked.
+_LOCK_S: Final = 0.5
 _UPPER: Final = "upper.erofs"
 _RECORD: Final = "record"
 FACTS: Final = "facts.json"
@@ -118,6 +121,7 @@ class Place:
             "directory": str(self.snapshot.directory),
             "inode": self.snapshot.inode,
             "birth_ns": self.snapshot.birth_ns,
+            "store": self.snapshot.store,
             "seen": times,
         }
         draft = self._directory / f"{FACTS}.new"
@@ -157,18 +161,22 @@ class Place:
 
 def _lock(directory: Path) -> int:
     """Make it if need be, and lock it. Raises HostError where it is in use, OSError."""
+    end = time.monotonic() + _LOCK_S
     while True:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # the one before us has just removed it
-        if not flock.try_exclusive(fd):
-            os.close(fd)
-            raise HostError(f"{directory}: in use by another machine", hint="end the container that uses this snapshot")
-        if flock.is_at(fd, directory):
+        locked = flock.try_exclusive(fd)
+        if locked and flock.is_at(fd, directory):
             return fd
         os.close(fd)
+        if locked:
+            continue
+        if time.monotonic() > end:
+            raise HostError(f"{directory}: in use by another machine", hint="end the container that uses this snapshot")
+        time.sleep(_LOCK_S / 10)  # flock(2) has no time limit; `qemubox gc` is done with it in no time
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from api import guest_pb2, types_pb2
 from shim.changes.target import Kind, Target
 from shim.errors import HostError, UnsupportedError
 from shim.journal import Journal
-from shim.rootfs import filesystems, flock, gpt, mounted, writable
+from shim.rootfs import filesystems, flock, gpt, kept, mounted, writable
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.mounts import Directory, Image, NewWritable, Plan, SnapshotWritable, check_count, from_messages, read
 from shim.rootfs.place import Place
@@ -107,6 +107,7 @@ async def prepare(
         place = None
         if plan.upper is not None and plan.writable is not None:
             place = await asyncio.to_thread(Place.claim, places, plan.upper, journal)
+            stack.callback(kept.remove_gone, places)
             stack.callback(place.close)
         mkfs = writable.tool(mkfs_ext4, cache.deadline_s)
         work = _Work(plan, cache, mkfs, ready_made, data_dir, place, writable_size_mib << 20, journal, stack)

@@ -28,11 +28,16 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An active snapshot, by the directory that takes its writes. `birth_ns` is 0 where the file system knows none."""
+    """An active snapshot, by the directory that takes its writes.
+
+    `birth_ns` is 0 where the file system knows none. `store` is what tells the directory of all snapshots of its
+    snapshotter from another one at that place.
+    """
 
     directory: Path
     inode: int
     birth_ns: int
+    store: str
 
     @property
     def key(self) -> str:
@@ -42,6 +47,17 @@ class Snapshot:
 
 def identify(directory: Path) -> Snapshot:
     """The snapshot whose writes go to `directory`. Raises HostError where there is no such directory."""
+    return Snapshot(directory, *_birth(directory), _store(directory))
+
+
+def _store(directory: Path) -> str:
+    # .../snapshots/42/fs, or, of the native snapshotter, .../snapshots/42
+    number = directory if directory.name.isdigit() else directory.parent
+    return repr(_birth(number.parent))
+
+
+def _birth(directory: Path) -> tuple[int, int]:
+    """Inode number and time of birth, which is 0 where it is not known. Raises HostError."""
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
     if _libc.statx(_AT_FDCWD, os.fsencode(directory), 0, _STATX_BTIME, buffer) != 0:
         number = ctypes.get_errno()
@@ -49,17 +65,18 @@ def identify(directory: Path) -> Snapshot:
     (mask,) = _MASK.unpack_from(buffer)
     (inode,) = _INODE.unpack_from(buffer, 32)
     seconds, nanoseconds = _TIME.unpack_from(buffer, 80) if mask & _STATX_BTIME else (0, 0)
-    return Snapshot(directory, inode, seconds * 1_000_000_000 + nanoseconds)
+    return inode, seconds * 1_000_000_000 + nanoseconds
 
 
 def is_gone(snapshot: Snapshot) -> bool | None:
-    """Whether it has been removed; None where that cannot be told, because where it was kept is not there either.
+    """Whether it has been removed; None where that cannot be told, because where it was kept is not there, or another.
 
     That place may be on a disk that is not mounted (yet), or in a mount namespace that is not ours.
     """
-    # .../snapshots/42/fs, or, of the native snapshotter, .../snapshots/42
-    number = snapshot.directory if snapshot.directory.name.isdigit() else snapshot.directory.parent
-    if not number.parent.is_dir():
+    try:
+        if _store(snapshot.directory) != snapshot.store:
+            return None
+    except HostError:
         return None
     try:
         return identify(snapshot.directory) != snapshot

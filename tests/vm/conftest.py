@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The markers of ours."""
     config.addinivalue_line("markers", "on(*names): the containerds that the test is for; default all")
+    config.addinivalue_line("markers", "keeps_image: a writable image is kept, until `qemubox gc` removes it")
     config.addinivalue_line("markers", "newest_runc: the test is for runc's shim of the newest containerd, too")
 
 
@@ -120,7 +121,8 @@ def box(request: pytest.FixtureRequest, containerd: Containerd, runtime: str) ->
     yield box
     try:
         if not request.node.stash.get(_FAILED, False):  # a test that failed half way has not cleaned up
-            assert_nothing_new(containerd, before, by_runc=not box.is_vm)
+            keeps = request.node.get_closest_marker("keeps_image") is not None
+            assert_nothing_new(containerd, before, by_runc=not box.is_vm, after_gc=keeps and box.is_vm)
     finally:
         box.remove_all()
 

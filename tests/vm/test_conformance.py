@@ -31,7 +31,8 @@ def theatre(request: pytest.FixtureRequest, containerd: Containerd, runtime: str
     theatre = Theatre(containerd, runtime)
     yield theatre
     theatre.close()
-    assert_nothing_new(containerd, before, by_runc=runtime == "runc")
+    # Rows with a lost machine or shim keep the writable image.
+    assert_nothing_new(containerd, before, by_runc=runtime == "runc", after_gc=runtime == "qemubox")
 
 
 @pytest.fixture

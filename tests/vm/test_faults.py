@@ -1,6 +1,7 @@
 """What is killed while a container runs takes everything of that container with it, and says so."""
 
 import psutil
+import pytest
 
 from harness.box import Box
 from harness.messages import assert_one_clear_line
@@ -19,17 +20,20 @@ def _lose(box: Box, container: str, victim: psutil.Process) -> int:
     return status
 
 
+@pytest.mark.keeps_image
 def test_kill_of_the_shim(box: Box) -> None:
     """containerd runs `delete`, which answers 137; the machine is gone with all that belonged to it."""
     container = box.start("sleep", "1000")
     assert _lose(box, container, box.shim(container)) == 137
 
 
+@pytest.mark.keeps_image
 def test_kill_of_qemu(vm: Box) -> None:
     container = vm.start("sleep", "1000")
     assert _lose(vm, container, vm.processes("qemu-system-x86_64")[0]) == 137
 
 
+@pytest.mark.keeps_image
 def test_kill_of_the_vsock_daemon(vm: Box) -> None:
     """Without it the guest cannot be reached any more: the container is lost, not stuck."""
     with vm.qemubox.changed({"vsock": {"mode": "user"}}):
@@ -37,6 +41,7 @@ def test_kill_of_the_vsock_daemon(vm: Box) -> None:
         assert _lose(vm, container, vm.processes("vhost-device-vsock", "--vm")[0]) == 137
 
 
+@pytest.mark.keeps_image
 def test_a_client_in_the_foreground_sees_the_loss_of_qemu(vm: Box) -> None:
     with vm.running("sh", "-c", "echo ready; sleep 1000") as ctr:
         assert ctr.stdout is not None
@@ -45,6 +50,7 @@ def test_a_client_in_the_foreground_sees_the_loss_of_qemu(vm: Box) -> None:
         assert ctr.wait(_GONE_DEADLINE_S) == 137
 
 
+@pytest.mark.keeps_image
 def test_a_panic_of_the_guest_kernel(vm: Box) -> None:
     """A container that may makes its own kernel panic: it ends, no other machine takes its place (trap U4)."""
     command = "mount -o remount,rw /proc/sys; echo 2 > /proc/sys/vm/panic_on_oom; head -c 400m /dev/zero | tail"
@@ -65,6 +71,7 @@ def test_a_machine_that_stands_still_is_said_to(vm: Box) -> None:
     vm.remove(container).checked()
 
 
+@pytest.mark.keeps_image
 def test_sigkill_ends_a_machine_that_stands_still(vm: Box) -> None:
     container = vm.start("sleep", "1000")
     vm.processes("qemu-system-x86_64")[0].suspend()
@@ -74,6 +81,7 @@ def test_sigkill_ends_a_machine_that_stands_still(vm: Box) -> None:
     vm.remove(container).checked()
 
 
+@pytest.mark.keeps_image
 def test_the_same_id_runs_again_after_a_loss(box: Box) -> None:
     container = box.start("sleep", "1000")
     _lose(box, container, box.shim(container))

@@ -27,6 +27,7 @@ _KEPT: Final = tuple(
         r"/run/containerd/fifo/.*",  # a client's own, which removes them unless it is killed
         r"/run/xtables\.lock",  # iptables makes it once per boot
         r"/run/qemubox/accel\b.*",  # the accelerator's probe is answered once per boot
+        r"cache/empty/\d+\.ext4",  # an empty file system of that size, to be copied
         r"cache/layers/(blobs/[0-9a-f]{64}\.erofs|index/[0-9a-f]{64})",  # a converted layer and where it came from
         r"/run/qemubox/(service\.sock|lock)",  # the warm parent's, which runs on
         r"/run/qemubox/cni\.lock",  # CNI's chains wait for each other there
@@ -43,7 +44,7 @@ _PER_CONTAINER: Final = ("/run/qemubox", "/run/netns", "data", "cache", "tmp")
 # Directories that are made once and are empty between containers, or at first.
 _CACHE: Final = ("making", "blobs", "index")
 _STANDING: Final = (
-    *("/run/netns", "/run/qemubox", "/run/qemubox/vm", "cache/layers"),
+    *("/run/netns", "/run/qemubox", "/run/qemubox/vm", "cache/layers", "cache/empty", "data/writable"),
     *(f"cache/layers/{name}" for name in _CACHE),
 )
 _SETTLE_DEADLINE_S: Final = 10.0
@@ -81,14 +82,19 @@ def take(containerd: Containerd) -> Traces:
     return Traces(frozenset(item for item in found if not _kept(item[1])))
 
 
-def assert_nothing_new(containerd: Containerd, before: Traces, *, by_runc: bool = False) -> None:
+def assert_nothing_new(
+    containerd: Containerd, before: Traces, *, by_runc: bool = False, after_gc: bool = False
+) -> None:
     """Fail with a list of all that is there now and was not before; what is just going away gets its time.
 
-    The socket of a shim of runc's that was killed stays: its `delete` does not know of it.
+    The socket of a shim of runc's that was killed stays: its `delete` does not know of it. A writable image that was
+    kept is left behind, too, unless the test has expected it, and lets `qemubox gc` remove it (`after_gc`).
     """
     left: list[str] = []
 
     def nothing_left() -> bool:
+        if after_gc:
+            containerd.qemubox.command("gc").check_returncode()
         left[:] = [line for line in take(containerd).since(before) if not (by_runc and _SOCKET.fullmatch(line))]
         return not left
 
