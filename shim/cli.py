@@ -8,6 +8,7 @@
     qemubox inspect [--namespace NS] ID
     qemubox gc [--dry-run] [--json]
     qemubox cache show [--json] | prune [--all | --to MIB] | verify
+    qemubox commit [OPTIONS] CONTAINER IMAGE
 
 It reads the shim's configuration (QEMUBOX_CONFIG, or /etc/qemubox/config.toml) and exits
 with 0, or with 1 after one line that says what is wrong and what to do.
@@ -27,6 +28,7 @@ from typing import Final, cast
 import structlog
 
 from shim import cache_command, gc, inspection
+from shim.commit import arguments as commit_arguments
 from shim.config import Config, load
 from shim.errors import ConfigError, NotFoundError, QemuboxError
 from shim.host import bounds
@@ -80,6 +82,7 @@ def _parser(link: str) -> argparse.ArgumentParser:
     collect.add_argument("--json", action="store_true", help="for programs")
     collect.set_defaults(action=lambda words: gc.run(load(), dry_run=words.dry_run, as_json=words.json))
     cache_command.add_to(groups)
+    commit_arguments.add(groups)
     template = groups.add_parser("template", help="machines that others are cloned from")
     actions = template.add_subparsers(required=True, metavar="ACTION")
 
