@@ -76,7 +76,7 @@ inputs() {
         /usr/bin/python3 -ISc 'import sys; print(sys.version)'
         dpkg-query -W -f '${Version}\n' linux-source-6.12
         cd "$here"
-        find api cni netlink shim ttrpc vminitd kernel initrd deploy install.sh pyproject.toml requirements.lock \
+        find api archive cni netlink shim ttrpc vminitd kernel initrd deploy install.sh pyproject.toml requirements.lock \
             requirements-otel.lock requirements-build.lock -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum | cut -d ' ' -f 1
 }
@@ -86,7 +86,7 @@ install_python() {
     key=$({
         /usr/bin/python3 -ISc 'import sys; print(sys.version)'
         cd "$here"
-        find api cni netlink shim ttrpc vminitd pyproject.toml "$lock" requirements-build.lock -name __pycache__ -prune -o \
+        find api archive cni netlink shim ttrpc vminitd pyproject.toml "$lock" requirements-build.lock -name __pycache__ -prune -o \
             -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum | cut -c 1-16)
     venv=$lib/venv-$key
@@ -97,7 +97,7 @@ install_python() {
         /usr/bin/python3 -I -m venv "$venv"
         # The checkout is copied, for a build writes beside what it builds.
         mkdir "$work/source" "$work/wheel"
-        (cd "$here" && cp -r api cni netlink shim ttrpc vminitd pyproject.toml README.md LICENSE "$work/source")
+        (cd "$here" && cp -r api archive cni netlink shim ttrpc vminitd pyproject.toml README.md LICENSE "$work/source")
         pip install --require-hashes -r "$here/$lock"
         pip install --require-hashes --target "$work/backend" -r "$here/requirements-build.lock"
         PYTHONPATH=$work/backend pip wheel --no-build-isolation --no-deps --no-index -w "$work/wheel" "$work/source"

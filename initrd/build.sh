@@ -27,7 +27,7 @@ key() {
         mkfs.erofs -V 2>&1 | head -n 1
         sha256sum <"$here/build.sh"
         cd "$project"
-        find api netlink ttrpc vminitd initrd -type f \( -name '*.py' -o -path 'initrd/root/*' \) |
+        find api archive netlink ttrpc vminitd initrd -type f \( -name '*.py' -o -path 'initrd/root/*' \) |
             LC_ALL=C sort | xargs sha256sum
     } | sha256sum | cut -c 1-24
 }

@@ -3,7 +3,7 @@
     usage: contents.py BASE PROJECT OUT
 
 BASE     Debian packages and Python wheels, unpacked and otherwise untouched
-PROJECT  the checkout: vminitd, netlink, ttrpc and api, and initrd/root with the few files of our own
+PROJECT  the checkout: vminitd, archive, netlink, ttrpc and api, and initrd/root with the few files of our own
 OUT      what becomes the image; must not exist
 
 Into OUT go only the Python modules that vminitd can reach (closure.py), the programs in PROGRAMS, and the
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from initrd.closure import closure
 
-OWN = frozenset({"api", "netlink", "ttrpc", "vminitd"})
+OWN = frozenset({"api", "archive", "netlink", "ttrpc", "vminitd"})
 # Wanted whole, since they import parts of themselves by name at run time; less what serves development only.
 ENTRY_PACKAGES = ("vminitd", "ttrpc")
 TOOLS = frozenset({"ttrpc.plugin", "ttrpc.plugin_text"})

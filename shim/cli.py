@@ -6,6 +6,8 @@
     qemubox template verify [NAME...]
     qemubox template rm NAME... | --all
     qemubox inspect [--namespace NS] ID
+    qemubox cp [--namespace NS] [-L] [-a] CONTAINER:SRC DST|-
+    qemubox cp [--namespace NS] [-L] [-a] SRC|- CONTAINER:DST
     qemubox gc [--dry-run] [--json]
     qemubox cache show [--json] | prune [--all | --to MIB] | verify
     qemubox commit [OPTIONS] CONTAINER IMAGE
@@ -76,6 +78,14 @@ def _parser(link: str) -> argparse.ArgumentParser:
     inspect.add_argument("--namespace", default="", help="containerd's; without it, all that have such a container")
     inspect.add_argument("id", help="the container's")
     inspect.set_defaults(action=lambda arguments: _inspect(load(), arguments))
+    words = "copy files between a container with a machine and the host, as docker cp does"
+    copy = groups.add_parser("cp", help=words, description=f"{words}; a PATH of - is a tar archive")
+    copy.add_argument("--namespace", default="", help="containerd's; without it, all that have such a container")
+    copy.add_argument("-L", "--follow-link", action="store_true", help="follow a symbolic link that SRC is")
+    copy.add_argument("-a", "--archive", action="store_true", help="keep owners, and what else gives files power")
+    copy.add_argument("source", metavar="SRC", help="CONTAINER:PATH, PATH or -")
+    copy.add_argument("destination", metavar="DST", help="the same; exactly one of them names a container")
+    copy.set_defaults(action=_copy)
     remains = "remove what is left of containers whose shims can no longer do it, as after a power loss"
     collect = groups.add_parser("gc", help=remains, description=f"{remains}; safe at any time".capitalize())
     collect.add_argument("--dry-run", action="store_true", help="only say what there is")
@@ -154,6 +164,19 @@ def _inspect(config: Config, arguments: argparse.Namespace) -> int:
     found = inspection.find(Path(config.runtime.state_dir), arguments.id, arguments.namespace)
     print(json.dumps(list(found), indent=1))
     return 0
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    from shim.copy.command import run  # neither the service nor the other commands need it
+
+    return run(
+        Path(load().runtime.state_dir),
+        arguments.source,
+        arguments.destination,
+        namespace=arguments.namespace,
+        follow=arguments.follow_link,
+        archive=arguments.archive,
+    )
 
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ from shim.anchor import Anchors
 from shim.anchor_process import Source
 from shim.annotations import Wishes
 from shim.config import load
+from shim.copy import address
+from shim.copy.service import FilesService
 from shim.events import Publisher
 from shim.host import bounds
 from shim.identity import Identity
@@ -61,6 +63,11 @@ def run(
     tracer = tracing.begin(os.environ, identity, log)
     if why:
         log.info("not forked from the service, which is slower", reason=why)
+    try:
+        shown = address.Address(identity.namespace, identity.container_id, str(bundle), listener.getsockname())
+        address.write(directory, shown)
+    except OSError as error:  # a full tmpfs must not stop a container
+        log.warning("nothing can be copied by qemubox cp", error=str(error))
     # The bundle is removed under a living shim; a working directory there would keep it.
     os.chdir("/")
     try:
@@ -110,12 +117,13 @@ async def _serve(
         await events.close()
         stopped.set()
 
-    service: Service = TaskService(creator, shim_pid=os.getpid(), stop=stop, log=log)
-    if tracer is not None:
-        service = TracedService(service, tracer)
+    tasks = TaskService(creator, shim_pid=os.getpid(), stop=stop, log=log)
+    service: Service = tasks if tracer is None else TracedService(tasks, tracer)
     # Standard error is /dev/null: what nobody else catches must go into the log.
     server = Server(
-        [service], aliases=_ALIASES, on_error=lambda where, error: log.error("ttrpc", where=where, error=str(error))
+        [service, FilesService(tasks.containers, log)],
+        aliases=_ALIASES,
+        on_error=lambda where, error: log.error("ttrpc", where=where, error=str(error)),
     )
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(

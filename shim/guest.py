@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
+from api.archive_ttrpc import ArchiveStub
 from api.changes_ttrpc import ChangesStub
 from api.guest_ttrpc import ContainersStub, MachineStub, NetworkStub
 from shim import deadlines, untrusted
@@ -41,6 +42,7 @@ class Guest:
         self.containers = ContainersStub(client)
         self.network = NetworkStub(client)
         self.changes = ChangesStub(client)
+        self.archive = ArchiveStub(client)
 
     @property
     def alive(self) -> bool:

@@ -15,6 +15,7 @@ and of a container, from the bottom:
     spec, crun, cgroup, terminal   the specification for crun, crun itself, the container's cgroup and terminals
     files                          the small files that the host keeps for it, such as /etc/resolv.conf
     streams, stdio                 a process's input and output, to and from the host
+    copies, copying                files of a container, into it and out of it
     forward                        connections from the host to the containers' servers
     state, process, container      states and what each call does to them
 

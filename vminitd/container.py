@@ -11,6 +11,7 @@ from vminitd import deadlines, log, milestones, sysctl
 from vminitd.block_volumes import BlockVolume, BlockVolumes
 from vminitd.cgroup import PARENT, Cgroup
 from vminitd.changes import Changes
+from vminitd.copies import Copies
 from vminitd.crun import ChildStreams
 from vminitd.devices import SHARED, has_usual_rules, without_rules
 from vminitd.directory import ContainerDirectory, remove_if_there, write_private
@@ -63,6 +64,7 @@ class Container:
         self._block_volumes = BlockVolumes(self._directory.path)
         self.changes = Changes(self._rootfs)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
+        self.copies = Copies(machinery, self.init, self._rootfs)
         self._freezer = Freezer(f"container {self.id!r}")
         self._pausing = False
         self._starts = 0
@@ -280,6 +282,7 @@ class Container:
             self._pausing = False
         try:
             self.init.move(State.PAUSED)
+            self.copies.paused()
         except StateError:  # it has ended meanwhile
             await self._freezer.thaw()
             raise
@@ -305,6 +308,7 @@ class Container:
     async def resume(self) -> None:
         """Lets it run, and calls off a pause that is under way. Raises KernelError, or StateError if it has ended."""
         await self._freezer.thaw()
+        self.copies.resumed()
         if self.init.state is not State.RUNNING:
             self.init.move(State.RUNNING)
 
@@ -349,6 +353,7 @@ class Container:
 
     async def unmount(self) -> None:
         """For the machine's end. Raises MountError."""
+        await self.copies.close()
         await asyncio.to_thread(self._unmount)
 
     def _unmount(self) -> None:
@@ -364,6 +369,7 @@ class Container:
             raise StateError(f"{self.init} is being paused")
 
     def _init_ended(self) -> int:
+        self.copies.ended()
         self._thawing = asyncio.create_task(self._thaw_at_end(), name=f"thaw {self.init}")
         return self._cgroup.oom_kills()
 
@@ -378,6 +384,7 @@ class Container:
         """Takes it all down. Every step is tried; the first error is raised at the end."""
         errors: list[Exception] = []
         await self._thaw_at_end()
+        await self.copies.close()
         try:
             await self._machinery.crun.delete(self._crun_name)
         except CrunError as error:

@@ -35,3 +35,6 @@ KILLED = 30.0
 
 FORWARD = 10.0
 """For a port of the machine to take a connection: less than the shim waits for that."""
+
+COPY_PAUSED = 60.0
+"""For a paused container to be resumed, while files are being copied into it."""

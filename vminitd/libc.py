@@ -31,6 +31,7 @@ _FSCONFIG_CMD_CREATE = 6
 _FSMOUNT_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_FDCWD = -100
+_CLONE_NEWUSER = 0x1000_0000
 _MOST_TEXT = 4096
 
 # include/uapi/linux/bpf.h; the number of the system call is that of x86_64.
@@ -95,6 +96,13 @@ def attached_device_programs(cgroup: int) -> int:
 def set_socket_option(descriptor: int, level: int, option: int, value: bytes) -> None:
     """setsockopt(2). Python's own takes nothing but 64-bit numbers for a vsock."""
     _check(_libc.setsockopt(descriptor, level, option, value, len(value)), "setsockopt")
+
+
+def join_user_namespace(namespace: int) -> None:
+    """setns(2) into an open user namespace, as its root. Only a process with one thread may."""
+    _check(_libc.setns(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWUSER)), "setns")
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def mount_by_parameters(fstype: str, target: str, parameters: list[tuple[str, str]], attributes: int = 0) -> None:

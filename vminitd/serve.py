@@ -16,6 +16,7 @@ from vminitd.link import find_link
 from vminitd.network.network import Network
 from vminitd.parked import Prepared
 from vminitd.reaper import Reaper
+from vminitd.services.archive import ArchiveService
 from vminitd.services.changes import ChangesService
 from vminitd.services.containers import ContainersService
 from vminitd.services.machine import MachineService
@@ -58,7 +59,7 @@ async def _serve() -> None:
     machine = MachineService(capacity, network, containers, become_template)
     forwarding = NetworkService(Forwarder(link.dial))
     calls = ContainersService(containers, machine, capacity, network)
-    services = (machine, calls, ChangesService(containers), forwarding)
+    services = (machine, calls, ChangesService(containers), ArchiveService(containers), forwarding)
     server = Server([Traced(service) for service in services], on_error=_report)
     _settle()
     control = await link.attach(become_template)

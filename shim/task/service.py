@@ -79,7 +79,8 @@ class TaskService(TaskBase):
         self._creator = creator
         self._shim_pid = shim_pid
         self._stop = stop
-        self._containers: dict[str, Container] = {}
+        # Those that Create has made and Delete has not removed, by id.
+        self.containers: dict[str, Container] = {}
         # Ids whose Create is under way; a second Create, and Shutdown, must see them.
         self._creating: set[str] = set()
         self._stopping = False
@@ -90,14 +91,14 @@ class TaskService(TaskBase):
             raise UnsupportedError(f"restoring from the checkpoint {request.checkpoint} is not supported")
         if self._stopping:
             raise NotFoundError("the shim is shutting down")
-        if request.id in self._containers or request.id in self._creating:
+        if request.id in self.containers or request.id in self._creating:
             raise AlreadyExistsError(f"container {request.id} exists already")
-        if self._containers or self._creating:
+        if self.containers or self._creating:
             raise UnsupportedError("a second container in one virtual machine (a pod) is not supported yet")
         self._creating.add(request.id)
         try:
             container = await self._creator.create(request)
-            self._containers[request.id] = container
+            self.containers[request.id] = container
         finally:
             self._creating.discard(request.id)
         container.publish_create()
@@ -186,7 +187,7 @@ class TaskService(TaskBase):
 
     @_edge
     async def Connect(self, request: task_pb2.ConnectRequest, context: Context) -> task_pb2.ConnectResponse:
-        container = self._containers.get(request.id)
+        container = self.containers.get(request.id)
         return task_pb2.ConnectResponse(
             shim_pid=self._shim_pid, task_pid=container.init.pid if container else 0, version=VERSION
         )
@@ -201,21 +202,21 @@ class TaskService(TaskBase):
         finally:
             # What could not be let go of is in the journal, and containerd's `delete` plays it.
             if container.init.state is State.DELETED:
-                self._containers.pop(request.id, None)
+                self.containers.pop(request.id, None)
         response = task_pb2.DeleteResponse(pid=process.pid, exit_status=end.status)
         response.exited_at.FromNanoseconds(end.at_ns)
         return response
 
     @_edge
     async def Shutdown(self, request: task_pb2.ShutdownRequest, context: Context) -> Empty:
-        if self._containers or self._creating or self._stopping:
+        if self.containers or self._creating or self._stopping:
             return Empty()
         self._stopping = True
         await self._stop()
         return Empty()
 
     def _container(self, container_id: str) -> Container:
-        container = self._containers.get(container_id)
+        container = self.containers.get(container_id)
         if container is None:
             raise NotFoundError(f"container {container_id} not found")
         return container

@@ -11,7 +11,7 @@ from typing import Final
 
 from shim.warm.ask import packages
 
-_OURS: Final = ("api", "cni", "netlink", "shim", "ttrpc")
+_OURS: Final = ("api", "archive", "cni", "netlink", "shim", "ttrpc")
 
 _Stamp = tuple[int, int, int]
 

@@ -90,7 +90,7 @@ def test_nothing_is_there_for_a_users_privilege(root: Path) -> None:
 
 def test_every_module_is_compiled_and_only_ours_have_source(root: Path) -> None:
     sources = {path.relative_to(root / "usr/lib/qemubox") for path in root.rglob("*.py")}
-    assert {path.parts[0] for path in sources} == {"api", "netlink", "ttrpc", "vminitd"}
+    assert {path.parts[0] for path in sources} == {"api", "archive", "netlink", "ttrpc", "vminitd"}
     for source in sources:
         assert (root / "usr/lib/qemubox" / source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc").is_file()
     assert not [path for path in root.rglob("*") if path.name in ("test", "tests", "unittest", "idlelib", "ensurepip")]

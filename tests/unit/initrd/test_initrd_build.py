@@ -17,7 +17,7 @@ SCRIPTS = ("initrd/build.sh", "initrd/base.sh", "deploy/suite.sh", "deploy/vhost
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the image is made from."""
     copy = tmp_path / "checkout"
-    for part in ("api", "netlink", "ttrpc", "vminitd", "initrd", "deploy"):
+    for part in ("api", "archive", "netlink", "ttrpc", "vminitd", "initrd", "deploy"):
         shutil.copytree(PROJECT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "requirements.lock", copy)
     return copy

@@ -94,7 +94,7 @@ def install(prefix: Path) -> tuple[str, ...]:
     version = prefix / "lib/qemubox" / tempfile.mktemp(prefix="venv-", dir="")
     packages = version / "lib" / python / "site-packages"
     packages.mkdir(parents=True)
-    for name in ("api", "cni", "netlink", "shim", "ttrpc"):
+    for name in ("api", "archive", "cni", "netlink", "shim", "ttrpc"):
         shutil.copytree(_ROOT / name, packages / name, ignore=shutil.ignore_patterns("__pycache__"))
     for other in Path(f"{sys.prefix}/lib/{python}/site-packages").iterdir():
         if not (packages / other.name).exists() and other.suffix != ".pth":

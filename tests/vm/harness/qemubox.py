@@ -23,7 +23,7 @@ from harness.flavours import CHECKOUT, MissingPart, output_of
 RUNTIME: Final = "io.containerd.qemubox.v1"
 BINARY: Final = "containerd-shim-qemubox-v1"
 COMMAND: Final = "qemubox"
-_PACKAGES: Final = ("api", "cni", "netlink", "shim", "ttrpc", "vminitd")
+_PACKAGES: Final = ("api", "archive", "cni", "netlink", "shim", "ttrpc", "vminitd")
 _BUILD_DEADLINE_S: Final = 1800.0
 _COMMAND_DEADLINE_S: Final = 120.0
 

@@ -1,0 +1,11 @@
+"""`qemubox cp`: files into a container and out of it, with the semantics of docker cp.
+
+    place     arguments, and where what is copied comes to lie      pure
+    address   how the command finds the container's shim
+    command   the command: packs and unpacks on this side of a pipe
+    tar       the stream `-` of the command, as tar
+    service   the shim's side: carries bytes between the pipe and the guest, and looks at none of them
+
+The command does the work, and not the shim: it is who knows what the user wants, it ends with ^C, and what comes from a
+guest is unpacked by a process that has nothing else to lose. docs/decisions/0031.
+"""
