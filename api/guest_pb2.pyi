@@ -80,14 +80,20 @@ class Layer(_message.Message):
     def __init__(self, serial: _Optional[str] = ..., partition: _Optional[int] = ..., fstype: _Optional[str] = ..., options: _Optional[_Iterable[str]] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
 
 class Rootfs(_message.Message):
-    __slots__ = ("lower", "writable", "whole")
+    __slots__ = ("lower", "writable", "whole", "mapped", "uid_map", "gid_map")
     LOWER_FIELD_NUMBER: _ClassVar[int]
     WRITABLE_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
+    MAPPED_FIELD_NUMBER: _ClassVar[int]
+    UID_MAP_FIELD_NUMBER: _ClassVar[int]
+    GID_MAP_FIELD_NUMBER: _ClassVar[int]
     lower: _containers.RepeatedCompositeFieldContainer[Layer]
     writable: Layer
     whole: bool
-    def __init__(self, lower: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., writable: _Optional[_Union[Layer, _Mapping]] = ..., whole: _Optional[bool] = ...) -> None: ...
+    mapped: int
+    uid_map: str
+    gid_map: str
+    def __init__(self, lower: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., writable: _Optional[_Union[Layer, _Mapping]] = ..., whole: _Optional[bool] = ..., mapped: _Optional[int] = ..., uid_map: _Optional[str] = ..., gid_map: _Optional[str] = ...) -> None: ...
 
 class Stdio(_message.Message):
     __slots__ = ("terminal", "stdin", "stdout", "stderr")

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from vminitd.disks import Layer, device_of
+from vminitd.disks import Layer, devices_of
 from vminitd.errors import MountError, RequestError
 from vminitd.libc import MS_RDONLY, mount_by_parameters
 from vminitd.rootfs import unmount_one
@@ -79,11 +79,12 @@ class BlockVolumes:
         """
         if not volumes:
             return spec
-        for volume in volumes:
+        for number, volume in enumerate(volumes):
             volume.check()
-            if volume.name in self._there:
+            if volume.name in [other.name for other in volumes[:number]]:
                 raise RequestError(f"the block volume {volume.name!r} was sent twice")
-            self._there[volume.name] = (volume, await device_of(uevents, volume.disk))
+        devices = await devices_of(uevents, [volume.disk for volume in volumes])
+        self._there = {volume.name: (volume, device) for volume, device in zip(volumes, devices, strict=True)}
         mounting = asyncio.ensure_future(asyncio.to_thread(self._mount_all, parse(spec, "the specification")))
         try:
             return json.dumps(await asyncio.shield(mounting), separators=(",", ":")).encode()

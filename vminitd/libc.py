@@ -31,6 +31,10 @@ _FSCONFIG_CMD_CREATE = 6
 _FSMOUNT_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_OPEN_TREE_CLOEXEC = 0o2000000
+_MOUNT_ATTR_IDMAP = 0x100000
 _CLONE_NEWUSER = 0x1000_0000
 _MOST_TEXT = 4096
 
@@ -50,6 +54,17 @@ class _BpfQuery(ctypes.Structure):
         ("attach_flags", ctypes.c_uint32),
         ("prog_ids", ctypes.c_uint64),
         ("prog_cnt", ctypes.c_uint32),
+    )
+
+
+class _MountAttributes(ctypes.Structure):
+    """struct mount_attr of mount_setattr(2)."""
+
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
     )
 
 
@@ -73,6 +88,28 @@ def mount(source: str, target: str, fstype: str, flags: int = 0, data: str = "")
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def unshare_user() -> None:
+    """unshare(2) with CLONE_NEWUSER. Only a process with a single thread may."""
+    _check(_libc.unshare(_CLONE_NEWUSER), "unshare")
+
+
+def replace_with_mapped(target: str, user_namespace: int) -> None:
+    """Puts a mount in place of the one at `target` that shows the same files with the owners of a user namespace.
+
+    mount_setattr(2), MOUNT_ATTR_IDMAP: only a mount that was never seen can be given them.
+    """
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+    tree = _check(_libc.open_tree(_AT_FDCWD, os.fsencode(target), flags), target)
+    try:
+        attributes = _MountAttributes(attr_set=_MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+        size = ctypes.sizeof(attributes)
+        _check(_libc.mount_setattr(tree, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size), target)
+        umount(target)
+        _check(_libc.move_mount(tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH), target)
+    finally:
+        os.close(tree)
 
 
 def sync_filesystem(descriptor: int) -> None:

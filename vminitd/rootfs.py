@@ -17,17 +17,20 @@ from typing import NamedTuple
 from vminitd import log
 from vminitd.disks import Layer, devices_of, mount_layer
 from vminitd.errors import MountError, RequestError, StateError
-from vminitd.libc import MNT_DETACH, MS_BIND, mount, umount
+from vminitd.libc import MNT_DETACH, MS_BIND, mount, replace_with_mapped, umount
 from vminitd.overlay import mount_overlay
+from vminitd.owners import Owners, user_namespace
 from vminitd.uevent import Uevents
 
 
 class Plan(NamedTuple):
-    """What the shim wants, as in guest.proto's Rootfs."""
+    """What the shim wants, as in guest.proto's Rootfs. The lowest `mapped` layers are seen with other owners."""
 
     lower: tuple[Layer, ...]
     writable: Layer | None
     whole: bool
+    mapped: int = 0
+    owners: Owners = Owners("", "")
 
     def check(self) -> None:
         """Raises RequestError for what cannot be put together."""
@@ -35,6 +38,8 @@ class Plan(NamedTuple):
             raise RequestError("the root file system has no layer at all")
         if self.whole and (self.writable is None or self.lower):
             raise RequestError("a whole root file system is exactly one writable layer")
+        if self.mapped > len(self.lower):
+            raise RequestError(f"{self.mapped} of {len(self.lower)} layers are to have other owners")
 
 
 class Rootfs:
@@ -71,11 +76,11 @@ class Rootfs:
             layers.append((plan.writable, f"{self._layers}/rw"))
         devices = await devices_of(uevents, [layer for layer, _ in layers])
         # One thread's work and not one for each step: a clone of a template pays for every switch between them.
-        await asyncio.to_thread(self._mount_all, layers, devices, whole=plan.whole)
+        await asyncio.to_thread(self._mount_all, layers, devices, plan)
         if plan.writable is not None:
             self._writable, self._whole = layers[-1][1], plan.whole
 
-    def _mount_all(self, layers: Sequence[tuple[Layer, str]], devices: Sequence[str], *, whole: bool) -> None:
+    def _mount_all(self, layers: Sequence[tuple[Layer, str]], devices: Sequence[str], plan: Plan) -> None:
         """Nothing else looks at what is mounted until this is over."""
         os.makedirs(self.path, mode=0o755)
         os.mkdir(self._layers, 0o755)
@@ -83,9 +88,20 @@ class Rootfs:
             os.mkdir(target, 0o755)
             mount_layer(layer, device, target)
             self._mounted.append(target)
+        if plan.mapped:
+            self._give(plan.owners, [target for _, target in layers[: len(plan.lower)]][-plan.mapped :])
         writable = next((target for _, target in layers if target.endswith("/rw")), "")
-        join(self.path, [target for _, target in layers if target != writable], writable, whole=whole)
+        join(self.path, [target for _, target in layers if target != writable], writable, whole=plan.whole)
         self._mounted.append(self.path)
+
+    def _give(self, owners: Owners, targets: Sequence[str]) -> None:
+        try:
+            with user_namespace(owners) as namespace:
+                for target in targets:
+                    replace_with_mapped(target, namespace)
+        except OSError as error:
+            asked = f"{owners.uid_map!r} and {owners.gid_map!r}"
+            raise MountError(f"cannot give the layers the owners {asked}: {error.strerror}") from error
 
     def unmount(self) -> list[str]:
         """Unmounts what is mounted, in reverse, and removes the mount points. Blocks; call it in a thread.

@@ -20,7 +20,7 @@ from typing import Final, Literal
 from api import types_pb2
 from shim.errors import SpecError, UnsupportedError
 from shim.rootfs import snapshotters
-from shim.rootfs.overlay import MKDIR_PREFIX, NewDirectory, read_bind, read_overlay
+from shim.rootfs.overlay import MKDIR_PREFIX, NewDirectory, Owners, read_bind, read_overlay
 from shim.rootfs.template import ActiveMount, expand
 
 FsType = Literal["erofs", "ext4", "xfs", "btrfs"]
@@ -85,12 +85,16 @@ class SnapshotWritable:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The root file system: `lower` topmost first, above them what `upper` already contains, then the writes."""
+    """The root file system: `lower` topmost first, above them what `upper` already contains, then the writes.
+
+    With `owners`, files of `lower` are seen with those.
+    """
 
     lower: tuple[Directory | Image, ...]
     upper: Path | None
     writable: NewWritable | SnapshotWritable | None
     whole: bool = False
+    owners: Owners | None = None
 
 
 def from_messages(messages: Iterable[types_pb2.Mount]) -> tuple[Mount, ...]:
@@ -151,15 +155,16 @@ def _overlay(mount: Mount, points: dict[str, Image | SnapshotWritable]) -> Plan:
     overlay = read_overlay(mount.options)
     lower = tuple(_lower(entry, points) for entry in overlay.lower)
     if not overlay.upper:
-        return Plan(lower, None, None)
+        return Plan(lower, None, None, owners=overlay.owners)
     if not overlay.upper.startswith("\0"):
-        return Plan(lower, _path(overlay.upper), None if overlay.read_only else NewWritable())
+        writable = None if overlay.read_only else NewWritable()
+        return Plan(lower, _path(overlay.upper), writable, owners=overlay.owners)
     point = overlay.upper.removesuffix("/upper")
     image = points.get(point)
     if not isinstance(image, SnapshotWritable) or overlay.work != f"{point}/work" or overlay.read_only:
         raise UnsupportedError(f"overlay mount with upperdir={_shown(overlay.upper)}, workdir={_shown(overlay.work)}")
     _check_directories(overlay.directories, point)
-    return Plan(lower, None, image)
+    return Plan(lower, None, image, owners=overlay.owners)
 
 
 def _bind(mount: Mount, points: dict[str, Image | SnapshotWritable]) -> Plan:

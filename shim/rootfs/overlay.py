@@ -24,11 +24,12 @@ _WITHOUT_EFFECT: Final = re.compile(
 _REASONS: Final = {
     "userxattr": "the layers were made by a rootless containerd",
     "metacopy": "files without their data cannot be converted",
-    "uidmap": "user namespaces are not there",
-    "gidmap": "user namespaces are not there",
+    "uidmap": "only the layers of an overlay can be given other owners",
+    "gidmap": "only the layers of an overlay can be given other owners",
     "lowerdir+": "not written by any containerd up to 2.4",
     "datadir+": "data-only layers are not there",
 }
+_MAP: Final = re.compile(r"(\d+):(\d+):(\d+)(,(\d+):(\d+):(\d+))*")
 _DIRECTORY: Final = re.compile(r"path=([^:]+)(?::([0-7]+)(?::(\d+):(\d+))?)?")
 
 
@@ -43,6 +44,14 @@ class NewDirectory:
 
 
 @dataclass(frozen=True, slots=True)
+class Owners:
+    """Whose a layer's files are to be seen as: maps of user and group numbers, as user_namespaces(7) has their text."""
+
+    uid_map: str
+    gid_map: str
+
+
+@dataclass(frozen=True, slots=True)
 class OverlayOptions:
     """`lower` is topmost first; `upper` and `work` are empty for a read-only overlay."""
 
@@ -51,6 +60,7 @@ class OverlayOptions:
     work: str = ""
     read_only: bool = False
     directories: tuple[NewDirectory, ...] = ()
+    owners: Owners | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class BindOptions:
 
 def read_overlay(options: Sequence[str]) -> OverlayOptions:
     """Understand an overlay's options. Raises UnsupportedError, which names the option."""
-    values = {"lowerdir": "", "upperdir": "", "workdir": ""}
+    values = {"lowerdir": "", "upperdir": "", "workdir": "", "uidmap": "", "gidmap": ""}
     directories: list[NewDirectory] = []
     read_only = False
     for option in options:
@@ -81,8 +91,25 @@ def read_overlay(options: Sequence[str]) -> OverlayOptions:
     if bool(values["upperdir"]) != bool(values["workdir"]):
         raise UnsupportedError("overlay mount with only one of upperdir and workdir")
     return OverlayOptions(
-        split_lowerdir(values["lowerdir"]), values["upperdir"], values["workdir"], read_only, tuple(directories)
+        split_lowerdir(values["lowerdir"]),
+        values["upperdir"],
+        values["workdir"],
+        read_only,
+        tuple(directories),
+        _owners(values["uidmap"], values["gidmap"]),
     )
+
+
+def _owners(uid_map: str, gid_map: str) -> Owners | None:
+    """Of `INSIDE:OUTSIDE:SIZE[,…]`, as containerd writes it (core/mount/mount_idmapped_linux.go)."""
+    if not uid_map and not gid_map:
+        return None
+    if not uid_map or not gid_map:
+        raise UnsupportedError("overlay mount with only one of uidmap and gidmap")
+    for value in (uid_map, gid_map):
+        if not _MAP.fullmatch(value):
+            raise UnsupportedError(f"overlay mount with the map of owners {value}: not understood")
+    return Owners(*(value.replace(":", " ").replace(",", "\n") for value in (uid_map, gid_map)))
 
 
 def read_bind(options: Sequence[str]) -> BindOptions:

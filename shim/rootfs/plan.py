@@ -13,6 +13,7 @@ from typing import Final
 
 from api import guest_pb2
 from shim.rootfs.mounts import FsType
+from shim.rootfs.overlay import Owners
 
 SERIAL_BYTES: Final = 20
 # Up to this many layers each get a disk of their own; more share one, because slots for disks are few.
@@ -63,11 +64,16 @@ class GuestLayer:
 
 @dataclass(frozen=True, slots=True)
 class GuestRootfs:
-    """The container's root in the guest; see the message Rootfs in api/guest.proto."""
+    """The container's root in the guest; see the message Rootfs in api/guest.proto.
+
+    The lowest `mapped` layers are seen with other `owners`.
+    """
 
     lower: tuple[GuestLayer, ...]
     writable: GuestLayer | None
     whole: bool = False
+    mapped: int = 0
+    owners: Owners | None = None
 
 
 def arrange(count: int) -> tuple[range, ...]:
@@ -86,6 +92,9 @@ def to_message(rootfs: GuestRootfs) -> guest_pb2.Rootfs:
         lower=_layers(rootfs.lower),
         writable=_layers((rootfs.writable,))[0] if rootfs.writable else None,
         whole=rootfs.whole,
+        mapped=rootfs.mapped if rootfs.owners else 0,
+        uid_map=rootfs.owners.uid_map if rootfs.owners else "",
+        gid_map=rootfs.owners.gid_map if rootfs.owners else "",
     )
 
 

@@ -128,7 +128,7 @@ async def prepare(
             target = Target(place.snapshot.directory, kind, not place.upper.exists(), top.fd, place.record)
         elif upper is not None and not plan.whole:
             target = Target(upper, kind, True, top.fd, data_dir / _RECORD)
-    message = to_message(GuestRootfs(tuple(lower), guest_writable, plan.whole))
+    message = to_message(GuestRootfs(tuple(lower), guest_writable, plan.whole, len(plan.lower), plan.owners))
     return PreparedRootfs(tuple(disks), message, target, place, isinstance(plan.writable, SnapshotWritable), stack)
 
 

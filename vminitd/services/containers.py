@@ -16,6 +16,7 @@ from vminitd.containers import Containers
 from vminitd.disks import Layer
 from vminitd.files import File
 from vminitd.network.network import Network
+from vminitd.owners import Owners
 from vminitd.rootfs import Plan
 from vminitd.services.machine import MachineService
 from vminitd.stdio import Wish
@@ -120,6 +121,8 @@ def order(request: pb.CreateRequest) -> Order:
             lower=tuple(layer(each) for each in request.rootfs.lower),
             writable=layer(request.rootfs.writable) if request.rootfs.HasField("writable") else None,
             whole=request.rootfs.whole,
+            mapped=request.rootfs.mapped,
+            owners=Owners(request.rootfs.uid_map, request.rootfs.gid_map),
         ),
         stdio=wish(request.stdio),
         files=files(request.files),

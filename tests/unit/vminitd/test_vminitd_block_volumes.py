@@ -53,10 +53,10 @@ def at(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The devices by serial number."""
     devices: dict[str, str] = {}
 
-    async def found(_: Uevents, layer: Layer) -> str:
-        return devices[layer.serial]
+    async def found(_: Uevents, layers: Sequence[Layer]) -> list[str]:
+        return [devices[layer.serial] for layer in layers]
 
-    monkeypatch.setattr(block_volumes, "device_of", found)
+    monkeypatch.setattr(block_volumes, "devices_of", found)
     return devices
 
 

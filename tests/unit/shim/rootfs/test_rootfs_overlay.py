@@ -9,6 +9,7 @@ from shim.rootfs.overlay import (
     BindOptions,
     NewDirectory,
     OverlayOptions,
+    Owners,
     read_bind,
     read_directory,
     read_overlay,
@@ -36,8 +37,6 @@ def test_options_without_effect_in_the_guest(option: str) -> None:
     [
         ("userxattr", "the layers were made by a rootless containerd"),
         ("metacopy=on", "files without their data cannot be converted"),
-        ("uidmap=0:100000:65536", "user namespaces are not there"),
-        ("gidmap=0:100000:65536", "user namespaces are not there"),
         ("index=maybe", "its meaning inside a virtual machine is not known"),
         ("brand-new", "its meaning inside a virtual machine is not known"),
         ("X-containerd.news=1", "its meaning inside a virtual machine is not known"),
@@ -48,6 +47,32 @@ def test_other_options_are_refused_by_name(option: str, reason: str) -> None:
     with pytest.raises(UnsupportedError) as refusal:
         read_overlay([*DIRECTORIES, option])
     assert f"overlay mount with option {option}: {reason}" in refusal.value.message
+
+
+def test_layers_with_other_owners() -> None:
+    options = ["uidmap=0:100000:65536", "gidmap=0:5:1,1:7:10", *DIRECTORIES]
+    assert read_overlay(options).owners == Owners("0 100000 65536", "0 5 1\n1 7 10")
+    assert read_overlay(DIRECTORIES).owners is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["uidmap=0:1:2"], "only one of uidmap and gidmap"),
+        (["gidmap=0:1:2"], "only one of uidmap and gidmap"),
+        (["uidmap=0:1", "gidmap=0:1:2"], "the map of owners 0:1: not understood"),
+        (["uidmap=0:1:2", "gidmap=0:1:2\n"], "not understood"),
+    ],
+)
+def test_owners_that_are_not_understood(options: list[str], words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        read_overlay([*options, *DIRECTORIES])
+
+
+@pytest.mark.parametrize("option", ["uidmap=0:100000:65536", "gidmap=0:100000:65536"])
+def test_a_bind_mount_with_other_owners_is_refused(option: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"bind mount with option {option}: only the layers of an overlay"):
+        read_bind(["rw", "rbind", option])
 
 
 def test_a_read_only_overlay() -> None:
