@@ -53,6 +53,10 @@ socat socat
 xfsprogs mkfs.xfs
 btrfs-progs mkfs.btrfs
 procps ps
+mmdebstrap mmdebstrap
+dpkg dpkg-deb
+gcc gcc
+libc6-dev /usr/include/stdio.h
 git git" ;;
     *) die "unknown purpose: $1 (there are run, build, demo, test)" ;;
     esac

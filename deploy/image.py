@@ -100,10 +100,17 @@ def _tar_info(entry: Entry) -> tarfile.TarInfo:
 
 
 def write_archive(
-    out: Path, name: str, layers: Sequence[Iterable[Entry]], command: Sequence[str] = ("/bin/sh",), user: str = ""
+    out: Path,
+    name: str,
+    layers: Sequence[Iterable[Entry] | bytes],
+    command: Sequence[str] = ("/bin/sh",),
+    user: str = "",
 ) -> None:
-    """Write the image `name` (such as "localhost/demo:1"), lowest layer first, to the tar file `out`."""
-    tars = [layer_tar(entries) for entries in layers]
+    """Write the image `name` (such as "localhost/demo:1") to the tar file `out`.
+
+    The lowest layer comes first, each as its entries or as a tar already.
+    """
+    tars = [layer if isinstance(layer, bytes) else layer_tar(layer) for layer in layers]
     config = _json(
         {
             "architecture": "amd64",
@@ -116,8 +123,8 @@ def write_archive(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
-            "config": _descriptor(CONFIG_TYPE, config),
-            "layers": [_descriptor(LAYER_TYPE, tar) for tar in tars],
+            "config": descriptor(CONFIG_TYPE, config),
+            "layers": [descriptor(LAYER_TYPE, tar) for tar in tars],
         }
     )
     named = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
@@ -125,25 +132,27 @@ def write_archive(
         {
             "schemaVersion": 2,
             "mediaType": INDEX_TYPE,
-            "manifests": [_descriptor(MANIFEST_TYPE, manifest) | {"annotations": named}],
+            "manifests": [descriptor(MANIFEST_TYPE, manifest) | {"annotations": named}],
         }
     )
     blobs = {_hex(blob): blob for blob in [config, manifest, *tars]}
     with tarfile.open(out, mode="w") as archive:
-        _add(archive, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-        _add(archive, "index.json", index)
+        add_file(archive, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        add_file(archive, "index.json", index)
         for digest, blob in blobs.items():
-            _add(archive, f"blobs/sha256/{digest}", blob)
+            add_file(archive, f"blobs/sha256/{digest}", blob)
 
 
-def _add(archive: tarfile.TarFile, path: str, content: bytes) -> None:
+def add_file(archive: tarfile.TarFile, path: str, content: bytes) -> None:
+    """Add a file of an image layout."""
     info = tarfile.TarInfo(path)
     info.size = len(content)
     info.mode = 0o644
     archive.addfile(info, io.BytesIO(content))
 
 
-def _descriptor(media_type: str, blob: bytes) -> dict[str, object]:
+def descriptor(media_type: str, blob: bytes) -> dict[str, object]:
+    """What names a blob (OCI descriptor.md)."""
     return {"mediaType": media_type, "digest": f"sha256:{_hex(blob)}", "size": len(blob)}
 
 

@@ -124,7 +124,7 @@ def _content(node: Node) -> Iterator[bytes]:
     fd = node.open()
     try:
         while left:
-            data = os.read(fd, min(left, _PIECE))
+            data = _read(node, fd, min(left, _PIECE))
             if not data:
                 raise HostError(f"/{node.shown}: became shorter while it was read", hint="leave out --no-pause")
             left -= len(data)
@@ -133,6 +133,13 @@ def _content(node: Node) -> Iterator[bytes]:
         os.close(fd)
     if rest := node.status.st_size % tarfile.BLOCKSIZE:
         yield bytes(tarfile.BLOCKSIZE - rest)
+
+
+def _read(node: Node, fd: int, size: int) -> bytes:
+    try:
+        return os.read(fd, size)
+    except OSError as error:
+        raise HostError(f"/{node.shown}: {error.strerror}") from error
 
 
 def _is_opaque(node: Node) -> bool:

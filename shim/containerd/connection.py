@@ -77,15 +77,18 @@ class Connection:
         listens) or HostError.
         """
         unary: UnaryUnaryMethod[Request, Reply] = UnaryUnaryMethod(self._channel, _path(method), type(request), reply)
-        with self._told(what, deadline_s):
-            async with asyncio.timeout(deadline_s):
-                return await unary(request, timeout=deadline_s, metadata=self._metadata)
+        async with self.step(what, deadline_s):
+            with told(what):
+                return await unary(request, metadata=self._metadata)
 
     @asynccontextmanager
     async def stream(
         self, method: str, cardinality: Cardinality, request: type[Request], reply: type[Reply]
     ) -> AsyncIterator[Stream[Request, Reply]]:
-        """A call of many messages, each of which is to be within `step`."""
+        """A call of many messages: each in a `step`, all of it within `told`.
+
+        What containerd has ended it for is known only at its end, if the connection was reset with it.
+        """
         made: Stream[Request, Reply] = self._channel.request(
             _path(method), cardinality, request, reply, metadata=self._metadata
         )
@@ -94,28 +97,28 @@ class Connection:
 
     @asynccontextmanager
     async def step(self, what: str, deadline_s: float) -> AsyncIterator[None]:
-        """What is done in here has a deadline, and fails as `call` does."""
-        with self._told(what, deadline_s):
+        """What is done in here has a deadline, and can fail for want of a containerd."""
+        try:
             async with asyncio.timeout(deadline_s):
                 yield
-
-    @contextmanager
-    def _told(self, what: str, deadline_s: float) -> Iterator[None]:
-        try:
-            yield
-        except GRPCError as error:
-            if error.status is Status.DEADLINE_EXCEEDED:
-                raise HostError(f"{what}: containerd has not answered within {deadline_s:g} s") from error
-            kind = _ERRORS.get(error.status, HostError)
-            raise kind(f"{what}: {error.message or error.status.name.lower()}") from error
         except TimeoutError as error:
             raise HostError(f"{what}: containerd has not answered within {deadline_s:g} s") from error
-        except (StreamTerminatedError, ProtocolError) as error:
-            raise HostError(f"{what}: the connection to containerd has ended: {error}") from error
         except OSError as error:
             raise MissingPartError(
                 f"{self._address}: {error.strerror or error}", hint="is containerd running, and is this its socket?"
             ) from error
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """An error of gRPC in here becomes one of ours, whose message begins with `what`."""
+    try:
+        yield
+    except GRPCError as error:
+        kind = _ERRORS.get(error.status, HostError)
+        raise kind(f"{what}: {error.message or error.status.name.lower()}") from error
+    except (StreamTerminatedError, ProtocolError) as error:
+        raise HostError(f"{what}: the connection to containerd has ended: {error}") from error
 
 
 def _path(method: str) -> str:

@@ -8,12 +8,13 @@ from typing import Final
 
 from google.protobuf import empty_pb2
 from grpclib.client import Stream
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError
 
 from api import containerd_pb2 as api
-from shim.containerd.connection import Connection
+from shim.containerd.connection import Connection, told
 from shim.deadlines import CONTAINERD_COMMIT_S, CONTAINERD_WRITE_S
-from shim.errors import AlreadyExistsError, HostError, NotFoundError, QemuboxError, UnsupportedError
+from shim.errors import HostError, NotFoundError, QemuboxError, UnsupportedError
 
 _SERVICE: Final = "content.v1.Content"
 _WriteStream = Stream[api.WriteContentRequest, api.WriteContentResponse]
@@ -43,20 +44,18 @@ class Content:
         what = f"blob {digest}"
         data = bytearray()
         stream: Stream[api.ReadContentRequest, api.ReadContentResponse]
-        async with (
-            self._connection.step(what, CONTAINERD_WRITE_S),
-            self._connection.stream(
-                f"{_SERVICE}/Read", Cardinality.UNARY_STREAM, api.ReadContentRequest, api.ReadContentResponse
-            ) as stream,
-        ):
-            await stream.send_message(api.ReadContentRequest(digest=digest), end=True)
-            async for piece in stream:
-                data += piece.data
-                if len(data) > limit:
-                    await stream.cancel()
-                    break
-        if len(data) > limit:
-            raise UnsupportedError(f"{what}: more than {limit} bytes, which no manifest or configuration has")
+        with told(what):
+            async with (
+                self._connection.step(what, CONTAINERD_WRITE_S),
+                self._connection.stream(
+                    f"{_SERVICE}/Read", Cardinality.UNARY_STREAM, api.ReadContentRequest, api.ReadContentResponse
+                ) as stream,
+            ):
+                await stream.send_message(api.ReadContentRequest(digest=digest), end=True)
+                async for piece in stream:
+                    data += piece.data
+                    if len(data) > limit:
+                        raise UnsupportedError(f"{what}: more than {limit} bytes, which no such document has")
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             raise HostError(f"{what}: is damaged: its content has another digest", hint="pull the image again")
         return bytes(data)
@@ -77,12 +76,13 @@ class Content:
         """Write a blob under the name `ref`, which nobody else may be using; gone if it was not committed."""
         writer: Writer | None = None
         try:
-            # Left by an error, it is reset.
-            async with self._connection.stream(
-                f"{_SERVICE}/Write", Cardinality.STREAM_STREAM, api.WriteContentRequest, api.WriteContentResponse
-            ) as stream:
-                writer = Writer(self._connection, stream, ref)
-                yield writer
+            with told(f"write {ref}"):
+                # Left by an error, it is reset.
+                async with self._connection.stream(
+                    f"{_SERVICE}/Write", Cardinality.STREAM_STREAM, api.WriteContentRequest, api.WriteContentResponse
+                ) as stream:
+                    writer = Writer(self._connection, stream, ref)
+                    yield writer
         finally:
             if writer is not None and not writer.committed:
                 await self._abort(ref)
@@ -124,8 +124,11 @@ class Writer:
         request = api.WriteContentRequest(
             action=api.COMMIT, ref=self._ref, offset=self._offset, total=self._offset, expected=digest, labels=labels
         )
-        with contextlib.suppress(AlreadyExistsError):
+        try:
             await self._exchange(request, CONTAINERD_COMMIT_S)
+        except GRPCError as error:
+            if error.status is not Status.ALREADY_EXISTS:
+                raise
         self.committed = True
 
     async def _exchange(self, request: api.WriteContentRequest, deadline_s: float) -> api.WriteContentResponse:

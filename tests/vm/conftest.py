@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--state-machine", type=int, default=0, metavar="N", help="N random sequences of calls")
     parser.addoption("--network-runs", type=int, default=15, metavar="N", help="N containers with a network in a row")
     parser.addoption("--network-at-once", type=int, default=8, metavar="N", help="N containers with a network at once")
+    parser.addoption("--distros", action="store_true", help="every distribution on every snapshotter")
     parser.addoption("--without-service", action="store_true", help="every shim is a fork of its own `start`")
 
 

@@ -63,7 +63,7 @@ class Containerd:
         self.log = cell.directory / "containerd.log"
         self.pid = 0
         self.service = Service(cell, qemubox, self.log)
-        self._archives = archives
+        self.archives = archives
         self._config = cell.directory / "containerd.toml"
         self._config.write_text(flavour.config(cell.directory / "root"))
         self.environment = {
@@ -76,7 +76,7 @@ class Containerd:
 
     def upgraded(self, flavour: Flavour) -> "Containerd":
         """Another containerd, not running yet, for the directories of this one, which has been stopped."""
-        new = Containerd(flavour, self.cell, self.qemubox, self._archives)
+        new = Containerd(flavour, self.cell, self.qemubox, self.archives)
         new.service = self.service
         return new
 
@@ -198,7 +198,7 @@ class Containerd:
 
     def import_image(self, name: str, snapshotter: str = "overlayfs", namespace: str = "default") -> None:
         """Make the image if need be, and `ctr image import` it, unpacked for `snapshotter`. Raises MissingPart."""
-        tar = str(archive(name, self._archives))
+        tar = str(archive(name, self.archives))
         self.ctr("images", "import", "--snapshotter", snapshotter, tar, namespace=namespace, deadline_s=240).checked()
 
     def remove_image(self, name: str, namespace: str = "default") -> None:
