@@ -21,6 +21,7 @@ from archive.pack import pack
 from archive.records import read
 from archive.unpack import ALL, unpack
 from ttrpc import Code
+from vminitd import log
 from vminitd.libc import join_user_namespace
 from vminitd.streams import FRAME
 
@@ -73,7 +74,9 @@ def run(job: Job, outcome: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         gc.disable()
         _keep({0, 1, 2, outcome, job.place, job.connection.fileno(), job.user_namespace})
-        os.write(outcome, json.dumps(_outcome(job), ensure_ascii=True).encode())
+        os.write(outcome, json.dumps(_outcome(job)).encode())
+    except Exception as error:  # noqa: BLE001  nobody is above us to hear of it
+        log.failure("a copy's process broke", error)
     finally:
         os._exit(0)
 
@@ -82,7 +85,8 @@ def _keep(descriptors: set[int]) -> None:
     """Close all others: the ends of processes' pipes among them, whose readers would never see an end."""
     last = -1
     for descriptor in sorted(each for each in descriptors if each >= 0):
-        os.closerange(last + 1, descriptor)
+        if descriptor > last + 1:  # of an empty range, Python (3.11) makes one without an end
+            os.closerange(last + 1, descriptor)
         last = descriptor
     os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
 
@@ -93,17 +97,21 @@ def _outcome(job: Job) -> dict[str, object]:
     try:
         carry(job, notes.tell)
     except CutError as error:
-        return {"code": Code.ABORTED, "message": str(error)}
+        return _failure(Code.ABORTED, str(error))
     except HostLeft:
-        return {"code": Code.CANCELLED, "message": "nobody waits for the copy any more"}
+        return _failure(Code.CANCELLED, "nobody waits for the copy any more")
     except ArchiveError as error:
-        return {"code": Code.FAILED_PRECONDITION, "message": str(error)}
+        return _failure(Code.FAILED_PRECONDITION, str(error))
     except OSError as error:
         full = error.errno in _FULL
-        return {"code": Code.RESOURCE_EXHAUSTED if full else Code.FAILED_PRECONDITION, "message": said(error)}
+        return _failure(Code.RESOURCE_EXHAUSTED if full else Code.FAILED_PRECONDITION, said(error))
     except Exception as error:  # noqa: BLE001  it is told, and this process ends
-        return {"code": Code.INTERNAL, "message": f"{type(error).__name__}: {error}"}
+        return _failure(Code.INTERNAL, f"{type(error).__name__}: {error}")
     return {"notes": notes.all()}
+
+
+def _failure(code: Code, message: str) -> dict[str, object]:
+    return {"code": code.value, "message": message}
 
 
 def carry(job: Job, tell: Callable[[str], None]) -> None:

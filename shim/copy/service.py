@@ -95,7 +95,7 @@ class FilesService(FilesBase):
             yield
         except QemuboxError as error:
             code = error.status if isinstance(error, GuestError) else error.code
-            self._log.info("copy failed", code=code.name, error=str(error))
+            self._log.debug("copy failed", code=code.name, error=str(error))
             raise StatusError(code, str(error)) from error
         except OSError as error:
             self._log.info("copy broken off", error=str(error))
