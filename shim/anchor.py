@@ -71,7 +71,7 @@ class Anchors:
     """Makes anchors, any number at once, by the source that the shim has forked before its event loop."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self.source = source
         source.orders.setblocking(False)
 
     async def start(self, root: Path, *, netns_fd: int = -1, movable: bool = False, deadline_s: float) -> Anchor:
@@ -85,9 +85,9 @@ class Anchors:
         try:
             try:
                 given = [theirs.fileno()] if netns_fd < 0 else [theirs.fileno(), netns_fd]
-                socket.send_fds(self._source.orders, [os.fsencode(root)], given)
+                socket.send_fds(self.source.orders, [os.fsencode(root)], given)
             except ConnectionError as error:
-                raise OSError(f"process {self._source.pid}, which makes them, has ended") from error
+                raise OSError(f"process {self.source.pid}, which makes them, has ended") from error
             finally:
                 theirs.close()
             anchor = await self._ready(ours, deadline_s)
@@ -118,7 +118,7 @@ class Anchors:
         pid, newline, _rest = said.partition(b"\n")
         if not pid or not newline:
             return None
-        pidfd = open_marked(int(pid), self._source.marker.encode())
+        pidfd = open_marked(int(pid), self.source.marker.encode())
         return None if pidfd is None else Anchor(int(pid), pidfd, orders)
 
 

@@ -3,6 +3,7 @@
 A shim forks one process, the source, before it has an event loop or a thread, and the source
 forks an anchor for each order. So no anchor is a fork of a process with threads, which may
 hold locks that nobody will ever release, and none is an interpreter's start (40 ms and 5 MiB).
+For the same reasons it forks what becomes virtiofsd, where volumes are wanted.
 
 Both show the container's marker as their command line. The source asks the kernel to die with
 the shim, and each anchor to die with the source. The source holds nothing of the shim's: not
@@ -32,12 +33,16 @@ if TYPE_CHECKING:
 READY = b"ready\n"
 # With the open file of a network namespace that it is to go into: it answers READY once more.
 MOVE = b"n"
+# In place of a directory's path: what is forked becomes virtiofsd (shim/volumes/launcher.py).
+VOLUMES = b"volumes"
 NAME = b"qemubox-anchor"  # /proc/PID/comm
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWUTS = 0x04000000
 _CLONE_NEWIPC = 0x08000000
+_CLONE_NEWPID = 0x20000000
+_SYS_CLONE = 56  # x86_64
 _MS_REC_PRIVATE = 0x4000 | (1 << 18)
 _MS_RDONLY_NOSUID_NODEV_NOEXEC = 0x1 | 0x2 | 0x4 | 0x8
 _MNT_DETACH = 2
@@ -50,7 +55,8 @@ class Source:
     """A running source.
 
     `orders` takes messages of a directory's path with one end of a socket pair and, for an anchor that is to be in a
-    network namespace that exists, an open file of that.
+    network namespace that exists, an open file of that. VOLUMES in place of the path, with one end of a SOCK_SEQPACKET
+    pair, is answered with the pid of what waits at that end.
     """
 
     def __init__(self, pid: int, orders: socket.socket, marker: str) -> None:
@@ -138,10 +144,32 @@ def _obey(libc: ctypes.CDLL, orders: socket.socket, *, unable: str) -> None:
         answer, *netns = given
         if unable:
             os.write(answer, b"\n" + unable.encode())
+        elif root == VOLUMES:
+            _fork_launcher(libc, answer, orders)
         elif os.fork() == 0:
             _run_anchor(libc, source, root, answer, netns, orders)
         for fd in given:
             os.close(fd)
+
+
+def _fork_launcher(libc: ctypes.CDLL, answer: int, orders: socket.socket) -> None:
+    """A fork in a PID namespace of its own, whose number there, 1, is of no use to anybody: its number here is told.
+
+    clone(2) and not unshare(2), after which all further forks would be in that namespace. There is one thread.
+    """
+    import ctypes
+    import signal
+
+    nothing = ctypes.c_long(0)
+    flags = ctypes.c_long(_CLONE_NEWPID | signal.SIGCHLD)
+    pid = libc.syscall(_SYS_CLONE, flags, nothing, nothing, nothing, nothing)
+    if pid == 0:
+        orders.close()
+        from shim.volumes import launcher
+
+        launcher.run(libc, answer)
+    number = ctypes.get_errno()
+    os.write(answer, b"%d\n" % pid if pid > 0 else b"\n" + os.strerror(number).encode())
 
 
 def _run_anchor(

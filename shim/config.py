@@ -80,6 +80,7 @@ _Name = Annotated[str, Text()]
 _Words = Annotated[str, Text(optional=True)]
 _Path = Annotated[str, Text(absolute=True)]
 _Program = Annotated[str, Text(program=True)]
+_ProgramIfAny = Annotated[str, Text(optional=True, program=True)]
 
 
 class RuntimeConfig(NamedTuple):
@@ -153,6 +154,13 @@ class RootfsConfig(NamedTuple):
     convert_timeout_s: Annotated[int, Between(1, 86400)] = 600
 
 
+class VolumesConfig(NamedTuple):
+    """Directories and files of the host in a container (docs/storage.md)."""
+
+    # virtiofsd: a path, or a name to look for in PATH; "auto", or nothing, looks where distributions have it.
+    daemon: _ProgramIfAny = "auto"
+
+
 class NetworkConfig(NamedTuple):
     """The container's network, by CNI (docs/networking.md)."""
 
@@ -211,6 +219,7 @@ class Config(NamedTuple):
     vm: VmConfig = VmConfig()
     vsock: VsockConfig = VsockConfig()
     rootfs: RootfsConfig = RootfsConfig()
+    volumes: VolumesConfig = VolumesConfig()
     network: NetworkConfig = NetworkConfig()
     template: TemplateConfig = TemplateConfig()
     annotations: AnnotationsConfig = AnnotationsConfig()
@@ -223,6 +232,7 @@ _Section = TypeVar(
     VmConfig,
     VsockConfig,
     RootfsConfig,
+    VolumesConfig,
     NetworkConfig,
     TemplateConfig,
     AnnotationsConfig,
@@ -278,6 +288,7 @@ def parse(text: str) -> Config:
         vm=section(VmConfig, "vm"),
         vsock=section(VsockConfig, "vsock"),
         rootfs=section(RootfsConfig, "rootfs"),
+        volumes=section(VolumesConfig, "volumes"),
         network=section(NetworkConfig, "network"),
         template=section(TemplateConfig, "template"),
         annotations=section(AnnotationsConfig, "annotations"),

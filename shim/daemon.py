@@ -29,6 +29,7 @@ from shim.task.service import TaskService
 from shim.tracing import tracer as tracing
 from shim.tracing.server import TracedService
 from shim.tracing.tracer import Tracer
+from shim.volumes.expected import expected
 from ttrpc import Server
 from ttrpc.service import Service
 
@@ -53,6 +54,7 @@ def run(
     """
     bundle = Path.cwd()
     wishes = annotations.read(load(), bundle)
+    volumes = expected(bundle)
     level = log_level.in_force(wishes.owner.log.level, containerd_level)
     log = open_log(
         bundle / "log",
@@ -71,7 +73,7 @@ def run(
     # The bundle is removed under a living shim; a working directory there would keep it.
     os.chdir("/")
     try:
-        asyncio.run(_serve(wishes, identity, directory, listener, source, level, tracer, log))
+        asyncio.run(_serve(wishes, identity, directory, listener, source, level, tracer, log, volumes=volumes))
     except Exception:
         log.exception("the shim failed")
         return 1
@@ -92,6 +94,8 @@ async def _serve(
     level: str,
     tracer: Tracer | None,
     log: Logger,
+    *,
+    volumes: bool,
 ) -> None:
     stopped = asyncio.Event()
     events = Publisher(os.environ.get("TTRPC_ADDRESS", ""), identity.namespace, log)
@@ -105,7 +109,7 @@ async def _serve(
         guest_log_level=level,
         log=log,
     )
-    creator.prepare()
+    creator.prepare(volumes=volumes)
     accepting: asyncio.Task[None] | None = None
 
     async def stop() -> None:

@@ -18,6 +18,9 @@ TEMPLATE_LOAD_S: Final = 30.0
 TEMPLATE_LOCK_S: Final = 300.0
 # The vsock daemon listens.
 VSOCK_READY_S: Final = 10.0
+# virtiofsd is found, its volumes are opened, and it runs. From its end to the machine's, which may be why.
+VOLUMES_READY_S: Final = 15.0
+VOLUMES_LOST_S: Final = 0.5
 # vminitd brings CPUs and memory online and sets clock and randomness.
 GUEST_CONFIGURE_S: Final = 30.0
 # Delivering a signal. A machine that does not take SIGKILL in this time is ended itself.

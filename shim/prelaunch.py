@@ -12,7 +12,7 @@ import contextlib
 import enum
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -72,28 +72,37 @@ class Prelaunch:
         # Of the machine that `take` answers next.
         self.timeline = Timeline()
 
-    def begin(self) -> None:
-        """Start the first machine now."""
-        self._launching = asyncio.create_task(self._launch(template=True), name="prelaunch")
+    def begin(self, *, shared_memory: bool = False) -> None:
+        """Start the first machine now; with memory that others can map if somebody will want to."""
+        self._launching = asyncio.create_task(
+            self._launch(template=True, shared_memory=shared_memory), name="prelaunch"
+        )
         self._launching.add_done_callback(_forget)
 
-    async def take(self) -> Launched:
+    async def take(self, *, shared_memory: bool = False) -> Launched:
         """A machine for a container, which must be ended by the caller. Raises what is wrong with it.
 
-        That may be anything: of the configuration, of the host's parts, of QEMU.
+        That may be anything: of the configuration, of the host's parts, of QEMU. One that was begun without
+        `shared_memory` is ended where that is wanted; one that has it for nothing will do.
         """
         launching, self._launching = self._launching, None
         if launching is None:
-            return await self._launch(template=True)
+            return await self._launch(template=True, shared_memory=shared_memory)
         try:
-            return await asyncio.shield(launching)
+            launched = await asyncio.shield(launching)
         except asyncio.CancelledError:
             self._launching = launching  # for `close`
             raise
+        if launched.hypervisor.machine.shared_memory or not shared_memory:
+            return launched
+        self._log.info("another machine is started: no volumes were expected")
+        self.timeline.mark("without shared memory")
+        await launched.vm.kill(deadlines.QEMU_KILL_S)
+        return await self._launch(template=True, shared_memory=True)
 
-    async def take_cold(self) -> Launched:
+    async def take_cold(self, *, shared_memory: bool = False) -> Launched:
         """A machine that boots, whatever templates there are."""
-        return await self._launch(template=False)
+        return await self._launch(template=False, shared_memory=shared_memory)
 
     async def close(self) -> None:
         """End a machine that nobody has taken."""
@@ -105,8 +114,10 @@ class Prelaunch:
         if not launching.cancelled() and launching.exception() is None:
             await launching.result().vm.kill(deadlines.QEMU_KILL_S)
 
-    async def _launch(self, *, template: bool) -> Launched:
+    async def _launch(self, *, template: bool, shared_memory: bool) -> Launched:
         hypervisor = await choose(self._config, self._directory, self._bounds, self._journal, self._log)
+        if shared_memory:
+            hypervisor = replace(hypervisor, machine=replace(hypervisor.machine, shared_memory=True))
         self.timeline.mark("chosen")
         found = (
             choose_template(self._config, hypervisor.machine, self._identity.namespace, self._log) if template else None

@@ -13,6 +13,7 @@ import socket
 import time
 from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,8 @@ from shim.sizing import Size, contained_mib, plugged_mib
 from shim.vm import affinity, devices
 from shim.vm.devices import Nic
 from shim.vm.hotplug import Seat
+from shim.vm.vm import VirtualMachine
+from shim.volumes.share import Share
 
 _ENTROPY_BYTES: Final = 64
 
@@ -40,6 +43,28 @@ _ENTROPY_BYTES: Final = 64
 def machine_name(key: str) -> str:
     """The hostname of a machine, which is that of a container that asks for none."""
     return f"qemubox-{key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Furniture:
+    """What a paused machine is given for its container."""
+
+    size: Size
+    disks: tuple[Disk, ...]
+    network: Connection
+    share: Share
+
+    async def put_into(self, vm: VirtualMachine) -> dict[str, Seat]:
+        """Give it all of that; where each disk is, by its serial number. Raises what shim/vm/ and `share` raise."""
+        if self.size.host_cpus:
+            affinity.bind(vm.pid, self.size.host_cpus)
+        seats = {disk.serial: await vm.add_disk(_device(disk)) for disk in self.disks}
+        for nic in self.network.nics:
+            await vm.add_nic(nic)
+        if self.share.wanted:
+            await vm.add_share(await self.share.serve())
+        await vm.resize_memory(_plugged_mib(self.size.memory_mib))
+        return seats
 
 
 class Sandbox:
@@ -67,9 +92,7 @@ class Sandbox:
         launched: Launched,
         *,
         key: str,
-        size: Size,
-        disks: Sequence[Disk],
-        network: Connection,
+        furniture: "Furniture",
         boot_timeout_s: float,
         log_level: str,
         along: Callable[["Sandbox"], Coroutine[object, object, None]],
@@ -81,19 +104,14 @@ class Sandbox:
         with the first call, and is answered after it. Raises what shim/vm/ raises, and what
         `along` does; the machine is ended then.
         """
-        vm, timeline = launched.vm, launched.vm.timeline
+        vm, timeline, network = launched.vm, launched.vm.timeline, furniture.network
         try:
             timeline.mark("furnishing")
-            if size.host_cpus:
-                affinity.bind(vm.pid, size.host_cpus)
-            seats = {disk.serial: await vm.add_disk(_device(disk)) for disk in disks}
-            for nic in network.nics:
-                await vm.add_nic(nic)
-            await vm.resize_memory(_plugged_mib(size.memory_mib))
+            seats = await furniture.put_into(vm)
             timeline.mark("furnished")
             await vm.run()
             guest = Guest(connect(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
-            sandbox = cls(launched, guest, seats, size, log)
+            sandbox = cls(launched, guest, seats, furniture.size, log)
             request = sandbox._request(key, log_level)
             if network.nics:
                 request.network.CopyFrom(network.message)

@@ -13,6 +13,7 @@ and of a container, from the bottom:
     libc, uevent, spawn, reaper    system calls, the kernel's events, child processes and their ends
     disks, overlay, rootfs         virtio-blk disks by serial, put together to a root file system
     spec, crun, cgroup, terminal   the specification for crun, crun itself, the container's cgroup and terminals
+    volumes                        the share of the host's directories and files
     files                          the small files that the host keeps for it, such as /etc/resolv.conf
     streams, stdio                 a process's input and output, to and from the host
     copies, copying                files of a container, into it and out of it

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 from vminitd import deadlines, log, milestones, sysctl
-from vminitd.block_volumes import BlockVolume, BlockVolumes
+from vminitd.block_volumes import BlockVolume
 from vminitd.cgroup import PARENT, Cgroup
 from vminitd.changes import Changes
 from vminitd.copies import Copies
@@ -22,7 +22,7 @@ from vminitd.launch import Machinery, Started, discard, launch
 from vminitd.oom import more_kills
 from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
-from vminitd.rootfs import Plan, Rootfs
+from vminitd.rootfs import Plan
 from vminitd.spec import (
     Json,
     for_crun,
@@ -35,6 +35,7 @@ from vminitd.spec import (
 )
 from vminitd.state import State
 from vminitd.stdio import Stdio, Wish
+from vminitd.storage import Storage
 
 
 class Order(NamedTuple):
@@ -46,6 +47,8 @@ class Order(NamedTuple):
     stdio: Wish
     files: tuple[File, ...]
     block_volumes: tuple[BlockVolume, ...] = ()
+    # The virtiofs tag of the share with its volumes; empty where it has none.
+    volumes: str = ""
 
 
 class Container:
@@ -60,11 +63,10 @@ class Container:
         self._machinery = machinery
         self._directory = ContainerDirectory(f"{machinery.directory}/{self.name}")
         self._files = Files(self._directory.files)
-        self._rootfs = Rootfs(self._directory.path)
-        self._block_volumes = BlockVolumes(self._directory.path)
-        self.changes = Changes(self._rootfs)
+        self._storage = Storage(self._directory.path)
+        self.changes = Changes(self._storage.rootfs)
         self._cgroup = Cgroup(f"{PARENT}/{self.name}")
-        self.copies = Copies(machinery, self.init, self._rootfs)
+        self.copies = Copies(machinery, self.init, self._storage.rootfs)
         self._freezer = Freezer(f"container {self.id!r}")
         self._pausing = False
         self._starts = 0
@@ -85,11 +87,12 @@ class Container:
         try:
             self._directory.make()
             # Disks may still be on their way into the machine: the host is called meanwhile.
-            mounting = asyncio.create_task(self._rootfs.mount(self._machinery.uevents, order.rootfs))
+            uevents = self._machinery.uevents
+            mounting = asyncio.create_task(self._storage.mount(uevents, order.rootfs, order.volumes))
             try:
                 if order.rootfs.writable is None:  # it must be seen for what it lacks
                     await asyncio.wait([mounting])
-                spec = await self._block_volumes.mount(self._machinery.uevents, order.block_volumes, order.spec)
+                spec = await self._storage.mount_block_volumes(uevents, order.block_volumes, order.spec)
                 config, settings = self._configuration(order._replace(spec=spec))
                 self._parked = take(self._machinery.prepared.parked, order.stdio, config)
                 stdio = await self._open_stdio(order.stdio)
@@ -131,9 +134,10 @@ class Container:
             self._cgroup = Cgroup(f"{SHARED}/{self.name}")
         if order.rootfs.writable is None:
             dispensable = {file.name for file in order.files if file.dispensable}
-            spec = without_mounts(spec, dispensable, functools.partial(has_place, self._rootfs.path))
+            spec = without_mounts(spec, dispensable, functools.partial(has_place, self._storage.rootfs.path))
         files = self._files.write(order.files)
-        return for_crun(spec, rootfs=self._rootfs.path, cgroup=self._cgroup.path, files=files), network
+        rootfs, share = self._storage.rootfs.path, self._storage.share
+        return for_crun(spec, rootfs=rootfs, cgroup=self._cgroup.path, files=files, share=share), network
 
     async def _open_stdio(self, wish: Wish) -> Stdio:
         if self._parked is None:
@@ -276,8 +280,7 @@ class Container:
             # What starts is not in the cgroup yet, or is crun, which would stand still with half of it done.
             await self._starts_done(deadlines.FREEZE)
             left_s = end - asyncio.get_running_loop().time()
-            places = (self._rootfs.writable, *self._block_volumes.writable)
-            await self._freezer.freeze(self._cgroup, tuple(filter(None, places)), left_s)
+            await self._freezer.freeze(self._cgroup, self._storage.writable, left_s)
         finally:
             self._pausing = False
         try:
@@ -354,13 +357,7 @@ class Container:
     async def unmount(self) -> None:
         """For the machine's end. Raises MountError."""
         await self.copies.close()
-        await asyncio.to_thread(self._unmount)
-
-    def _unmount(self) -> None:
-        try:
-            self._block_volumes.unmount()
-        finally:
-            self._rootfs.unmount()
+        await asyncio.to_thread(self._storage.unmount)
 
     def _require_running(self, *also: State) -> None:
         if self.init.state not in (State.RUNNING, *also):
@@ -396,7 +393,7 @@ class Container:
         except OSError as error:
             errors.append(error)
         try:
-            await asyncio.to_thread(self._unmount)
+            await asyncio.to_thread(self._storage.unmount)
             self._directory.remove()
         except (MountError, OSError) as error:
             errors.append(error)

@@ -3,6 +3,7 @@
 /run/qemubox/containers/<name>/
     mnt/, rootfs/    the root file system (`rootfs`)
     disks/           file systems that are volumes (`block_volumes`)
+    volumes/         the share of the host's directories and files (`volumes`)
     files/           files that the shim sent (`spec`)
     bundle/          config.json, for crun
     exec/            what crun is told of further processes and new limits

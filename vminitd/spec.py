@@ -16,6 +16,7 @@ Json = dict[str, JsonValue]
 
 FILE_SOURCE_PREFIX = "qemubox-file:"
 DISK_SOURCE_PREFIX = "qemubox-disk:"
+VOLUME_SOURCE_PREFIX = "qemubox-volume:"
 
 _HASHED = "sha256-"
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -39,10 +40,11 @@ def parse(document: bytes, what: str) -> Json:
     return value
 
 
-def for_crun(spec: Json, *, rootfs: str, cgroup: str, files: Mapping[str, str]) -> bytes:
+def for_crun(spec: Json, *, rootfs: str, cgroup: str, files: Mapping[str, str], share: str = "") -> bytes:
     """`spec` with the root's path, the cgroup's path and the sources of `files` (path by name) put in.
 
-    Raises RequestError for a mount of a file that was not sent, and where the parts are not objects.
+    `share` is where the volumes are mounted, each by its name; empty where there are none. Raises RequestError for a
+    mount of a file that was not sent, or of a volume where there are none, and where the parts are not objects.
     """
     adapted = dict(spec)
     adapted["root"] = {**_section(spec, "root"), "path": rootfs}
@@ -51,7 +53,7 @@ def for_crun(spec: Json, *, rootfs: str, cgroup: str, files: Mapping[str, str]) 
     if mounts is not None:
         if not isinstance(mounts, list):
             raise RequestError("mounts of the specification is not a list")
-        adapted["mounts"] = [_mount(entry, files) for entry in mounts]
+        adapted["mounts"] = [_mount(entry, files, share) for entry in mounts]
     return json.dumps(adapted, separators=(",", ":")).encode()
 
 
@@ -113,10 +115,15 @@ def _section(spec: Json, key: str) -> Json:
     return value
 
 
-def _mount(entry: JsonValue, files: Mapping[str, str]) -> JsonValue:
+def _mount(entry: JsonValue, files: Mapping[str, str], share: str) -> JsonValue:
     if not isinstance(entry, dict):
         raise RequestError("mounts of the specification holds something that is not an object")
     source = entry.get("source")
+    if isinstance(source, str) and source.startswith(VOLUME_SOURCE_PREFIX):
+        name = source.removeprefix(VOLUME_SOURCE_PREFIX)
+        if not share or safe_name(name) != name:
+            raise RequestError(f"the mount at {entry.get('destination')} names the volume {name!r}, which is not there")
+        return {**entry, "source": f"{share}/{name}"}
     if not isinstance(source, str) or not source.startswith(FILE_SOURCE_PREFIX):
         return entry
     name = source.removeprefix(FILE_SOURCE_PREFIX)

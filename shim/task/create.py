@@ -8,7 +8,7 @@ container's, for Delete to unwind.
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,16 +23,14 @@ from shim.identity import Identity
 from shim.journal import Journal
 from shim.log import Logger
 from shim.network import names
-from shim.network.connection import Connection
 from shim.network.network import ContainerNetwork
 from shim.network.plan import Plan, Way, plan
 from shim.prelaunch import Launched, Prelaunch
 from shim.rootfs import place, ready_made
 from shim.rootfs.cache import LayerCache
 from shim.rootfs.explained import explained
-from shim.rootfs.plan import Disk
 from shim.rootfs.prepare import PreparedRootfs, prepare
-from shim.sandbox import Sandbox, machine_name
+from shim.sandbox import Furniture, Sandbox, machine_name
 from shim.sizing import Bounds, Size, size
 from shim.task.container import Container
 from shim.task.hooks import Hooks
@@ -44,7 +42,9 @@ from shim.task.stats import Statistics
 from shim.task.stdio import ProcessStreams
 from shim.task.write_back import Changes, is_wanted
 from shim.tracing.phases import phases_of
+from shim.vm import devices
 from shim.vm.timeline import Timeline
+from shim.volumes.share import Share
 
 _Done = Coroutine[object, object, None]
 
@@ -80,10 +80,10 @@ class Creator:
         self._loggers = Loggers(identity.namespace, self._journal, log)
         self._prelaunch = Prelaunch(config, identity, directory, bounds=bounds, journal=self._journal, log=log)
 
-    def prepare(self) -> None:
-        """Start a machine for the container that is to come, unless it will be refused."""
+    def prepare(self, *, volumes: bool = False) -> None:
+        """Start a machine for the container that is to come, unless it will be refused. It may want `volumes`."""
         if not self._wishes.refused:
-            self._prelaunch.begin()
+            self._prelaunch.begin(shared_memory=volumes)
 
     async def close(self) -> None:
         """Let go of what was prepared for a container that never came."""
@@ -136,6 +136,7 @@ class Creator:
             await streams.open(self._loggers, request.id)
             network = self._new_network(network_plan, str(document.get("hostname") or ""))
             undo.push_async_callback(network.close)
+            share = self._share(guest_spec, undo)
             rootfs, anchor = await both(
                 self._prepare_rootfs(request, undo), self._prepare_network(network, hooks, wanted.cpus, undo)
             )
@@ -147,6 +148,7 @@ class Creator:
                     container_id=request.id, spec=guest_spec.json, rootfs=sandbox.rootfs(rootfs.message)
                 )
                 message.block_volumes.extend(blocks.messages(sandbox.seat))
+                message.volumes = devices.SHARE if share.wanted else ""
                 message.files.extend(await asyncio.to_thread(files.read))
                 message.files.extend(names.messages(guest_spec.own_files, network.names))
                 with explained(rootfs.disks):
@@ -158,7 +160,8 @@ class Creator:
                     await sandbox.rewrite(request.id, names.messages(guest_spec.own_files, network.names))
                 return found
 
-            sandbox = await self._launch(wanted, (*rootfs.disks, *blocks.disks), network, create_in_guest)
+            furniture = Furniture(wanted, (*rootfs.disks, *blocks.disks), network.connection, share)
+            sandbox = await self._launch(furniture, network, create_in_guest)
             undo.push_async_callback(lambda: sandbox.stop(flush=rootfs.persistent or blocks.persistent))
             files.begin(sandbox.guest)
             undo.push_async_callback(network.stop_forwarding)
@@ -267,6 +270,19 @@ class Creator:
         self._prelaunch.timeline.mark("rootfs ready")
         return rootfs
 
+    def _share(self, guest_spec: spec.GuestSpec, undo: AsyncExitStack) -> Share:
+        share = Share(
+            guest_spec.volumes,
+            configured=self._config.volumes.daemon,
+            directory=self._directory,
+            source=self._anchors.source,
+            journal=self._journal,
+            log=self._log,
+        )
+        undo.push_async_callback(share.close)
+        share.begin()
+        return share
+
     def _new_network(self, network_plan: Plan, hostname: str) -> ContainerNetwork:
         return ContainerNetwork(
             network_plan,
@@ -292,41 +308,36 @@ class Creator:
         return anchor
 
     async def _launch(
-        self, wanted: Size, disks: Sequence[Disk], network: ContainerNetwork, along: Callable[[Sandbox], _Done]
+        self, furniture: Furniture, network: ContainerNetwork, along: Callable[[Sandbox], _Done]
     ) -> Sandbox:
         """A machine with the container in it. A clone that fails before it answers is replaced by one that boots."""
         try:
-            return await self._launch_either(wanted, disks, network.connection, along)
+            return await self._launch_either(furniture, along)
         finally:
             network.settled()
 
-    async def _launch_either(
-        self, wanted: Size, disks: Sequence[Disk], connection: Connection, along: Callable[[Sandbox], _Done]
-    ) -> Sandbox:
-        launched = await self._prelaunch.take()
+    async def _launch_either(self, furniture: Furniture, along: Callable[[Sandbox], _Done]) -> Sandbox:
+        launched = await self._prelaunch.take(shared_memory=furniture.share.wanted)
         try:
-            return await self._furnish(launched, wanted, disks, connection, along)
+            return await self._furnish(launched, furniture, along)
         except MachineError as error:
             if not launched.template or launched.vm.booted:
                 raise
             self._log.warning("cold boot: the template's clone failed", template=launched.template, error=str(error))
             self._prelaunch.timeline.mark("clone failed")
-        return await self._furnish(await self._prelaunch.take_cold(), wanted, disks, connection, along)
+        launched = await self._prelaunch.take_cold(shared_memory=furniture.share.wanted)
+        return await self._furnish(launched, furniture, along)
 
     async def _furnish(
         self,
         launched: Launched,
-        wanted: Size,
-        disks: Sequence[Disk],
-        connection: Connection,
+        furniture: Furniture,
         along: Callable[[Sandbox], _Done],
     ) -> Sandbox:
         return await Sandbox.launch(
             launched,
             key=self._identity.key,
-            size=wanted,
-            disks=disks,
-            network=connection,
+            furniture=furniture,
             boot_timeout_s=self._config.vm.boot_timeout_s,
             log_level=self._guest_log_level,
             along=along,

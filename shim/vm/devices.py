@@ -72,6 +72,11 @@ VSOCK_DEVICE: Final = "vsock"
 VSOCK_CHARDEV: Final = "vsock-daemon"
 VSOCK_FD: Final = "vsock-fd"
 BLANK: Final = "blank"
+# The virtiofs device, its tag in the guest, and its daemon's socket.
+SHARE: Final = "volumes"
+SHARE_CHARDEV: Final = "volumes-daemon"
+# The most that either virtiofsd takes: requests that may be under way.
+_SHARE_QUEUE: Final = 1024
 
 
 def check_serial(serial: str) -> None:
@@ -241,6 +246,22 @@ def vsock_device(vsock: VsockDevice, slot: int) -> Arguments:
             "vhostfd": VSOCK_FD,
         }
     return _place(slot) | {"driver": "vhost-user-vsock-pci", "id": VSOCK_DEVICE, "chardev": VSOCK_CHARDEV}
+
+
+def share_chardev() -> Arguments:
+    """`chardev-add` for virtiofsd's socket that QEMU knows by the chardev's name."""
+    return _socket_chardev(SHARE_CHARDEV, SHARE_CHARDEV)
+
+
+def share_device(slot: int) -> Arguments:
+    """`device_add` for virtiofs. QEMU asks virtiofsd for its features now."""
+    return _place(slot) | {
+        "driver": "vhost-user-fs-pci",
+        "id": SHARE,
+        "chardev": SHARE_CHARDEV,
+        "tag": SHARE,
+        "queue-size": _SHARE_QUEUE,
+    }
 
 
 def _place(slot: int) -> Arguments:

@@ -11,6 +11,7 @@ runs. They come out only with the guest's help, so only while it runs.
 import asyncio
 import contextlib
 import os
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -143,6 +144,17 @@ class Hotplug:
                 undo.push_async_callback(self._take_back, "chardev-remove", {"id": devices.VSOCK_CHARDEV})
             await self._qmp.execute("device_add", devices.vsock_device(vsock, slot))
             self._parts[devices.VSOCK_DEVICE] = undo.pop_all()
+
+    async def add_share(self, connection: socket.socket) -> None:
+        """Plug in virtiofs on a socket that is connected to virtiofsd; it is closed here, and QEMU has it alone."""
+        async with AsyncExitStack() as undo:
+            slot = self._take_slot(undo, devices.SHARE)
+            await self._qmp.get_fd(devices.SHARE_CHARDEV, connection.fileno())
+            connection.close()
+            await self._qmp.execute("chardev-add", devices.share_chardev())
+            undo.push_async_callback(self._take_back, "chardev-remove", {"id": devices.SHARE_CHARDEV})
+            await self._qmp.execute("device_add", devices.share_device(slot))
+            self._parts[devices.SHARE] = undo.pop_all()
 
     async def add_port(self, number: int, device: str, fd: int) -> None:
         """Plug in a virtio-serial port, by the id `device`, on a connected socket, which stays the caller's."""

@@ -25,7 +25,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from shim.errors import HostError, MissingPartError
 from shim.journal import Journal
@@ -56,10 +56,19 @@ class Credentials:
         ]
 
 
+class Child(Protocol):
+    """A process that has been started, as subprocess.Popen is one."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """After its end: its exit status."""
+
+
 class Process:
     """A running program. Made by `spawn`; the one who makes it must `kill` it."""
 
-    def __init__(self, name: str, child: "subprocess.Popen[bytes]", stderr: int) -> None:
+    def __init__(self, name: str, child: Child, stderr: int) -> None:
         self.name = name
         self.pid = child.pid
         # The exit status: a code, or minus a signal's number. Done after all of standard error was read.

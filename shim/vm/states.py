@@ -58,6 +58,8 @@ class Cause(enum.Enum):
     ACCELERATOR = "accelerator"
     # The guest cannot be reached any more: its vsock daemon ended.
     VSOCK = "vsock"
+    # What the guest has of the host's directories cannot be reached any more: virtiofsd ended.
+    VOLUMES = "volumes"
     # QEMU ended by itself, or someone else killed it.
     QEMU = "qemu"
 
@@ -87,6 +89,8 @@ class Exit:
                 return "the accelerator cannot run the guest"
             case Cause.VSOCK:
                 return "the guest cannot be reached any more"
+            case Cause.VOLUMES:
+                return "its volumes cannot be reached any more"
             case Cause.QEMU:
                 return f"QEMU {describe_status(self.status)}"
 

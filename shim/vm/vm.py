@@ -35,6 +35,7 @@ from shim.vm.vsock import VsockBackend, VsockDevice
 if TYPE_CHECKING:
     from shim.vm.hotplug import Hotplug, Seat
     from shim.vm.qmp import Event, Qmp
+    from shim.volumes.daemon import Daemon
 
 _T = TypeVar("_T")
 
@@ -140,7 +141,6 @@ class VirtualMachine:
         """Become the clone of a template: load what is in the open file `state_fd` from `offset` on.
 
         Its memory is the template's already (`memory_fd` of `launch`). The machine stays paused.
-
         Raises BootError when QEMU does not take it; the machine is of no use then.
         """
         from shim.vm import migration
@@ -184,6 +184,11 @@ class VirtualMachine:
     async def add_nic(self, nic: Nic) -> None:
         """Plug in a network interface."""
         await self._guarded(f"adding interface {nic.name}", self._devices().add_nic(nic))
+
+    async def add_share(self, daemon: "Daemon") -> None:
+        """Plug in what virtiofsd serves: without it, a program that looks at it could not even be killed."""
+        daemon.on_lost(lambda reason: self._kill(Cause.VOLUMES, reason))
+        await self._guarded("adding volumes", self._devices().add_share(daemon.connection))
 
     async def resize_memory(self, requested_mib: int) -> None:
         """Ask the guest to have this much memory on top of its base; `machine.room_mib` is the most.
@@ -236,7 +241,6 @@ class VirtualMachine:
 
         Raises BootError with the console's tail when the deadline passes or the machine ends.
         """
-
         heard = await self._booting(answer, timeout_s, "vminitd did not answer")
         self._booted = True
         self.timeline.mark("answered")
@@ -256,7 +260,6 @@ class VirtualMachine:
 
     async def kill(self, timeout_s: float) -> Exit:
         """End the machine now and release everything of it. Does no harm to one that has ended.
-
         Raises MachineError if QEMU cannot be killed within the deadline.
         """
         self._kill(Cause.KILLED, "")
@@ -344,9 +347,9 @@ class VirtualMachine:
             parts.append("its words: " + " | ".join(self._process.stderr.splitlines()[-STDERR_LINES:]))
         if self._booted:
             return MachineError("; ".join(parts))
-        never_talked = self._state is RunState.ENDED and self._hotplug is None
-        hint = f"repeat with: {self.machine.repeat_command()}" if never_talked else ""
-        return BootError("; ".join(parts), hint=hint)
+        if self._state is RunState.ENDED and self._hotplug is None:  # it never talked
+            return BootError("; ".join(parts), hint=f"repeat with: {self.machine.repeat_command()}")
+        return BootError("; ".join(parts))
 
     def _kill(self, cause: Cause, detail: str) -> None:
         """End QEMU, unless it has ended by itself: then that is the cause."""

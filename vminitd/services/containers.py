@@ -127,6 +127,7 @@ def order(request: pb.CreateRequest) -> Order:
         stdio=wish(request.stdio),
         files=files(request.files),
         block_volumes=tuple(BlockVolume(each.name, layer(each.disk)) for each in request.block_volumes),
+        volumes=request.volumes,
     )
 
 

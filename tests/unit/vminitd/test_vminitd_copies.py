@@ -12,15 +12,13 @@ import pytest
 from api import archive_pb2 as pb
 from api.guest_pb2 import Stdio
 from archive.pack import pack
-from archive.records import Entry, Kind, encode, read
 from tests.unit.vminitd.dialled_host import DialledHost
 from tests.unit.vminitd.fake_crun import World
-from ttrpc import Code, Context, StatusError
-from vminitd import deadlines
+from ttrpc import Context
 from vminitd.copies import Copies
 from vminitd.process import Process
 from vminitd.rootfs import Rootfs
-from vminitd.services.archive import COPIES_MOST, ArchiveService
+from vminitd.services.archive import ArchiveService
 from vminitd.state import State
 from vminitd.stdio import Wish
 

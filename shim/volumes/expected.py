@@ -1,0 +1,30 @@
+"""Whether the container of a bundle will want volumes, before Create says so.
+
+The machine of such a container needs memory that another process can map, and is started before Create comes
+(shim/prelaunch.py). A wrong guess costs the machine that was started, and is no error.
+"""
+
+from pathlib import Path
+
+from shim import spec
+from shim.errors import QemuboxError
+
+
+def expected(bundle: Path) -> bool:
+    """What config.json of the bundle means by now. Never an error: Create tells of what is wrong."""
+    try:
+        data = (bundle / "config.json").read_bytes()
+    except OSError:
+        return False
+    if b"bind" not in data:  # no bind mount in any wording: nothing more to be read, as most often with ctr
+        return False
+    try:
+        document = spec.load(bundle)
+        mounts = {"mounts": document.get("mounts"), "linux": {"namespaces": _namespaces(document)}}
+        return bool(spec.for_guest(mounts, terminal=False).volumes)
+    except QemuboxError:
+        return False
+
+
+def _namespaces(document: spec.Json) -> spec.JsonValue:
+    return spec.section(document, "linux").get("namespaces")
