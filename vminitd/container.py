@@ -5,10 +5,8 @@ import functools
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import NamedTuple
 
 from vminitd import deadlines, log, milestones, sysctl
-from vminitd.block_volumes import BlockVolume
 from vminitd.cgroup import PARENT, Cgroup
 from vminitd.changes import Changes
 from vminitd.copies import Copies
@@ -20,9 +18,9 @@ from vminitd.files import File, Files, has_place
 from vminitd.freezer import Freezer
 from vminitd.launch import Machinery, Started, discard, launch
 from vminitd.oom import more_kills
+from vminitd.order import Order
 from vminitd.parked import ParkedCreate, take
 from vminitd.process import Process
-from vminitd.rootfs import Plan
 from vminitd.spec import (
     Json,
     for_crun,
@@ -36,19 +34,6 @@ from vminitd.spec import (
 from vminitd.state import State
 from vminitd.stdio import Stdio, Wish
 from vminitd.storage import Storage
-
-
-class Order(NamedTuple):
-    """What the shim wants a container to be: guest.proto's CreateRequest."""
-
-    container_id: str
-    spec: bytes
-    rootfs: Plan
-    stdio: Wish
-    files: tuple[File, ...]
-    block_volumes: tuple[BlockVolume, ...] = ()
-    # The virtiofs tag of the share with its volumes; empty where it has none.
-    volumes: str = ""
 
 
 class Container:

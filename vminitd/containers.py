@@ -4,9 +4,10 @@ import asyncio
 import signal
 
 from vminitd import deadlines, log
-from vminitd.container import Container, Order
+from vminitd.container import Container
 from vminitd.errors import MountError, TakenError, UnknownError
 from vminitd.launch import Machinery
+from vminitd.order import Order
 
 
 class Containers:

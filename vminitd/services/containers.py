@@ -11,11 +11,11 @@ from ttrpc import Context
 from vminitd import identity, milestones, trace
 from vminitd.block_volumes import BlockVolume
 from vminitd.capacity import Capacity
-from vminitd.container import Order
 from vminitd.containers import Containers
 from vminitd.disks import Layer
 from vminitd.files import File
 from vminitd.network.network import Network
+from vminitd.order import Order
 from vminitd.owners import Owners
 from vminitd.rootfs import Plan
 from vminitd.services.machine import MachineService

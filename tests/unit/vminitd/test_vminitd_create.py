@@ -11,9 +11,10 @@ from tests.unit.vminitd.dialled_host import DialledHost
 from tests.unit.vminitd.fake_crun import LEAVE_BEHIND, World
 from ttrpc import StatusError
 from vminitd import sysctl
-from vminitd.container import Container, Order
+from vminitd.container import Container
 from vminitd.errors import CrunError, DeviceError, RequestError, UnknownError
 from vminitd.files import File
+from vminitd.order import Order
 from vminitd.rootfs import Plan, Rootfs
 from vminitd.stdio import Wish
 

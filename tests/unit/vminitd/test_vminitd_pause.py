@@ -11,9 +11,10 @@ from tests.unit.vminitd.dialled_host import DialledHost
 from tests.unit.vminitd.fake_crun import LEAVE_BEHIND, World
 from vminitd import deadlines
 from vminitd.cgroup import Cgroup
-from vminitd.container import Container, Order
+from vminitd.container import Container
 from vminitd.errors import KernelError, StateError
 from vminitd.freezer import Freezer
+from vminitd.order import Order
 from vminitd.rootfs import Plan
 from vminitd.state import State
 from vminitd.stdio import Wish
