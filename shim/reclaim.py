@@ -243,7 +243,7 @@ def _remove_path(entry: Facts) -> None:
 def _remove(path: str) -> None:
     """Remove a file, or a tree that nothing is mounted in; one that is not there is no error."""
     if os.path.isdir(path) and not os.path.islink(path):
-        if mounted := _mounts_below(path):
+        if mounted := mounts_below(path):
             # Removing the tree would reach through the mount and delete what is mounted there.
             raise OSError(errno.EBUSY, f"{mounted[0]} is still mounted")
         import shutil
@@ -256,7 +256,7 @@ def _remove(path: str) -> None:
             return
 
 
-def _mounts_below(path: str) -> list[str]:
+def mounts_below(path: str) -> list[str]:
     """Mount points at or below `path` (proc_pid_mountinfo(5): field 5, octal escapes for white space)."""
     prefix = os.path.realpath(path)
     with open("/proc/self/mountinfo", "rb") as file:

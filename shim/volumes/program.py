@@ -23,16 +23,19 @@ _NAME: Final = "virtiofsd"
 
 # A program in a volume may lock files as on any file system; the locks are the guest's own. (Locks that go through the
 # daemon are the older one's alone, and it refuses those that wait.) `auto`: what the guest knows of a file is good for
-# a second, and what it has of its content until the next open. Directories that other file systems are mounted on are
-# told as such, because two of them may have the same inode numbers.
+# a second, and what it has of its content until the next open.
 _OF_QEMU: Final = (
-    *("-o", f"source={SHARE},sandbox=namespace,cache=auto,xattr,posix_acl,announce_submounts,no_flock,no_posix_lock"),
-    *("-o", "log_level=warn"),
+    *("-o", f"source={SHARE},sandbox=namespace,cache=auto,xattr,posix_acl,no_flock,no_posix_lock,log_level=warn"),
 )
 _OF_ITS_OWN: Final = (
     *(f"--shared-dir={SHARE}", "--sandbox=namespace", "--seccomp=kill", "--inode-file-handles=never", "--cache=auto"),
-    *("--xattr", "--posix-acl", "--announce-submounts", "--log-level=warn"),
+    *("--xattr", "--posix-acl", "--log-level=warn"),
 )
+# Whether the guest is told where in the share another file system begins. Told, it shows each as a device of its own,
+# so that no two files of two of them seem to be one, as they have the same inode number. But Linux (6.12) forgets POSIX
+# ACLs there (fuse_fill_super_submount does not set SB_POSIXACL): it is told only where there is more than one.
+_SUBMOUNTS_OF_QEMU: Final = {True: ("-o", "announce_submounts"), False: ()}
+_SUBMOUNTS_OF_ITS_OWN: Final = {True: ("--announce-submounts",), False: ("--no-announce-submounts",)}
 
 
 def find(configured: str) -> Path:
@@ -54,16 +57,18 @@ def find(configured: str) -> Path:
     return Path(os.path.realpath(found))
 
 
-async def command(program: Path) -> list[str]:
+async def command(program: Path, *, submounts: bool) -> list[str]:
     """Its command line for the share at launcher.SHARE, less the socket. Asks it which of the two it is.
 
-    Raises HostError where it does not say.
+    `submounts`: there is more than one file system in the share. Raises HostError where it does not say.
     """
     said = await _version(program)
     # "virtiofsd version 7.2.22 (Debian …)" and "virtiofsd 1.13.2"
     if not said.startswith(f"{_NAME} "):
         raise HostError(f"{program} --version says {said[:80]!r}: no {_NAME}", hint="look at volumes.daemon")
-    return [str(program), *(_OF_QEMU if said.startswith(f"{_NAME} version ") else _OF_ITS_OWN)]
+    if said.startswith(f"{_NAME} version "):
+        return [str(program), *_OF_QEMU, *_SUBMOUNTS_OF_QEMU[submounts]]
+    return [str(program), *_OF_ITS_OWN, *_SUBMOUNTS_OF_ITS_OWN[submounts]]
 
 
 async def _version(program: Path) -> str:

@@ -16,6 +16,7 @@ from shim.errors import HostError, ResourceError, SpecError
 from shim.journal import Journal
 from shim.log import Logger
 from shim.mounts import Volume
+from shim.reclaim import mounts_below
 from shim.volumes import program
 from shim.volumes.daemon import Daemon, start
 from shim.volumes.launcher import MOST_VOLUMES
@@ -93,9 +94,10 @@ class Share:
         try:
             async with asyncio.timeout(deadlines.VOLUMES_READY_S):
                 if not self._command:
-                    self._command = await program.command(program.find(self._configured))
-                if not self._opened:
+                    found = program.find(self._configured)
                     self._opened = await asyncio.to_thread(_open_all, self._volumes)
+                    submounts = await asyncio.to_thread(_several_file_systems, self._opened)
+                    self._command = await program.command(found, submounts=submounts)
                 daemon = await start(
                     self._command, self._opened, directory=self._directory, source=self._source, journal=self._journal
                 )
@@ -104,6 +106,14 @@ class Share:
         self._daemons.append(daemon)
         self._log.debug("virtiofsd started", pid=daemon.pid, volumes=len(self._volumes))
         return daemon
+
+
+def _several_file_systems(opened: Sequence[tuple[Volume, int]]) -> bool:
+    """Whether files of the volumes may have the same inode number, and not be the same file."""
+    if len({os.fstat(fd).st_dev for _, fd in opened}) > 1:
+        return True
+    places = [os.readlink(f"/proc/self/fd/{fd}") for volume, fd in opened if volume.recursive]
+    return any(point != place for place in places for point in mounts_below(place))
 
 
 def _open_all(volumes: Sequence[Volume]) -> list[tuple[Volume, int]]:

@@ -290,7 +290,7 @@ async def test_processes_killed_at_any_moment(tmp_path: Path, directory: Path) -
 async def _shim(directory: Path, limit_mib: int, layers: Sequence[Path]) -> asyncio.subprocess.Process:
     """A process that wants the images of these layers, one after the other; it has everything imported."""
     words = [sys.executable, "-c", _ENSURE, str(directory), str(limit_mib), *map(str, layers)]
-    shim = await asyncio.create_subprocess_exec(*words, cwd=_TOP, stdout=subprocess.PIPE)
+    shim = await asyncio.create_subprocess_exec(*words, cwd=_TOP, stdout=asyncio.subprocess.PIPE)
     assert shim.stdout is not None
     assert await shim.stdout.readline() == b"ready\n"
     return shim

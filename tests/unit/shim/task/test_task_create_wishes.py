@@ -31,7 +31,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Prelaunch]:
     """The machines that were begun."""
     found: list[Prelaunch] = []
 
-    def begin(prelaunch: Prelaunch) -> None:
+    def begin(prelaunch: Prelaunch, *, shared_memory: bool) -> None:
+        assert not shared_memory
         found.append(prelaunch)
 
     monkeypatch.setattr(Prelaunch, "begin", begin)
