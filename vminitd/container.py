@@ -121,7 +121,7 @@ class Container:
             dispensable = {file.name for file in order.files if file.dispensable}
             spec = without_mounts(spec, dispensable, functools.partial(has_place, self._storage.rootfs.path))
         files = self._files.write(order.files)
-        rootfs, share = self._storage.rootfs.path, self._storage.share
+        rootfs, share = self._storage.rootfs.path, self._storage.share(order.volumes)
         return for_crun(spec, rootfs=rootfs, cgroup=self._cgroup.path, files=files, share=share), network
 
     async def _open_stdio(self, wish: Wish) -> Stdio:

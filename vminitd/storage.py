@@ -16,20 +16,21 @@ class Storage:
         self.rootfs = Rootfs(directory)
         self._block_volumes = BlockVolumes(directory)
         self._share = Share(directory)
-        self.share = ""
-        """Where the share is; empty if there is none."""
 
     @property
     def writable(self) -> tuple[str, ...]:
         """Where those file systems are mounted that are the container's own and can be written to."""
         return tuple(filter(None, (self.rootfs.writable, *self._block_volumes.writable)))
 
+    def share(self, volumes: str) -> str:
+        """Where the share with that tag is, or will be; empty if there is none."""
+        return self._share.path if volumes else ""
+
     async def mount(self, uevents: Uevents, rootfs: Plan, volumes: str) -> None:
         """Mounts the root, and the share with the tag `volumes` if that is not empty. Must not be cancelled.
 
         After an error, what was mounted by then is left for `unmount`. Raises RequestError, DeviceError or MountError.
         """
-        self.share = self._share.path if volumes else ""
         await self.rootfs.mount(uevents, rootfs)
         await self._share.mount(uevents, volumes)
 
