@@ -139,6 +139,10 @@ class Sandbox:
         """Say where the guest finds the disk that `layer` is on."""
         layer.serial, layer.disk_bytes = self._seats[layer.serial]
 
+    def seated(self, disks: Sequence[Disk]) -> dict[str, Disk]:
+        """The disks by the serial numbers that this machine's guest finds them by."""
+        return {self._seats[disk.serial].serial: disk for disk in disks}
+
     @property
     def memory_room_mib(self) -> int:
         """What the container's memory can grow to, on top of the machine's base."""

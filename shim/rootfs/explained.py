@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,8 @@ _LAYER: Final = re.compile(r"\w+ on disk '([\w-]+)'(?: partition (\d{1,3}))?")
 
 
 @contextmanager
-def explained(disks: Sequence[Disk]) -> Iterator[None]:
-    """Add to what the guest says of a layer which file of the host that is."""
+def explained(disks: Mapping[str, Disk]) -> Iterator[None]:
+    """Add to what the guest says of a layer which file of the host that is; `disks` by the serial numbers it sees."""
     try:
         yield
     except GuestError as error:
@@ -27,7 +27,7 @@ def explained(disks: Sequence[Disk]) -> Iterator[None]:
         raise GuestError(error.status, message) from error
 
 
-def explain(message: str, disks: Sequence[Disk]) -> str:
+def explain(message: str, disks: Mapping[str, Disk]) -> str:
     """The message with the files behind its disks. It is a guest's, and may be anything."""
 
     def named(words: re.Match[str]) -> str:
@@ -37,13 +37,14 @@ def explain(message: str, disks: Sequence[Disk]) -> str:
     return _LAYER.sub(named, message, count=1)
 
 
-def _file(disks: Sequence[Disk], serial: str, partition: int) -> Path | None:
+def _file(disks: Mapping[str, Disk], serial: str, partition: int) -> Path | None:
     """The file that the disk, or its partition counted from 1, begins with; None where there is no such."""
-    for disk in disks:
-        if disk.serial == serial:
-            at = gpt.start(os.pread(disk.extents[0].fd, disk.extents[0].size, 0), partition) if partition else 0
-            for extent in disk.extents if bool(partition) == disk.partitioned else ():
-                if at == 0:
-                    return extent.path
-                at -= extent.size
+    disk = disks.get(serial)
+    if disk is None or disk.partitioned != bool(partition):
+        return None
+    at = gpt.start(os.pread(disk.extents[0].fd, disk.extents[0].size, 0), partition) if partition else 0
+    for extent in disk.extents:
+        if at == 0:
+            return extent.path
+        at -= extent.size
     return None

@@ -85,6 +85,7 @@ class Store:
         self._blobs = directory / "blobs"
         self._making = directory / "making"
         self._log = log
+        self._told: set[Path] = set()
 
     def draft(self, key: str) -> tuple[Path, Path]:
         """Where the image of that layer is made, and the lock file of who makes it; their directories exist then.
@@ -218,7 +219,8 @@ class Store:
                 link.unlink(missing_ok=True)
 
     def _damaged(self, path: Path, fault: str) -> None:
-        if self._log is not None:
+        if self._log is not None and path not in self._told:
+            self._told.add(path)
             self._log.warning("an image of the layer cache is made anew", image=str(path), fault=fault)
 
 

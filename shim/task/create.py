@@ -151,7 +151,7 @@ class Creator:
                 message.volumes = devices.SHARE if share.wanted else ""
                 message.files.extend(await asyncio.to_thread(files.read))
                 message.files.extend(names.messages(guest_spec.own_files, network.names))
-                with explained(rootfs.disks):
+                with explained(sandbox.seated(rootfs.disks)):
                     await self._create_in_guest(message, paths, streams, sandbox)
 
             async def before_start() -> guest_pb2.NetworkConfig | None:

@@ -28,7 +28,8 @@ _KEPT: Final = tuple(
         r"/run/xtables\.lock",  # iptables makes it once per boot
         r"/run/qemubox/accel\b.*",  # the accelerator's probe is answered once per boot
         r"cache/empty/\d+\.ext4",  # an empty file system of that size, to be copied
-        r"cache/layers/(blobs/[0-9a-f]{64}\.erofs|index/[0-9a-f]{64})",  # a converted layer and where it came from
+        # A converted layer, where it came from, and of which directory it is.
+        r"cache/layers/(blobs/[0-9a-f]{64}\.erofs|(index|layers)/[0-9a-f]{64})",
         r"/run/qemubox/(service\.sock|lock)",  # the warm parent's, which runs on
         r"/run/qemubox/cni\.lock",  # CNI's chains wait for each other there
         r"/run/qemubox/timeline\.jsonl(\.1)?",  # where each machine's start time went; bounded
@@ -42,7 +43,7 @@ _SOCKET: Final = re.compile(r"file: /run/containerd/s/[0-9a-f]{64}")
 # Directories in which even an empty directory is a trace of a container.
 _PER_CONTAINER: Final = ("/run/qemubox", "/run/netns", "data", "cache", "tmp")
 # Directories that are made once and are empty between containers, or at first.
-_CACHE: Final = ("making", "blobs", "index")
+_CACHE: Final = ("making", "blobs", "index", "layers")
 _STANDING: Final = (
     *("/run/netns", "/run/qemubox", "/run/qemubox/vm", "cache/layers", "cache/empty", "data/writable"),
     *(f"cache/layers/{name}" for name in _CACHE),

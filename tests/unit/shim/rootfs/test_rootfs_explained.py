@@ -14,7 +14,7 @@ from ttrpc import Code
 
 
 @pytest.fixture
-def disks() -> Iterator[list[Disk]]:
+def disks() -> Iterator[dict[str, Disk]]:
     """A disk of its own, and one with three layers, of which the second has two files."""
     table = gpt.table([4096, 8192, 4096])
     fd = os.memfd_create("table")
@@ -24,10 +24,10 @@ def disks() -> Iterator[list[Disk]]:
         return Extent(fd, Path("/images", name), 4096)
 
     head, tail = (Extent(fd, Path("table"), len(part)) for part in (table.head, table.tail))
-    yield [
-        Disk("rw-1", (extent("rw"),), read_only=False, partitioned=False),
-        Disk("l0-1", (head, *map(extent, "abcd"), tail), read_only=True, partitioned=True),
-    ]
+    yield {
+        "rw-1": Disk("rw", (extent("rw"),), read_only=False, partitioned=False),
+        "l0-1": Disk("l0", (head, *map(extent, "abcd"), tail), read_only=True, partitioned=True),
+    }
     os.close(fd)
 
 
@@ -46,11 +46,11 @@ def disks() -> Iterator[list[Disk]]:
         ("no disk at all", ""),
     ],
 )
-def test_the_file_is_named_if_there_is_one(disks: list[Disk], said: str, named: str) -> None:
+def test_the_file_is_named_if_there_is_one(disks: dict[str, Disk], said: str, named: str) -> None:
     assert explain(f"cannot mount {said}: Bad message", disks) == f"cannot mount {said}{named}: Bad message"
 
 
-def test_only_errors_of_the_guest_are_touched(disks: list[Disk]) -> None:
+def test_only_errors_of_the_guest_are_touched(disks: dict[str, Disk]) -> None:
     with pytest.raises(GuestError, match=r"^ext4 on disk 'rw-1' \(/images/rw\)$") as raised, explained(disks):
         raise GuestError(Code.ABORTED, "ext4 on disk 'rw-1'")
     assert raised.value.status is Code.ABORTED
