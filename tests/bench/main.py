@@ -16,12 +16,12 @@ from typing import Final
 import psutil
 
 from harness.flavours import CHECKOUT, FLAVOUR_NAMES
-from tests.bench import calls, commands, density, network, output, plot, polls, report, starts
+from tests.bench import calls, commands, density, network, output, plot, polls, report, starts, storage
 from tests.bench.place import Place, place
 from tests.bench.results import Results
 from tests.bench.variants import VARIANTS, Variant
 
-_PARTS: Final = ("run", "calls", "at-once", "commands", "output", "network", "stats", "density")
+_PARTS: Final = ("run", "calls", "at-once", "commands", "output", "network", "storage", "stats", "density")
 _RUNS, _QUICK_RUNS = 20, 5
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -87,6 +87,8 @@ def _measure(
         output.measure(here, there, runs, results)
     if "network" in only:
         network.measure(here, there, runs, results)
+    if "storage" in only:
+        storage.measure(here, there, runs, results)
     if "stats" in only:
         # As many at most as there are idle ones for density; a quarter of the time where 5 runs are enough.
         counts = [min(count, points[-1]) for count in polls.POINTS]

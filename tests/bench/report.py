@@ -24,6 +24,7 @@ def markdown(results: Results) -> str:
         _runs("The shim binary's jobs, ms", results.commands_ms, against=PYTHON),
         _runs("100 MB of output, MB/s", results.output_mb_s, against="runc"),
         *_network(results),
+        *_storage(results),
         _polls(results),
         _density(results),
         _aims(results),
@@ -138,6 +139,17 @@ def _network(results: Results) -> Iterator[str]:
             names = dict.fromkeys(name for found in by_way.values() for name in found)
             rows = [[name, *(_beside_runc(found, name) for found in by_way.values())] for name in names]
             yield f"### {title}\n\n" + table(["", *by_way], rows)
+
+
+def _storage(results: Results) -> Iterator[str]:
+    for title, by_what in (
+        ("Reads and writes of a file of 256 MiB: median (÷ runc)", results.storage),
+        ("Longer work, s: median (÷ runc)", results.work_s),
+    ):
+        if by_what:
+            names = list(next(iter(by_what.values())))
+            rows = [[what, *(_beside_runc(found, name) for name in names)] for what, found in by_what.items()]
+            yield f"### {title}\n\n" + table(["", *names], rows)
 
 
 def _beside_runc(found: Mapping[str, Runs], name: str) -> str:

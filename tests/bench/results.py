@@ -68,6 +68,9 @@ class Results:
     # Of one stream, and of a ping, by the way that it goes: see network.py.
     network_mbit_s: dict[str, dict[str, Runs]] = field(default_factory=dict)
     round_trip_us: dict[str, dict[str, Runs]] = field(default_factory=dict)
+    # Reads and writes by what was done and where, in the unit that storage.py says; and seconds of longer work.
+    storage: dict[str, dict[str, Runs]] = field(default_factory=dict)
+    work_s: dict[str, dict[str, Runs]] = field(default_factory=dict)
     # By how many containers there were.
     polls: dict[str, list[Polls]] = field(default_factory=dict)
     density: dict[str, Density] = field(default_factory=dict)

@@ -29,12 +29,12 @@ def archive(name: str, directory_: Path) -> Path:
         if not BUSYBOX_PROGRAM.exists():
             raise MissingPart(f"{BUSYBOX_PROGRAM} is not there: apt-get install busybox-static")
         layers = _hundred_layers() if name == LAYERS else [busybox_layer()]
-        layers += [_programs_layer(_NETWORK_PROGRAMS)] if name == NETWORK else []
+        layers += [programs_layer(_NETWORK_PROGRAMS)] if name == NETWORK else []
         write_archive(out, name, layers, user="65534" if name == NOBODYS else "")
     return out
 
 
-def _programs_layer(programs: Sequence[Path]) -> list[Entry]:
+def programs_layer(programs: Sequence[Path]) -> list[Entry]:
     """Programs of this host, with the loader and the libraries that it lists for each (ld.so(8), --list)."""
     files = {_LOADER}
     for program in programs:
