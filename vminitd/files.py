@@ -36,7 +36,7 @@ class Files:
 
         Raises RequestError for a name that comes twice, OSError where writing fails.
         """
-        os.makedirs(self._directory, mode=0o700)
+        os.makedirs(self._directory, mode=0o711)  # the root of a user namespace must come to them
         for file in files:
             if file.name in self._paths:
                 raise RequestError(f"the file {file.name!r} was sent twice")

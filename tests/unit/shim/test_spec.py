@@ -217,7 +217,7 @@ def test_a_network_that_was_made_for_the_container_is_nothing_to_crun() -> None:
     ("changes", "name"),
     [
         ({"linux.intelRdt": {"closID": "x"}}, "linux.intelRdt"),
-        ({"linux.uidMappings": [{"hostID": 1}]}, "linux.uidMappings"),
+        ({"linux.rootfsPropagation": "rshared"}, "linux.rootfsPropagation rshared"),
         ({"linux.seccomp.listenerPath": "/run/x"}, "linux.seccomp.listenerPath"),
         ({"linux.netDevices": {"eth0": {}}}, "linux.netDevices"),
     ],
@@ -225,12 +225,6 @@ def test_a_network_that_was_made_for_the_container_is_nothing_to_crun() -> None:
 def test_what_is_not_there_is_refused_by_name(changes: Json, name: str) -> None:
     with pytest.raises(UnsupportedError, match=f"the specification has {name}: "):
         for_guest(_with(changes), terminal=False)
-
-
-def test_a_user_namespace_is_refused() -> None:
-    namespaces = cast("list[JsonValue]", cast("Json", _SPEC["linux"])["namespaces"])
-    with pytest.raises(UnsupportedError, match="user namespace"):
-        for_guest(_with({"linux.namespaces": [*namespaces, {"type": "user"}]}), terminal=False)
 
 
 def test_lists_of_no_hooks_are_no_hooks() -> None:

@@ -24,7 +24,7 @@ def test_they_are_written_with_their_owner_and_mode(files: Files, tmp_path: Path
     assert Path(paths["0"]).read_bytes() == b"hello"
     assert status(paths["0"]) == (0o640, 12, 34)
     assert os.path.dirname(paths["../up"]) == str(tmp_path / "files")
-    assert status(str(tmp_path / "files"))[0] == 0o700
+    assert status(str(tmp_path / "files"))[0] == 0o711
 
 
 def test_one_that_comes_twice_is_refused(files: Files) -> None:
