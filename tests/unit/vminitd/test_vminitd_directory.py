@@ -17,9 +17,11 @@ def directory(tmp_path: Path) -> ContainerDirectory:
 
 
 def test_everything_in_it_is_private(directory: ContainerDirectory) -> None:
+    """Others may only go through the directory itself, to the root file system in it."""
     write_private(f"{directory.bundle}/config.json", b"{}")
-    for path in (directory.path, directory.bundle, f"{directory.bundle}/config.json"):
+    for path in (directory.bundle, f"{directory.bundle}/config.json"):
         assert os.stat(path).st_mode & 0o077 == 0
+    assert os.stat(directory.path).st_mode & 0o777 == 0o711
     with pytest.raises(FileExistsError):
         write_private(f"{directory.bundle}/config.json", b"{}")
     with pytest.raises(FileExistsError):
