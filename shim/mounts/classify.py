@@ -108,8 +108,6 @@ def _bind(mount: Json, words: tuple[str, ...], source: Source, found: GuestMount
         read_only=read_only,
         recursive="rbind" in words,
         is_file=source.is_file,
-        read_only_below=options.is_read_only_below(words),
-        follows=not options.SLAVE.isdisjoint(words),
     )
     found.volumes.append(volume)
     return {**mount, "source": f"{VOLUME_SOURCE_PREFIX}{volume.name}"}

@@ -32,9 +32,8 @@ class HostFile:
 class Volume:
     """A directory of the host that the container shares with it, or a file where `is_file`.
 
-    `source` is absolute, and no part of it is a symbolic link. With `recursive`, what is mounted below it is shared,
-    too; `read_only` is then of the source alone unless `read_only_below`. With `follows`, mounts that the host makes
-    below it later are to appear as well (slave propagation).
+    `source` is absolute, and no part of it is a symbolic link. With `recursive`, what is mounted below it is shared too,
+    read-only where `read_only` says so.
     """
 
     name: str
@@ -42,8 +41,6 @@ class Volume:
     read_only: bool
     recursive: bool
     is_file: bool
-    read_only_below: bool = False
-    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

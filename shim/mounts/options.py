@@ -13,8 +13,7 @@ _FLAGS: Final = (
 )
 BINDS: Final = frozenset({"bind", "rbind"})
 SHARED: Final = frozenset({"shared", "rshared"})
-SLAVE: Final = frozenset({"slave", "rslave"})
-PROPAGATION: Final = SHARED | SLAVE | {"private", "rprivate", "unbindable", "runbindable"}
+_PROPAGATION: Final = SHARED | {"slave", "rslave", "private", "rprivate", "unbindable", "runbindable"}
 IDMAP: Final = frozenset({"idmap", "ridmap"})
 # What crun makes something of; all others are the file system's own.
 WORDS: Final = frozenset(
@@ -23,7 +22,7 @@ WORDS: Final = frozenset(
         *(f"r{word}" for word in _FLAGS),
         *("defaults", "remount", "silent", "loud", "iversion", "noiversion", ""),
         *BINDS,
-        *PROPAGATION,
+        *_PROPAGATION,
     )
 )
 
@@ -47,9 +46,3 @@ def is_read_only(words: Sequence[str]) -> bool:
     """The last word counts, as in mount(8)."""
     said = [word for word in words if word in ("ro", "rw", "rro", "rrw")]
     return bool(said) and said[-1] in ("ro", "rro")
-
-
-def is_read_only_below(words: Sequence[str]) -> bool:
-    """Whether all that is mounted below is read-only, too."""
-    said = [word for word in words if word in ("rro", "rrw")]
-    return bool(said) and said[-1] == "rro"

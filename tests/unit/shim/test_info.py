@@ -20,7 +20,8 @@ def test_the_features_are_an_oci_document() -> None:
     assert set(features) == {"ociVersionMin", "ociVersionMax", "mountOptions", "linux"}
     assert "rro" in features["mountOptions"]  # TestRuntimeInfo of containerd wants it
     assert features["mountOptions"] == sorted(set(features["mountOptions"]))
-    # What is not there is not promised (shim/spec.py refuses it).
-    assert "user" not in features["linux"]["namespaces"]
+    assert "user" in features["linux"]["namespaces"]
+    # What is not there is not promised (shim/mounts/ refuses it).
+    assert not {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"} & {*features["mountOptions"]}
     assert features["linux"]["mountExtensions"] == {"idmap": {"enabled": False}}
     assert features["linux"]["cgroup"]["v2"] is True
