@@ -90,7 +90,7 @@ def _why_kept(facts: Path) -> str:
         case False:
             return f"what was written to it has not come back to {snapshot.directory}, whose next start takes it up"
         case None:
-            return f"where its snapshot was kept is not there: {snapshot.directory}"
+            return f"whether its snapshot has been removed cannot be told: {snapshot.directory}"
 
 
 def _has_machine(image: Path) -> bool:

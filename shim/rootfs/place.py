@@ -83,7 +83,8 @@ class Place:
     @property
     def image(self) -> Path:
         """The writable image; whoever made the place anew makes it there."""
-        return self._directory / (USED if self.taken_up else UNUSED)
+        used = self._directory / USED
+        return used if used.exists() else self._directory / UNUSED
 
     @property
     def upper(self) -> Path:
@@ -103,7 +104,7 @@ class Place:
     def begin(self) -> None:
         """From now on the container writes to the image: it is kept unless that comes back. Raises HostError."""
         with _told(self._directory):
-            if not self.taken_up and self.snapshot.birth_ns:
+            if self.snapshot.birth_ns and not (self._directory / USED).exists():
                 (self._directory / UNUSED).rename(self._directory / USED)
 
     def returned(self, *, changed: bool) -> None:

@@ -69,9 +69,10 @@ def _birth(directory: Path) -> tuple[int, int]:
 
 
 def is_gone(snapshot: Snapshot) -> bool | None:
-    """Whether it has been removed; None where that cannot be told, because where it was kept is not there, or another.
+    """Whether it has been removed; None where that cannot be told, because what is there is not what was there.
 
-    That place may be on a disk that is not mounted (yet), or in a mount namespace that is not ours.
+    Where its snapshotter keeps them may be on a disk that is not mounted (yet), or in a mount namespace that is not
+    ours; or something is mounted on it.
     """
     try:
         if _store(snapshot.directory) != snapshot.store:
@@ -79,7 +80,7 @@ def is_gone(snapshot: Snapshot) -> bool | None:
     except HostError:
         return None
     try:
-        return identify(snapshot.directory) != snapshot
+        return False if identify(snapshot.directory) == snapshot else None
     except HostError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOENT, errno.ENOTDIR):
             return True

@@ -34,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runtime", choices=[*RUNTIMES], action="append", help="only this runtime")
     parser.addoption("--containerd", choices=[*FLAVOUR_NAMES], action="append", help="only this containerd")
     parser.addoption("--state-machine", type=int, default=0, metavar="N", help="N random sequences of calls")
+    parser.addoption("--image-kills", type=int, default=3, metavar="N", help="N kills of QEMU while a container writes")
+    parser.addoption("--freed-mib", type=int, default=256, metavar="N", help="N MiB are written, and given back")
     parser.addoption("--network-runs", type=int, default=15, metavar="N", help="N containers with a network in a row")
     parser.addoption("--network-at-once", type=int, default=8, metavar="N", help="N containers with a network at once")
     parser.addoption("--distros", action="store_true", help="every distribution on every snapshotter")

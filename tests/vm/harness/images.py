@@ -1,11 +1,13 @@
 """The images that the tests run, made by the installer's own image maker.
 
-BUSYBOX one layer, every applet of busybox. NOBODYS the same for user 65534. NETWORK has a second layer with this host's
+BUSYBOX one layer, every applet of busybox. NOBODYS the same for user 65534. CHANGES the same with what can be changed
+in every way, setcap, and all places where something is mounted. NETWORK has a second layer with this host's
 iperf3, socat and ip. LAYERS one hundred layers, of which later ones add, replace and remove what earlier ones brought.
 """
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +17,13 @@ from harness.flavours import MissingPart
 
 BUSYBOX: Final = "localhost/qemubox/busybox:1"
 NOBODYS: Final = "localhost/qemubox/nobodys:1"
+CHANGES: Final = "localhost/qemubox/changes:1"
 NETWORK: Final = "localhost/qemubox/network:1"
 LAYERS: Final = "localhost/qemubox/layers:100"
 LAYER_COUNT: Final = 100
 _NETWORK_PROGRAMS: Final = (Path("/usr/bin/iperf3"), Path("/usr/bin/socat"), Path("/bin/ip"))
+# cap_net_raw, effective and permitted (linux/capability.h, struct vfs_cap_data, revision 2).
+_CAPABILITY: Final = "\x01\0\0\x02\0\x20\0\0" + 12 * "\0"
 _LOADER: Final = Path("/lib64/ld-linux-x86-64.so.2")
 
 
@@ -30,6 +35,7 @@ def archive(name: str, directory_: Path) -> Path:
             raise MissingPart(f"{BUSYBOX_PROGRAM} is not there: apt-get install busybox-static")
         layers = _hundred_layers() if name == LAYERS else [busybox_layer()]
         layers += [programs_layer(_NETWORK_PROGRAMS)] if name == NETWORK else []
+        layers[0] += _to_be_changed() if name == CHANGES else []
         write_archive(out, name, layers, user="65534" if name == NOBODYS else "")
     return out
 
@@ -45,6 +51,21 @@ def programs_layer(programs: Sequence[Path]) -> list[Entry]:
     directories = sorted({str(parent)[1:] for path in files for parent in path.parents if parent.name})
     copies = {str(path)[1:]: path for path in sorted(files)} | {f"bin/{path.name}": path for path in programs}
     return [*map(directory, directories), *(file(name, path.read_bytes(), 0o755) for name, path in copies.items())]
+
+
+def _to_be_changed() -> list[Entry]:
+    """In the image's one layer, since containerd can tell a change upon the erofs snapshotter's only there."""
+    noted = replace(file("noted", b"of the image\n"), xattrs={"user.note": "kept", "security.capability": _CAPABILITY})
+    listed = [directory("listed"), *(file(f"listed/{number}", b"x") for number in range(20))]
+    replaced = [directory("replaced"), file("replaced/old", b"old\n"), directory("replaced/deep")]
+    return [
+        directory("run"),
+        *_programs_layer((Path("/sbin/setcap"),)),
+        noted,
+        *listed,
+        *replaced,
+        file("removed", b"x"),
+    ]
 
 
 def _hundred_layers() -> list[list[Entry]]:
