@@ -1,14 +1,20 @@
-"""vsock gets ready while QEMU starts, and is nobody's but the machine's that it is plugged into."""
+"""A machine before its container: vsock gets ready meanwhile, and it must be one that the container can have."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from shim.config import Config
 from shim.errors import MachineError
+from shim.host import bounds
 from shim.hypervisor import Hypervisor
-from shim.prelaunch import _vsock_beside
+from shim.identity import Identity
+from shim.journal import Journal
+from shim.log import Logger
+from shim.prelaunch import Prelaunch, _vsock_beside
 from shim.vm.vm import VirtualMachine
 from shim.vm.vsock import KernelVsockDevice, VsockDevice
 
@@ -80,3 +86,43 @@ async def test_a_machine_with_ports_needs_none() -> None:
     async with _vsock_beside(hypervisor(None)) as plug:
         await plug(cast("VirtualMachine", vm))
     assert vm.device is None
+
+
+class Launching:
+    """Machines that `Prelaunch` believes to have launched, each with or without shared memory."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, log: Logger) -> None:
+        self.killed: list[int] = []
+        self.prelaunch = Prelaunch(
+            Config(), Identity("/a", "ns", "c"), Path("/"), bounds=bounds(Config()), journal=Journal("/"), log=log
+        )
+        self._launched = 0
+        monkeypatch.setattr(self.prelaunch, "_launch", self._launch)
+
+    async def _launch(self, *, template: bool, shared_memory: bool) -> object:
+        self._launched += 1
+        number = self._launched
+
+        async def kill(_timeout_s: float) -> None:
+            self.killed.append(number)
+
+        machine = SimpleNamespace(shared_memory=shared_memory)
+        vm = SimpleNamespace(kill=kill, number=number)
+        return SimpleNamespace(vm=vm, hypervisor=SimpleNamespace(machine=machine), template="t" if template else "")
+
+
+@pytest.mark.parametrize(
+    ("begun", "wanted", "number", "shared"),
+    [(False, False, 1, False), (True, True, 1, True), (True, False, 1, True), (False, True, 2, True)],
+)
+async def test_a_machine_without_shared_memory_gives_way_to_one_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, begun: bool, wanted: bool, number: int, shared: bool
+) -> None:
+    """Where volumes come that were not expected. One that has it for nothing will do."""
+    world = Launching(monkeypatch, cast("Logger", SimpleNamespace(info=lambda _text: None)))
+    world.prelaunch.begin(shared_memory=begun)
+    launched = cast("SimpleNamespace", await world.prelaunch.take(shared_memory=wanted))
+    assert (launched.vm.number, launched.hypervisor.machine.shared_memory) == (number, shared)
+    assert world.killed == list(range(1, number))
+    cold = cast("SimpleNamespace", await world.prelaunch.take_cold(shared_memory=wanted))
+    assert (cold.template, cold.hypervisor.machine.shared_memory) == ("", wanted)

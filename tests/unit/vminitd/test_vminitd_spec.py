@@ -109,3 +109,18 @@ def test_two_ids_never_share_a_name(one: str, other: str) -> None:
 
 def test_an_id_cannot_pose_as_the_hash_of_another() -> None:
     assert safe_name(safe_name("../etc")) != safe_name("../etc")
+
+
+def test_a_volume_is_an_entry_of_the_share() -> None:
+    """With the mount's own options, and for crun to bind."""
+    mount: Json = {"destination": "/v", "type": "bind", "source": "qemubox-volume:3", "options": ["rbind", "nosuid"]}
+    spec: Json = {"mounts": [mount]}
+    result = json.loads(for_crun(spec, rootfs="/r", cgroup="/c", files={}, share="/run/c/volumes"))
+    assert result["mounts"] == [{**mount, "source": "/run/c/volumes/3"}]
+
+
+@pytest.mark.parametrize(("name", "share"), [("0", ""), ("", "/s"), ("..", "/s"), (".", "/s"), ("0/../..", "/s")])
+def test_a_volume_that_is_not_there_is_named(name: str, share: str) -> None:
+    spec: Json = {"mounts": [{"destination": "/v", "source": f"qemubox-volume:{name}"}]}
+    with pytest.raises(RequestError, match=f"the mount at /v names the volume '{name}', which is not there"):
+        for_crun(spec, rootfs="/r", cgroup="/c", files={}, share=share)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -332,3 +333,23 @@ async def test_what_is_not_plugged_in_cannot_be_removed(hotplug: Hotplug, peer: 
     with pytest.raises(NotFoundError, match="layer0 is not plugged in"):
         await hotplug.remove("layer0", 10)
     assert peer.names == []
+
+
+async def test_virtiofs_has_its_daemons_socket_to_itself(hotplug: Hotplug, peer: QmpPeer) -> None:
+    """Ours is closed, so that the end of QEMU is the end of the connection."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        await hotplug.add_share(ours)
+        assert ours.fileno() == -1
+    assert [name for name, _ in peer.commands[1:]] == ["getfd", "chardev-add", "device_add"]
+    assert peer.commands[-1][1] == devices.share_device(1)
+    assert peer.commands[-1][1]["tag"] == "volumes"
+
+
+async def test_virtiofs_that_is_refused_leaves_no_chardev(hotplug: Hotplug, peer: QmpPeer) -> None:
+    peer.refused["device_add"] = "no"
+    ours, theirs = socket.socketpair()
+    with theirs, pytest.raises(MachineError):
+        await hotplug.add_share(ours)
+    assert [name for name, _ in peer.commands][-1] == "chardev-remove"
+    assert hotplug.taken == {}
