@@ -280,7 +280,7 @@ def is_taken(xattr: bytes, kind: int) -> bool:
     if xattr.startswith(b"user."):
         return kind in (stat.S_IFREG, stat.S_IFDIR)
     if xattr == b"security.capability":
-        return kind == stat.S_IFREG
+        return True
     return xattr in _ACL[: 2 if kind == stat.S_IFDIR else 1] and kind != stat.S_IFLNK
 
 
