@@ -16,7 +16,7 @@ import psutil
 
 from harness.cell import Cell
 from harness.deadline import eventually
-from harness.flavours import CHECKOUT, Flavour
+from harness.flavours import CHECKOUT, Flavour, scratch_file
 from harness.images import archive
 from harness.qemubox import Qemubox
 from harness.service import Service
@@ -25,6 +25,7 @@ ADDRESS: Final = "/run/containerd/containerd.sock"
 _START_DEADLINE_S: Final = 30.0
 _STOP_DEADLINE_S: Final = 20.0
 _CALL_DEADLINE_S: Final = 120.0
+_SCRATCH_BYTES: Final = 16 << 20
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -66,6 +67,10 @@ class Containerd:
         self.archives = archives
         self._config = cell.directory / "containerd.toml"
         self._config.write_text(flavour.config(cell.directory / "root"))
+        # Those that have images, and so perhaps snapshots.
+        self.snapshotters = {"overlayfs"}
+        if flavour.erofs_snapshotter:
+            _make_scratch(scratch_file(cell.directory / "root"))
         self.environment = {
             "PATH": f"{qemubox.bin}:{flavour.shims}:{_SYSTEM_PATH}",
             "LANG": "C.UTF-8",
@@ -150,6 +155,12 @@ class Containerd:
         """
         mount = self.ctr("snapshots", "mounts", "/rootfs", snapshot or container, namespace=namespace).checked().text
         _mount, _t, fstype, source, _target, _o, options = shlex.split(mount)
+        return self.create_task_on(container, fstype, source, options, namespace=namespace)
+
+    def create_task_on(
+        self, container: str, fstype: str, source: str, options: str, namespace: str = "default"
+    ) -> Result:
+        """The same, on a mount that no snapshotter has made."""
         return self._call("create", container, fstype, source, options, namespace=namespace)
 
     def change_spec(self, container: str, changes: Mapping[str, object], namespace: str = "default") -> None:
@@ -198,6 +209,7 @@ class Containerd:
 
     def import_image(self, name: str, snapshotter: str = "overlayfs", namespace: str = "default") -> None:
         """Make the image if need be, and `ctr image import` it, unpacked for `snapshotter`. Raises MissingPart."""
+        self.snapshotters.add(snapshotter)
         tar = str(archive(name, self.archives))
         self.ctr("images", "import", "--snapshotter", snapshotter, tar, namespace=namespace, deadline_s=240).checked()
 
@@ -212,3 +224,9 @@ class Containerd:
         if not psutil.pid_exists(self.pid):
             raise AssertionError(f"containerd {self.flavour.name} ended at once:\n{self.log_tail()}")
         return self.ctr("version", deadline_s=20).code == 0
+
+
+def _make_scratch(path: Path) -> None:
+    path.touch()
+    os.truncate(path, _SCRATCH_BYTES)
+    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True, timeout=_START_DEADLINE_S)

@@ -35,11 +35,6 @@ class Flavour:
         """Whether it has the erofs snapshotter with block mode (containerd 2.2 and newer)."""
         return self.config_version >= 3
 
-    @property
-    def snapshotters(self) -> tuple[str, ...]:
-        """Those that the tests use."""
-        return ("overlayfs", "erofs") if self.erofs_snapshotter else ("overlayfs",)
-
     def config(self, root: Path) -> str:
         """Its configuration file: what persists is below `root`, no CRI, state and socket where they always are."""
         lines = [
@@ -52,6 +47,8 @@ class Flavour:
         ]
         if self.erofs_snapshotter:
             lines += _EROFS.splitlines()
+            lines += ["[plugins.'io.containerd.snapshotter.v1.blockfile']", f'scratch_file = "{scratch_file(root)}"']
+            lines += ['fs_type = "ext4"', 'mount_options = ["loop"]']
         return "\n".join(lines) + "\n"
 
 
@@ -68,8 +65,16 @@ default_size = "256M"
 unpack_config = [
   {platform="linux/amd64", snapshotter="overlayfs", differ="walking"},
   {platform="linux/amd64", snapshotter="erofs", differ="walking"},
+  {platform="linux/amd64", snapshotter="native", differ="walking"},
+  {platform="linux/amd64", snapshotter="blockfile", differ="walking"},
 ]
 """
+
+
+def scratch_file(root: Path) -> Path:
+    """The empty ext4 that the blockfile snapshotter copies, whole, for each snapshot: small, and made by the caller."""
+    return root.with_name("scratch.ext4")
+
 
 FLAVOUR_NAMES: Final = ("1.6", "2")
 

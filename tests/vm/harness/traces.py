@@ -177,7 +177,7 @@ def _books(containerd: Containerd) -> list[str]:
         for kind in ("containers", "tasks", "leases"):
             names = containerd.ctr(kind, "ls", "-q", namespace=namespace).text.split()
             found += [f"{kind} {namespace}/{name}" for name in names]
-        for snapshotter in containerd.flavour.snapshotters:
+        for snapshotter in sorted(containerd.snapshotters):
             lines = containerd.ctr("snapshots", "--snapshotter", snapshotter, "ls", namespace=namespace).text
             active = [line.split()[0] for line in lines.splitlines() if line.split()[-1] == "Active"]
             found += [f"snapshot {namespace}/{name} ({snapshotter})" for name in active]
