@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 CLASS = "/sys/class/virtio-ports"
+# Of the buffers that the kernel gives the host to fill. A read takes from one of them; readv(2) makes a read of each of
+# its parts as long as they come full, so with parts of that size one call takes what there is.
+_PAGE = 4096
 
 
 def find(name: str, sys_class: str = CLASS) -> str | None:
@@ -45,6 +48,9 @@ class Port(socket.socket):
 
     def __init__(self, path: str, farewell: bytes = END) -> None:
         self._farewell = farewell
+        # The last buffer that was read into, and its parts: it is the same one again and again.
+        self._buffer: WriteableBuffer | None = None
+        self._parts: list[memoryview] = []
         port = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             # Python makes no socket object of anything else; so it gets a socket, whose place the port then takes. Of a
@@ -58,8 +64,12 @@ class Port(socket.socket):
         return os.read(self.fileno(), size)
 
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
-        view = memoryview(buffer)
-        return os.readv(self.fileno(), [view[:nbytes] if nbytes else view])
+        if nbytes:
+            return os.readv(self.fileno(), [memoryview(buffer)[:nbytes]])
+        if buffer is not self._buffer:
+            view = memoryview(buffer)
+            self._buffer, self._parts = buffer, [view[at : at + _PAGE] for at in range(0, len(view), _PAGE)]
+        return os.readv(self.fileno(), self._parts)
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
         """Raises BrokenPipeError once the host has left, where the kernel would let one wait for its return."""

@@ -60,7 +60,7 @@ def _to_be_changed() -> list[Entry]:
     replaced = [directory("replaced"), file("replaced/old", b"old\n"), directory("replaced/deep")]
     return [
         directory("run"),
-        *_programs_layer((Path("/sbin/setcap"),)),
+        *programs_layer((Path("/sbin/setcap"),)),
         noted,
         *listed,
         *replaced,
