@@ -31,24 +31,24 @@ DEADLINE_S: Final = 30.0
 
 
 class Disk:
-    """An ext4 in the file `image`, mounted where only `root` leads to: it goes with the descriptor, whatever ends us."""
+    """An ext4 in the file `image`, mounted at `root`, by which overlays can be made upon it."""
 
-    def __init__(self, image: Path, mount_point: Path, *, mib: int, features: str = FEATURES, block: int = 4096) -> None:
+    def __init__(
+        self, image: Path, mount_point: Path, *, mib: int, features: str = FEATURES, block: int = 4096
+    ) -> None:
         with image.open("wb") as file:
             file.truncate(mib << 20)
         command = ["mkfs.ext4", "-q", "-F", "-b", str(block), "-I", "256", "-m", "0", "-O", features]
         subprocess.run([*command, str(image)], check=True, timeout=30)
         mount_point.mkdir()
         subprocess.run(["mount", "-o", "loop,nodev", str(image), str(mount_point)], check=True, timeout=30)
-        self._directory = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY)
-        umount(str(mount_point), MNT_DETACH)
-        self.root = Path(f"/proc/{os.getpid()}/fd/{self._directory}")
+        self.root = mount_point
         self.image = os.open(image, os.O_RDONLY)
 
     def close(self) -> None:
-        """Nothing of it may be open any more."""
+        """Also while something of it is open: that is the last of it then."""
         os.close(self.image)
-        os.close(self._directory)
+        umount(str(self.root), MNT_DETACH)
 
 
 @contextmanager
@@ -97,7 +97,9 @@ def write_back(source: Path, target: Target) -> Applied:
 
 
 def _quiet() -> Logger:
-    return cast(Logger, structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger(40)))
+    return cast(
+        Logger, structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger(40))
+    )
 
 
 def target(directory: Path, image: int, *, kind: Kind = Kind.OVERLAY, mirror: bool = True) -> Target:
