@@ -207,19 +207,19 @@ class Listing:
         return item
 
     def _add_data(self, item: Item, entry: changes_pb2.Entry) -> None:
-        what = _shown(item.names)
+        names = item.names
         if entry.inline and (entry.extents or len(item.extents) or len(entry.inline) != item.size):
-            _refuse(f"{what} has data within its inode that are not all of its data")
+            _refuse(f"{_shown(names)} has data within its inode that are not all of its data")
         item.inline = entry.inline
         if len(entry.extents) % 3 or len(item.extents) + len(entry.extents) > 3 * _MOST_EXTENTS:
-            _refuse(f"{what} has {(len(item.extents) + len(entry.extents)) / 3:g} extents")
+            _refuse(f"{_shown(names)} has {(len(item.extents) + len(entry.extents)) / 3:g} extents")
         end = item.extents[-3] + item.extents[-1] if item.extents else 0
         numbers = iter(entry.extents)
         for offset, place, length in zip(numbers, numbers, numbers, strict=True):
             if offset < end or offset >= item.size or not length or (offset | place | length) % _BLOCK:
-                _refuse(f"{what} cannot have an extent of {length} bytes at {offset}")
+                _refuse(f"{_shown(names)} cannot have an extent of {length} bytes at {offset}")
             if place + length > self._image_bytes:
-                _refuse(f"{what} has an extent at {place} of a disk of {self._image_bytes} bytes")
+                _refuse(f"{_shown(names)} has an extent at {place} of a disk of {self._image_bytes} bytes")
             if item.same_as is None:
                 self._data_bytes += length
             end = offset + length
@@ -230,20 +230,19 @@ class Listing:
 
 def _read(entry: changes_pb2.Entry, names: Names) -> Item:
     """The entry but for its data."""
-    what = _shown(names)
     kind = stat.S_IFMT(entry.mode)
     if kind not in _TYPES or entry.mode & ~(0o7777 | kind):
-        _refuse(f"{what} has the mode {entry.mode:o}")
+        _refuse(f"{_shown(names)} has the mode {entry.mode:o}")
     if entry.uid == _NO_ID or entry.gid == _NO_ID:
-        _refuse(f"{what} belongs to nobody")
+        _refuse(f"{_shown(names)} belongs to nobody")
     if not entry.links or entry.size > (_MOST_SIZE if kind == stat.S_IFREG else 0):
-        _refuse(f"{what} has {entry.size} bytes and {entry.links} names")
+        _refuse(f"{_shown(names)} has {entry.size} bytes and {entry.links} names")
     device = kind in (stat.S_IFCHR, stat.S_IFBLK)
     if entry.rdev and (os.major(entry.rdev) >= _MAJOR_LIMIT or os.minor(entry.rdev) >= _MINOR_LIMIT):
-        _refuse(f"{what} is the device {entry.rdev:#x}")
+        _refuse(f"{_shown(names)} is the device {entry.rdev:#x}")
     target = bytes(entry.target)
     if bool(target) != (kind == stat.S_IFLNK) or len(target) > _TARGET_BYTES or b"\0" in target:
-        _refuse(f"{what} is a link to {len(target)} bytes")
+        _refuse(f"{_shown(names)} is a link to {len(target)} bytes")
     return Item(
         names=names,
         mode=entry.mode,
@@ -256,18 +255,18 @@ def _read(entry: changes_pb2.Entry, names: Names) -> Item:
         inode=entry.inode,
         links=entry.links,
         target=target,
-        xattrs=_xattrs(entry.xattrs, kind, what),
+        xattrs=_xattrs(entry.xattrs, kind, names) if entry.xattrs else {},
         opaque=entry.opaque and kind == stat.S_IFDIR,
         inline=b"",
     )
 
 
-def _xattrs(said: Iterable[changes_pb2.Xattr], kind: int, what: str) -> dict[bytes, bytes]:
+def _xattrs(said: Iterable[changes_pb2.Xattr], kind: int, names: Names) -> dict[bytes, bytes]:
     """Those that are taken over."""
     xattrs: dict[bytes, bytes] = {}
     for xattr in said:
         if not 0 < len(xattr.name) <= _XATTR_NAME_BYTES or b"\0" in xattr.name or xattr.name in xattrs:
-            _refuse(f"{what} has an attribute {_shown((xattr.name[: _XATTR_NAME_BYTES + 1],))}")
+            _refuse(f"{_shown(names)} has an attribute {_shown((xattr.name[: _XATTR_NAME_BYTES + 1],))}")
         if is_taken(xattr.name, kind):
             xattrs[xattr.name] = xattr.value
     return xattrs
