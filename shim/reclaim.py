@@ -313,7 +313,8 @@ def _remove_draft(entry: Facts) -> None:
 def _remove_unused_image(entry: Facts) -> None:
     """Remove the place of a writable image that no container has written to (shim/rootfs/place.py).
 
-    One that was written to is kept for the snapshot's next start; one that is locked is somebody's by now.
+    One that was written to is kept for the snapshot's next start; one that is locked, and not by us, is somebody's by
+    now.
     """
     import fcntl
 
@@ -323,7 +324,8 @@ def _remove_unused_image(entry: Facts) -> None:
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if entry.get("pid") != os.getpid():  # a shim that is told to end by a signal plays its own journal
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.lexists(os.path.join(path, _USED_IMAGE)):
             _remove(path)
     except BlockingIOError:

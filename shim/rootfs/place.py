@@ -67,7 +67,7 @@ class Place:
         """
         snapshot = identify(upper)
         directory = parent / snapshot.key
-        journal.record("writable", path=str(directory))
+        journal.record("writable", path=str(directory), pid=os.getpid())
         with _told(directory):
             lock = _lock(directory)
             try:

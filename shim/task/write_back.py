@@ -112,11 +112,11 @@ class Changes:
         place = self._rootfs.place if self._rootfs else None
         if place is not None:
             await asyncio.to_thread(place.note, None)
+        changed = True  # in part, if it fails
         try:
             applied = await write_back.run(deadlines.WRITE_BACK_S)
-        except BaseException:
-            self._changed = True  # in part, maybe
-            raise
-        self._changed |= bool(applied.applied or applied.removed)
-        if place is not None:
-            await asyncio.to_thread(place.note_now)
+            changed = bool(applied.applied or applied.removed)
+        finally:
+            self._changed |= changed
+            if place is not None:
+                place.note_now()

@@ -31,7 +31,7 @@ def times(containerd: Containerd, key: str, snapshotter: str = "overlayfs") -> d
 
 
 def _facts(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, ...]:
-    content = tar.extractfile(member) if member.isfile() else None
+    content = tar.extractfile(member) if member.isreg() else None
     attributes = {key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.")}
     return (
         member.type,
@@ -42,7 +42,7 @@ def _facts(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, ...]:
         member.linkname,
         (member.devmajor, member.devminor) if member.isdev() else None,
         tuple(sorted(attributes.items())),
-        hashlib.file_digest(content, "sha256").hexdigest() if content else "",
+        hashlib.sha256(content.read()).hexdigest() if content else "",
     )
 
 

@@ -196,11 +196,21 @@ def test_the_journal_of_a_killed_shim_removes_unused_images_alone(host: Host) ->
     place.close()
 
 
-def test_the_journal_leaves_alone_what_the_next_has_by_now(host: Host) -> None:
+def test_the_journal_leaves_alone_what_another_has_by_now(host: Host) -> None:
     place = host.start()
+    journal = Journal(host.state)
+    (entry,) = journal.entries()
+    (host.state / "journal").unlink()
+    journal.record("writable", path=str(entry["path"]), pid=1)
     assert reclaim(host.state) == []
     assert len(host.images()) == 1
     place.close()
+
+
+def test_a_shim_that_plays_its_own_journal_removes_what_it_has_locked(host: Host) -> None:
+    host.start()
+    assert reclaim(host.state) == []
+    assert list(host.places.iterdir()) == []
 
 
 def test_gc_keeps_what_the_next_start_takes_up(host: Host) -> None:
