@@ -4,7 +4,7 @@
 
 crun binds what the specification's mounts name as `qemubox-volume:NAME` from there, with the mounts' own options. The
 share's root is read-only, and so is a read-only volume in it: the host sees to that. A volume of another file system
-than the share's root is a mount below it (the kernel makes it when somebody looks, and takes it away with the share).
+than the others is a mount below it (the kernel makes it when somebody looks, and takes it away with the share).
 """
 
 import asyncio

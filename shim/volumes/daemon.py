@@ -171,6 +171,7 @@ def _letters(volume: Volume) -> bytes:
         (volume.read_only, launcher.READ_ONLY),
         (volume.recursive, launcher.RECURSIVE),
         (volume.is_file, launcher.FILE),
+        (volume.follows, launcher.FOLLOWS),
     ):
         letters += letter if has else b""
     return letters

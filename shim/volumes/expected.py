@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shim import spec
 from shim.errors import QemuboxError
+from shim.mounts import classify
 
 
 def expected(bundle: Path) -> bool:
@@ -19,12 +20,6 @@ def expected(bundle: Path) -> bool:
     if b"bind" not in data:  # no bind mount in any wording: nothing more to be read, as most often with ctr
         return False
     try:
-        document = spec.load(bundle)
-        mounts = {"mounts": document.get("mounts"), "linux": {"namespaces": _namespaces(document)}}
-        return bool(spec.for_guest(mounts, terminal=False).volumes)
+        return bool(classify(spec.objects(spec.load(bundle), "mounts"), bundle).volumes)
     except QemuboxError:
         return False
-
-
-def _namespaces(document: spec.Json) -> spec.JsonValue:
-    return spec.section(document, "linux").get("namespaces")

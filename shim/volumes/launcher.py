@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MOST_VOLUMES = 250
 SHARE = "/sys"
 # What a volume is, in the letters behind its name.
-READ_ONLY, RECURSIVE, FILE = b"r", b"s", b"f"
+READ_ONLY, RECURSIVE, FILE, FOLLOWS = b"r", b"s", b"f", b"m"
 _MESSAGE_LIMIT = 65536
 
 # x86_64, as the machine.
@@ -40,7 +40,7 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, 0o2000000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOEXEC = 1, 2, 4, 8
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE, _MS_SLAVE = 2, 4, 8, 0x4000, 1 << 18, 1 << 19
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
@@ -93,14 +93,15 @@ def _become(libc: ctypes.CDLL, text: bytes, given: list[int]) -> None:
 
 
 def _volume(libc: ctypes.CDLL, source: int, how: bytes) -> int:
-    """A detached clone of what is at the open file `source`, which nothing that happens on the host's mounts reaches.
+    """A detached clone of what is at the open file `source`.
 
-    The daemon opens no devices, runs nothing and follows no symbolic link of it.
+    What is mounted or unmounted on the host later does not reach it, unless it follows that; never the other way round.
+    One that is read-only is so with all that is mounted below it: in the guest that is nothing but a part of it.
     """
     recursive = _AT_RECURSIVE if RECURSIVE in how else 0
     tree = _clone(libc, source, b"", _AT_EMPTY_PATH | recursive)
     attributes = _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC | (_ATTR_RDONLY if READ_ONLY in how else 0)
-    _set_attributes(libc, tree, attributes, recursive)
+    _set_attributes(libc, tree, attributes, recursive, _MS_SLAVE if FOLLOWS in how else _MS_PRIVATE)
     return tree
 
 
@@ -169,11 +170,13 @@ def _clone(libc: ctypes.CDLL, at: int, path: bytes, flags: int) -> int:
     )
 
 
-def _set_attributes(libc: ctypes.CDLL, tree: int, attributes: int, recursive: int) -> None:
+def _set_attributes(
+    libc: ctypes.CDLL, tree: int, attributes: int, recursive: int, propagation: int = _MS_PRIVATE
+) -> None:
     """mount_setattr(2): struct mount_attr has what is set, what is cleared, the propagation, and a user namespace."""
     import ctypes
 
-    words = (ctypes.c_uint64 * 4)(attributes, 0, _MS_PRIVATE, 0)
+    words = (ctypes.c_uint64 * 4)(attributes, 0, propagation, 0)
     size = ctypes.sizeof(words)
     _check(
         libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH | recursive, ctypes.byref(words), size),

@@ -110,7 +110,7 @@ class Share:
 
 def _several_file_systems(opened: Sequence[tuple[Volume, int]]) -> bool:
     """Whether files of the volumes may have the same inode number, and not be the same file."""
-    if len({os.fstat(fd).st_dev for _, fd in opened}) > 1:
+    if len({os.fstat(fd).st_dev for _, fd in opened}) > 1 or any(volume.follows for volume, _ in opened):
         return True
     places = [os.readlink(f"/proc/self/fd/{fd}") for volume, fd in opened if volume.recursive]
     return any(point != place for place in places for point in mounts_below(place))

@@ -10,7 +10,7 @@ from harness.box import Box
 from harness.deadline import eventually
 from harness.messages import assert_one_clear_line
 from harness.qemubox import Sections
-from harness.volume import end, mounted
+from harness.volume import end, execute, mounted
 from harness.volume import volume as volume
 
 pytestmark = pytest.mark.timeout(150)
@@ -178,3 +178,28 @@ def test_kill_while_the_daemon_stands_still(vm: Box, volume: Path) -> None:
     assert "non-zero exit code 137" in vm.delete_task(container).error
     vm.remove(container).checked()
     eventually(lambda: not _daemons(vm), "virtiofsd is gone", _GONE_DEADLINE_S)
+
+
+def test_what_is_mounted_later_is_seen_by_a_volume_that_follows(box: Box, volume: Path) -> None:
+    """With rslave, and with no other propagation."""
+    inside = box.containerd.cell.inside
+    for command in (["mount", "-t", "tmpfs", "tmpfs", str(volume)], ["mount", "--make-rshared", str(volume)]):
+        subprocess.run(inside(command), check=True, timeout=20)
+    try:
+        subprocess.run(inside(["mkdir", str(volume / "sub")]), check=True, timeout=20)
+        options = (*mounted(volume, "/follows", "rw:rslave"), *mounted(volume, "/not", "rw:rprivate"))
+        container = box.start("sleep", "1000", options=("--null-io", *options))
+        assert execute(box, container, "ls /follows/sub /not/sub").checked().text.split() == [
+            "/follows/sub:",
+            "/not/sub:",
+        ]
+        mount = ["mount", "-t", "tmpfs", "tmpfs", str(volume / "sub")]
+        subprocess.run(inside(mount), check=True, timeout=20)
+        subprocess.run(inside(["touch", str(volume / "sub" / "file")]), check=True, timeout=20)
+        script = "while ! [ -e /follows/sub/file ]; do sleep 0.1; done; ls /not/sub; echo x > /follows/sub/mine"
+        assert execute(box, container, script).checked().text == ""
+        seen = subprocess.run(inside(["ls", str(volume / "sub")]), check=True, capture_output=True, timeout=20)
+        assert seen.stdout.split() == [b"file", b"mine"]
+        end(box, container)
+    finally:
+        subprocess.run(inside(["umount", "-R", str(volume)]), check=True, timeout=20)

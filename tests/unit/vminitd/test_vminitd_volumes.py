@@ -9,9 +9,8 @@ import pytest
 
 from vminitd import volumes
 from vminitd.errors import MountError
-from vminitd.rootfs import Rootfs
 from vminitd.uevent import Uevents
-from vminitd.volumes import Share, find, unmount
+from vminitd.volumes import Share, find
 
 
 class Kernel:
@@ -60,17 +59,17 @@ async def test_it_is_mounted_once_its_device_is_there(kernel: Kernel, tmp_path: 
     await mounting
     path = f"{tmp_path}/volumes"
     assert kernel.done == [("volumes", path, "virtiofs")]
-    unmount(share, Rootfs(str(tmp_path)))
+    share.unmount()
     assert kernel.done[1:] == [(path,)]
     assert os.listdir(tmp_path) == []
-    unmount(share, Rootfs(str(tmp_path)))
+    share.unmount()
     assert len(kernel.done) == 2
 
 
 async def test_none_is_nothing(kernel: Kernel, tmp_path: Path) -> None:
     share = Share(str(tmp_path))
     await share.mount(cast("Uevents", None), "")
-    unmount(share, Rootfs(str(tmp_path)))
+    share.unmount()
     assert kernel.done == []
     assert os.listdir(tmp_path) == []
 
@@ -81,7 +80,7 @@ async def test_one_that_cannot_be_mounted_leaves_nothing(kernel: Kernel, tmp_pat
     devices.there.set()
     with pytest.raises(MountError, match="cannot mount the volumes: Invalid argument"):
         await share.mount(cast("Uevents", devices), "volumes")
-    unmount(share, Rootfs(str(tmp_path)))
+    share.unmount()
     assert kernel.done == []
     assert os.listdir(tmp_path) == []
 
