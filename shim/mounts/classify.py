@@ -108,6 +108,7 @@ def _bind(mount: Json, words: tuple[str, ...], source: Source, found: GuestMount
         read_only=read_only,
         recursive="rbind" in words,
         is_file=source.is_file,
+        follows=not options.SLAVE.isdisjoint(words),
     )
     found.volumes.append(volume)
     return {**mount, "source": f"{VOLUME_SOURCE_PREFIX}{volume.name}"}

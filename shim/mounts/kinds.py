@@ -32,8 +32,8 @@ class HostFile:
 class Volume:
     """A directory of the host that the container shares with it, or a file where `is_file`.
 
-    `source` is absolute, and no part of it is a symbolic link. With `recursive`, what is mounted below it is shared too,
-    read-only where `read_only` says so.
+    `source` is absolute, and no part of it is a symbolic link. With `recursive`, what is mounted below it is shared,
+    too, read-only where `read_only` says so. With `follows`, so is what the host mounts there later (slave propagation).
     """
 
     name: str
@@ -41,6 +41,7 @@ class Volume:
     read_only: bool
     recursive: bool
     is_file: bool
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ _FLAGS: Final = (
 )
 BINDS: Final = frozenset({"bind", "rbind"})
 SHARED: Final = frozenset({"shared", "rshared"})
-_PROPAGATION: Final = SHARED | {"slave", "rslave", "private", "rprivate", "unbindable", "runbindable"}
+SLAVE: Final = frozenset({"slave", "rslave"})
+_PROPAGATION: Final = SHARED | SLAVE | {"private", "rprivate", "unbindable", "runbindable"}
 IDMAP: Final = frozenset({"idmap", "ridmap"})
 # What crun makes something of; all others are the file system's own.
 WORDS: Final = frozenset(

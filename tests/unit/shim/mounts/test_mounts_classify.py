@@ -126,8 +126,8 @@ def test_files_beyond_what_is_copied_are_volumes(tmp_path: Path) -> None:
         (["bind", "ro"], {"read_only": True}),
         (["rbind", "rro"], {"recursive": True, "read_only": True}),
         (["rbind", "ro", "rprivate"], {"recursive": True, "read_only": True}),
-        (["rbind", "rslave", "rw"], {"recursive": True}),
-        (["bind", "slave", "nosuid", "noexec", "nodev", "noatime"], {}),
+        (["rbind", "rslave", "rw"], {"recursive": True, "follows": True}),
+        (["bind", "slave", "nosuid", "noexec", "nodev", "noatime"], {"follows": True}),
     ],
 )
 def test_a_directory_is_a_volume(tmp_path: Path, options: list[str], expected: dict[str, bool]) -> None:
