@@ -20,7 +20,7 @@ from typing import Final
 from shim import cpuset, user_namespace
 from shim.errors import SpecError, UnsupportedError
 from shim.json_types import Json, JsonValue
-from shim.mounts import FILE_SOURCE_PREFIX, FILES_LIMIT, NAMES, BlockVolume, HostFile, Volume, classify
+from shim.mounts import FILE_SOURCE_PREFIX, FILES_LIMIT, NAMES, BlockVolume, HostFile, Volume, classify, devices
 
 __all__ = (
     "FILES_LIMIT",
@@ -119,9 +119,10 @@ def for_guest(
     _refuse_what_is_missing(guest, linux)
     linux["namespaces"] = [*_guest_namespaces(linux)]
     user_namespace.check(linux)
-    linux["devices"] = [*_guest_devices(linux)]
     linux["resources"] = guest_resources(section(linux, "resources"), vcpus)
-    found = classify(objects(guest, "mounts"), bundle)
+    disks = _take_disks(linux)
+    linux["devices"] = [*_guest_devices(linux)]
+    found = classify([*objects(guest, "mounts"), *disks], bundle)
     own_files = tuple(_missing_names(found.mounts)) if names else ()
     guest["mounts"] = [*found.mounts, *(_own_mount(file) for file in own_files)]
     # The guest kernel has neither AppArmor nor SELinux, and the host's cgroup tree is not the guest's. Annotations
@@ -223,6 +224,18 @@ def _guest_namespaces(linux: Json) -> list[Json]:
             )
         kept.append({"type": kind})
     return kept
+
+
+def _take_disks(linux: Json) -> list[Json]:
+    """The block devices among the devices, as mounts of raw disks. Takes them, and their rules, out of `linux`."""
+    asked = objects(linux, "devices")
+    resources = section(linux, "resources")
+    rules: list[JsonValue] = [*objects(resources, "devices")]
+    disks = devices.as_mounts(asked, rules)
+    if disks:
+        linux["devices"] = [device for device in asked if device.get("type") != "b"]
+        linux["resources"] = {**resources, "devices": devices.without_rules(rules, asked)}
+    return disks
 
 
 def _guest_devices(linux: Json) -> list[Json]:

@@ -3,6 +3,7 @@
     kinds.py     the values: a small file that is copied, a volume, a block volume
     options.py   pure: the words of a mount's options
     sources.py   what is at a bind mount's source, and why some of it cannot be given
+    devices.py   block devices that are listed as devices become mounts
     classify.py  each mount becomes one of those, or one of the guest kernel's own, or is refused by name
 
 https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts

@@ -33,7 +33,7 @@ class Volume:
     """A directory of the host that the container shares with it, or a file where `is_file`.
 
     `source` is absolute, and no part of it is a symbolic link. With `recursive`, what is mounted below it is shared,
-    too, read-only where `read_only` says so. With `follows`, so is what the host mounts there later (slave propagation).
+    too, all of it as `read_only` says. With `follows`, so is what the host mounts there later (slave propagation).
     """
 
     name: str

@@ -123,6 +123,18 @@ def test_a_raw_disk_is_a_device(vm: Box, make: Make) -> None:
     assert image.read_bytes()[3 * 512 :][:5] == b"hello"
 
 
+def test_a_device_is_given_by_its_path(box: Box, make: Make) -> None:
+    """As runc gives it: the container may open the device's node, with whatever numbers."""
+    image = make("raw")
+    loop = _told("losetup", "--find", "--show", str(image)).strip()
+    try:
+        script = f"test -b {loop} && printf hello | dd of={loop} conv=notrunc,fsync 2>/dev/null && head -c 5 {loop}"
+        assert box.run("sh", "-c", script, options=("--device", loop)).checked().text == "hello"
+    finally:
+        _told("losetup", "--detach", loop)
+    assert image.read_bytes()[:5] == b"hello"
+
+
 def test_what_was_synced_outlives_a_shim_that_is_killed(vm: Box, make: Make) -> None:
     image = make("ext4")
     script = "echo safe >/data/file; sync /data/file; touch /data/ready; sync; while :; do echo x >>/data/more; done"
