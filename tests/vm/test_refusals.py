@@ -1,5 +1,6 @@
 """What cannot be run is refused at once, in one clear line, and leaves nothing behind."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -61,6 +62,24 @@ def test_a_missing_part_is_named(vm: Box, section: str, key: str) -> None:
         assert_one_clear_line(vm.run("true"), NOWHERE)
     assert list(cache.glob("layers/making/*")) == []
     shutil.rmtree(cache, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        ("type=bind,src=/run/containerd/containerd.sock,dst=/run/docker.sock,options=rbind:rw", ("is a socket", "TCP")),
+        ("type=bind,src=/nowhere/at-all,dst=/data,options=rbind:ro", ("No such file", "on the host")),
+        ("type=bind,src=/sys/fs/cgroup,dst=/sys/fs/cgroup,options=rbind:ro", ("the host's kernel",)),
+        ("type=bind,src=/var/tmp,dst=/data,options=rbind:rshared", ("rshared", "rprivate")),
+        ("type=bind,src=/var/tmp,dst=/data,options=rbind:size=5m", ("size=5m",)),
+        ("type=nfs,src=server:/export,dst=/data", ("of the type nfs", "bind a directory")),
+        ("type=ext4,src=/var/tmp,dst=/data", ("a block device or a file",)),
+    ],
+)
+def test_a_mount_that_cannot_be_given_is_named(vm: Box, mount: str, words: tuple[str, ...]) -> None:
+    """By its source and its place, with what to do."""
+    source, place = (re.escape(word.partition("=")[2]) for word in mount.split(",")[1:3])
+    assert_one_clear_line(vm.run("true", options=("--mount", mount)), f"cannot mount {source} at {place}: ", *words)
 
 
 def test_a_missing_vsock_daemon_is_named(vm: Box) -> None:
