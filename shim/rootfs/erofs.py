@@ -82,7 +82,8 @@ async def _make(mkfs: Tool, directory: Path, image: Path, sparse_bytes: int, kee
     except HostError as error:
         path = await asyncio.to_thread(_longest_name, directory)
         if path is None:
-            raise
+            hint = error.hint or ("erofs-utils 1.6 and newer pass over holes of files" if sparse_bytes else "")
+            raise HostError(error.message, hint=hint) from error
         raise UnsupportedError(
             f"{error.message}; perhaps for the name {path!r} of {_NAME_BYTES} bytes",
             hint="erofs-utils 1.8.5 and newer take such names",
