@@ -13,6 +13,8 @@ from shim.errors import HostError
 
 # Holes of less in one file are not worth an image of another kind.
 WORTHWHILE_BYTES: Final = 1 << 20
+# So much of a path is shown that may be as long as paths can be.
+_SHOWN: Final = 200
 # What `du` counts in, whatever the file system's blocks are (stat(2)).
 _STAT_BLOCK: Final = 512
 
@@ -54,8 +56,8 @@ def survey(directory: Path) -> Survey:
                     ):
                         sparse_bytes = status.st_size
     except OSError as error:
-        where = error.filename or path
-        within = f" {where}:" if where != os.fspath(directory) else ""
+        below = os.path.relpath(str(error.filename or path), directory)
+        within = f" {below[:_SHOWN]}:" if below != "." else ""
         raise HostError(f"layer {directory}:{within} {error.strerror}") from error
     return Survey(entries, changed_ns, sparse_bytes)
 

@@ -237,6 +237,21 @@ async def test_no_directory_is_an_error(tmp_path: Path) -> None:
         await erofs.convert(MKFS, Path("/nowhere"), tmp_path / "image")
 
 
+async def test_a_path_that_is_too_long_is_one_clear_line(tmp_path: Path) -> None:
+    """The kernel lets one make it, step by step, and nobody name it."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=fd)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    with pytest.raises(HostError, match=rf"^layer {tree}: d{{200}}: File name too long$"):
+        await erofs.convert(MKFS, tree, tmp_path / "image")
+
+
 async def test_without_mkfs_the_package_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingPartError, match=r"mkfs\.nothing: no such program \(apt-get install erofs-utils\)"):
         await erofs.convert(erofs.tool("mkfs.nothing", 1), tmp_path, tmp_path / "image")
