@@ -8,21 +8,19 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from tests.unit.shim.rootfs.everything import fill
+from tests.unit.shim.rootfs.host import Host, Mounted
 
 Facts = dict[bytes, tuple[object, ...]]
 
 
-class Mounted(Protocol):
-    """Mounts a file system as long as the context lasts."""
-
-    def __call__(
-        self, source: Path, fstype: str = ..., options: str = ...
-    ) -> contextlib.AbstractContextManager[Path]: ...
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """Its directories are the test's own."""
+    return Host(tmp_path)
 
 
 @pytest.fixture(scope="session")
