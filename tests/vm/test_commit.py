@@ -1,0 +1,251 @@
+"""`qemubox commit`: what becomes of a container's changes, and what is refused, on real containerds."""
+
+import json
+import os
+import signal
+import subprocess
+import tarfile
+from typing import Final
+
+import pytest
+
+from harness import commit
+from harness.box import RUNTIMES, Box
+from harness.deadline import eventually
+from harness.distros import BUSYBOX as DISTRO
+from harness.distros import archive
+from harness.images import BUSYBOX, LAYERS
+
+pytestmark = pytest.mark.timeout(200)
+
+_NEW: Final = "localhost/qemubox/committed:1"
+
+
+def _commit(box: Box, *words: str) -> str:
+    """The digest that a commit gives."""
+    done = commit.commit(box, *words)
+    assert done.returncode == 0, done.stderr
+    name, digest = done.stdout.split()
+    assert digest.startswith("sha256:")
+    assert name
+    return digest
+
+
+def _refused(box: Box, *words: str) -> str:
+    """What a commit says that is refused, which leaves nothing: no image, lease or blob, nothing paused."""
+    before = _stores(box)
+    done = commit.commit(box, *words)
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    _assert_one_line(done.stderr)
+    assert _stores(box) == before
+    return done.stderr
+
+
+def _assert_one_line(said: str) -> None:
+    assert said.startswith("qemubox: "), said
+    assert len(said.splitlines()) == 1, said
+
+
+def _stores(box: Box, namespace: str = "default") -> tuple[str, ...]:
+    """All names that containerd's stores have in a namespace."""
+    commands = (
+        ("images", "ls", "-q"),
+        ("content", "ls", "-q"),
+        ("leases", "ls", "-q"),
+        ("content", "active"),
+        ("snapshots", "ls"),
+        ("tasks", "ls"),
+    )
+    return tuple(box.containerd.ctr(*words, namespace=namespace).checked().text for words in commands)
+
+
+def _config(box: Box, digest: str) -> dict[str, object]:
+    """The configuration of the image with that manifest."""
+    manifest = json.loads(box.containerd.ctr("content", "get", digest).checked().stdout)
+    document = json.loads(box.containerd.ctr("content", "get", manifest["config"]["digest"]).checked().stdout)
+    assert isinstance(document, dict)
+    return document
+
+
+def test_a_running_container_becomes_an_image_and_goes_on(box: Box) -> None:
+    """Upon a hundred layers; the image is whole, unpacked, exported and imported again."""
+    box.containerd.import_image(LAYERS)
+    with box.events() as events, commit.sleeping(box, LAYERS) as container:
+        commit.shell(box, container, "echo new >/new; rm /last; rm -r /etc/opaque; mkdir /etc/opaque; ln /new /linked")
+        digest = _commit(
+            box, container, _NEW, "-a", "A <a@b>", "-m", "why", "-c", "ENV A=1", "-c", 'CMD ["cat", "/new"]'
+        )
+        assert box.status(container) == "RUNNING"
+        events.wait("/tasks/resumed", container)
+    checked = {line.split()[0]: line for line in box.containerd.ctr("images", "check").checked().text.splitlines()}
+    assert "complete (102/102)" in checked[_NEW]
+    assert checked[_NEW].split()[-1] == "true"
+    config = _config(box, digest)
+    assert config["author"] == "A <a@b>"
+    settings = config["config"]
+    assert isinstance(settings, dict)
+    assert settings["Cmd"] == ["cat", "/new"]
+    assert settings["Env"] == ["PATH=/bin", "A=1"]
+    history = config["history"]
+    assert isinstance(history, list)
+    assert history[-1]["comment"] == "why"
+    assert history[-1]["created_by"] == "sleep 1000"
+    exported = str(box.containerd.cell.directory / "tmp" / "exported.tar")
+    box.containerd.ctr("images", "export", exported, _NEW).checked()
+    with tarfile.open(exported) as archived:
+        assert f"blobs/{digest.replace(':', '/')}" in archived.getnames()
+    box.containerd.remove_image(_NEW)
+    box.containerd.ctr("images", "import", exported).checked()
+    os.unlink(exported)
+    assert box.run("sh", "-c", "cat /new /linked; ls /last; ls /etc/opaque; echo $A", image=_NEW).text.split() == [
+        *("new", "new", "1")
+    ]
+    assert box.run("cat", "/layers/99", image=_NEW).checked().text == "99"
+    box.containerd.remove_image(_NEW)
+    box.containerd.remove_image(LAYERS)
+
+
+def test_what_was_committed_is_kept_and_the_rest_collected(box: Box) -> None:
+    """With the image go its blobs and its snapshot; until then collection leaves them."""
+    before = _stores(box)
+    with commit.sleeping(box, BUSYBOX) as container:
+        commit.shell(box, container, "echo x >/x")
+        _commit(box, container, _NEW)
+    box.containerd.import_image(LAYERS)
+    box.containerd.remove_image(LAYERS)  # collects
+    assert box.run("cat", "/x", image=_NEW).checked().text == "x"
+    box.containerd.remove_image(_NEW)
+    assert _stores(box) == before
+
+
+def test_a_second_commit_moves_the_name(box: Box) -> None:
+    """And upon the first image, by its name, a third layer."""
+    with commit.sleeping(box, BUSYBOX) as container:
+        commit.shell(box, container, "echo 1 >/x")
+        first = _commit(box, container, _NEW)
+        assert _commit(box, container, "--uncompressed", _NEW) != first
+        commit.shell(box, container, "echo 2 >/x")
+        second = _commit(box, container, _NEW)
+        assert second != first
+    with commit.sleeping(box, _NEW) as container:
+        assert commit.shell(box, container, "cat /x") == "2\n"
+        commit.shell(box, container, "echo 3 >>/x")
+        _commit(box, container, "localhost/qemubox/third:1")
+        # Its own image's name means another image from now on.
+        _commit(box, container, _NEW)
+        said = _refused(box, container, "localhost/qemubox/fourth:1")
+        assert "is not what container" in said
+    for name in (_NEW, "localhost/qemubox/third:1"):
+        assert box.run("cat", "/x", image=name).checked().text.split() == ["2", "3"]
+        box.containerd.remove_image(name)
+
+
+def test_a_paused_container_stays_paused_and_a_stopped_one_stopped(box: Box) -> None:
+    with commit.sleeping(box, BUSYBOX) as container:
+        commit.shell(box, container, "echo x >/x")
+        box.containerd.ctr("tasks", "pause", container).checked()
+        _commit(box, container, _NEW)
+        assert box.status(container) == "PAUSED"
+        box.containerd.ctr("tasks", "resume", container).checked()
+        commit.shell(box, container, "echo y >/x")
+        commit.end(box, container)
+        _commit(box, container, "localhost/qemubox/stopped:1")
+    assert box.run("cat", "/x", image=_NEW).checked().text == "x"
+    assert box.run("cat", "/x", image="localhost/qemubox/stopped:1").checked().text == "y"
+    for name in (_NEW, "localhost/qemubox/stopped:1"):
+        box.containerd.remove_image(name)
+
+
+def test_an_interrupted_commit_resumes_and_leaves_nothing(box: Box) -> None:
+    """At whatever moment: here while a large layer is read."""
+    with commit.sleeping(box, BUSYBOX) as container:
+        commit.shell(box, container, "dd if=/dev/urandom of=/x bs=1M count=100 2>/dev/null")
+        before = _stores(box)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with subprocess.Popen(
+                commit.command(box, container, _NEW),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=commit.environment(),
+                cwd="/",
+                text=True,
+            ) as process:
+                eventually(
+                    lambda: "qemubox-commit" in box.containerd.ctr("content", "active").text, "a blob is written", 30
+                )
+                process.send_signal(number)
+                said, error = process.communicate(timeout=60)
+            assert process.returncode == 128 + number, (said, error)
+            assert said == ""
+            _assert_one_line(error)
+            assert number.name in error
+            assert box.status(container) == "RUNNING"
+            assert _stores(box) == before
+
+
+def test_bad_input_is_refused_with_one_line(box: Box) -> None:
+    assert "container nothing" in _refused(box, "nothing", _NEW)
+    assert "Upper" in _refused(box, "nothing", "Upper:1")
+    with commit.sleeping(box, BUSYBOX) as container:
+        assert "RUN x" in _refused(box, container, _NEW, "-c", "RUN x")
+        assert "a digest" in _refused(box, container, f"x@sha256:{'0' * 64}")
+        assert "not-there" in _refused(box, container, _NEW, "--address", "/run/not-there")
+        assert "container" in _refused(box, container, _NEW, "--namespace", "another")
+        assert "--no-pause" in _refused(box, container, _NEW, "--no-pause") if box.is_vm else True
+
+
+def test_an_image_that_is_not_whole_is_refused(box: Box) -> None:
+    """A layer's blob that is not there would be missing in the new image, too."""
+    tar = str(archive(DISTRO, box.containerd.archives))
+    box.containerd.ctr("images", "import", tar).checked()
+    with commit.sleeping(box, DISTRO.image) as container:
+        listed = box.containerd.ctr("images", "ls").checked().text
+        digest = next(line.split()[2] for line in listed.splitlines() if line.startswith(DISTRO.image))
+        manifest = json.loads(box.containerd.ctr("content", "get", digest).checked().stdout)
+        layer = manifest["layers"][-1]["digest"]
+        box.containerd.ctr("content", "rm", layer).checked()
+        said = _refused(box, container, _NEW)
+        assert layer in said
+        assert "1 of its 3 layers" in said
+        box.containerd.remove_image(DISTRO.image)
+        assert DISTRO.image in _refused(box, container, _NEW)
+
+
+def test_a_read_only_root_gives_the_same_tree(box: Box) -> None:
+    """As docker commit and nerdctl commit have it: an image with one more layer, in which nothing is."""
+    with commit.sleeping(box, BUSYBOX, "--read-only") as container:
+        _commit(box, container, _NEW)
+    assert box.run("sh", "-c", "echo /*", image=_NEW).checked().text == box.run("sh", "-c", "echo /*").checked().text
+    box.containerd.remove_image(_NEW)
+
+
+def test_a_root_directory_is_no_snapshot(box: Box) -> None:
+    root = box.containerd.cell.directory / "rootfs"
+    root.mkdir()
+    container = box.new_id()
+    box.containerd.ctr("containers", "create", "--rootfs", str(root), container, "sleep", "1").checked()
+    assert "no snapshot" in _refused(box, container, _NEW)
+    box.remove(container).checked()
+    root.rmdir()
+
+
+def test_a_native_snapshot_is_compared_by_containerd(box: Box) -> None:
+    """A whole directory, of which the changes are not known by themselves."""
+    with commit.sleeping(box, BUSYBOX, "--snapshotter", "native") as container:
+        commit.shell(box, container, "echo x >/x; rm /etc/group")
+        _commit(box, container, _NEW)
+    assert box.run("sh", "-c", "cat /x; ls /etc", image=_NEW).checked().text.split() == ["x", "passwd"]
+    box.containerd.remove_image(_NEW)
+
+
+@pytest.mark.on("2")
+@pytest.mark.newest_runc
+def test_what_only_another_runtime_sees_is_refused(box: Box) -> None:
+    """The erofs snapshotter in block mode with runc: an empty layer would be a lie."""
+    box.containerd.import_image(BUSYBOX, "erofs")
+    container = box.new_id()
+    options = ("--snapshotter", "erofs", "--runtime", RUNTIMES["runc"])
+    box.containerd.ctr("containers", "create", *options, BUSYBOX, container, "sleep", "1").checked()
+    assert "rwlayer.img" in _refused(box, container, _NEW)
+    box.remove(container).checked()
