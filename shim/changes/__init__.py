@@ -3,6 +3,7 @@
     target.py      where to, and from which image
     listing.py     what the guest says its upper directory holds, each word checked
     record.py      what was applied before, so that only what differs is
+    pending.py     a mark on an image from which not all has come back yet
     beneath.py     openat2(2): nothing outside of the directory can be reached from within it
     inodes.py      one file, directory, link or device made as it is in the guest
     apply.py       what to make, what to remove

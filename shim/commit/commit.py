@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from api import containerd_pb2 as api
 from api import task_types_pb2 as states
-from shim.commit import document, layer, source, tree
+from shim.commit import document, layer, returned, source, tree
 from shim.commit.base import Base, find_base
 from shim.commit.change import Json, changed
 from shim.commit.packing import Packing
 from shim.commit.source import Upper
+from shim.config import Config, load
 from shim.containerd.client import Client
 from shim.containerd.snapshots import Snapshots
 from shim.errors import AlreadyExistsError, HostError, QemuboxError, SpecError, StateError
@@ -51,6 +52,7 @@ class _Work:
     base: Base
     settings: Json
     ref: str
+    config: Config | None
 
 
 async def commit(client: Client, wish: Wish, left_out: Callable[[str], None]) -> api.Descriptor:
@@ -60,7 +62,7 @@ async def commit(client: Client, wish: Wish, left_out: Callable[[str], None]) ->
     """
     work = await _look(client, wish)
     async with client.lease():
-        async with _standing_still(client, work.container, pause=wish.pause):
+        async with _standing_still(work):
             made = await _layer(work, left_out)
         chain = document.chain_id([*document.diff_ids_of(work.base.config), made.diff_id])
         await _unpack(work, made, chain)
@@ -76,33 +78,39 @@ async def _look(client: Client, wish: Wish) -> _Work:
     snapshots = client.snapshots(container.snapshotter)
     info = await snapshots.stat(container.snapshot_key)
     place = source.find(container, info, await snapshots.mounts(container.snapshot_key))
+    config = load() if source.is_ours(container) else None
+    if config is not None:
+        returned.check_wanted(container, config)
     base = await find_base(client, container, info.parent)
     before = base.config.get("config")
     settings = changed(before if isinstance(before, dict) else {}, wish.changes)
     ref = f"qemubox-commit-{secrets.token_hex(8)}"
-    return _Work(client, wish, container, snapshots, info.parent, place, base, settings, ref)
+    return _Work(client, wish, container, snapshots, info.parent, place, base, settings, ref, config)
 
 
 @asynccontextmanager
-async def _standing_still(client: Client, container: api.Container, *, pause: bool) -> AsyncIterator[None]:
+async def _standing_still(work: _Work) -> AsyncIterator[None]:
     """The container's processes do nothing in here, if they can be made to, and go on afterwards if they did before."""
+    client, container, pause = work.client, work.container, work.wish.pause
     status = await client.status(container.id)
     if status in (states.PAUSING, states.UNKNOWN):
         raise StateError(
             f"container {container.id}: its task is {states.Status.Name(status).lower()}", hint="try again later"
         )
-    if status == states.RUNNING and not pause and source.is_ours(container):
+    if status == states.RUNNING and not pause and work.config is not None:
         raise StateError(
             f"container {container.id}: runs in a machine, and what it writes is on the host once it is paused",
             hint="leave out --no-pause",
         )
     if status != states.RUNNING or not pause:
+        if status != states.PAUSED:
+            _check_ended(work, status)
         yield
         return
     # A pause that has been asked for comes, whether or not anybody waits for it.
     pausing = asyncio.ensure_future(client.pause(container.id))
     try:
-        await _paused(client, container.id, asyncio.shield(pausing))
+        await _paused(work, asyncio.shield(pausing))
         yield
     finally:
         await asyncio.wait([pausing])
@@ -110,13 +118,20 @@ async def _standing_still(client: Client, container: api.Container, *, pause: bo
             await client.resume(container.id)
 
 
-async def _paused(client: Client, container: str, pausing: "asyncio.Future[None]") -> None:
+async def _paused(work: _Work, pausing: "asyncio.Future[None]") -> None:
     """One that has ended meanwhile stands still, too."""
     try:
         await pausing
     except QemuboxError:
-        if await client.status(container) not in (None, states.STOPPED):
+        status = await work.client.status(work.container.id)
+        if status not in (None, states.STOPPED):
             raise
+        _check_ended(work, status)
+
+
+def _check_ended(work: _Work, status: "states.Status | None") -> None:
+    if work.config is not None:
+        returned.check_ended(work.container, work.place, work.config, has_task=status is not None)
 
 
 async def _layer(work: _Work, left_out: Callable[[str], None]) -> document.Layer:

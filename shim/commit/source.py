@@ -19,15 +19,24 @@ _RUNTIME: Final = "qemubox"
 
 @dataclass(frozen=True, slots=True)
 class Upper:
-    """A directory with the changes alone. `overlay`: what was removed is there as whiteouts."""
+    """A directory with the changes alone. `overlay`: what was removed is there as whiteouts.
+
+    `image` is the snapshot's own image that takes the container's writes first, if it has one.
+    """
 
     directory: Path
     overlay: bool
+    image: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two directories of the host, the whole of before and of after: containerd compares them."""
+    """Two directories of the host, the whole of before and of after: containerd compares them.
+
+    `directory` is the one of after.
+    """
+
+    directory: Path
 
 
 def is_ours(container: api.Container) -> bool:
@@ -41,6 +50,11 @@ def find(container: api.Container, snapshot: api.SnapshotInfo, mounts: Mounts) -
     if snapshot.kind != api.SNAPSHOT_ACTIVE:
         raise UnsupportedError(f"{named}: is read-only, so there is nothing to commit")
     plan = read(from_messages(mounts))
+    if plan.owners is not None:
+        raise UnsupportedError(
+            f"{named}: its container has a user namespace, and the owners of its files on the host are not the image's",
+            hint="commit a container without --uidmap and --userns-remap",
+        )
     if plan.writable is None:
         raise UnsupportedError(f"{named}: is mounted read-only, so there is nothing to commit")
     if isinstance(plan.writable, SnapshotWritable):
@@ -56,9 +70,9 @@ def find(container: api.Container, snapshot: api.SnapshotInfo, mounts: Mounts) -
                 f" ({container.runtime.name}) sees them",
                 hint="use the overlayfs snapshotter for containers of this runtime that are to be committed",
             )
-        return Upper(plan.writable.path.parent / "fs", overlay=bool(snapshot.parent))
+        return Upper(plan.writable.path.parent / "fs", overlay=bool(snapshot.parent), image=plan.writable.path)
     if plan.upper is None:
         raise UnsupportedError(f"{named}: has no upper directory")
     if not plan.lower:
-        return Comparison() if snapshot.parent else Upper(plan.upper, overlay=False)
+        return Comparison(plan.upper) if snapshot.parent else Upper(plan.upper, overlay=False)
     return Upper(plan.upper, overlay=True)

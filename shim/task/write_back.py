@@ -9,6 +9,7 @@ import asyncio
 from typing import Final, Literal
 
 from shim import deadlines
+from shim.changes import pending
 from shim.changes.write_back import WriteBack
 from shim.errors import QemuboxError, StateError
 from shim.guest import Guest
@@ -34,6 +35,7 @@ class Changes:
         self, container_id: str, guest: Guest, rootfs: PreparedRootfs | None, *, enabled: bool, log: Logger
     ) -> None:
         self._rootfs = rootfs if enabled else None
+        self._image = rootfs.target.image if rootfs is not None and rootfs.target is not None else None
         self._log = log
         self._ended = False
         self._begun = False
@@ -54,6 +56,8 @@ class Changes:
     def begin(self) -> None:
         """The container is about to run, and to write. Raises HostError or ResourceError."""
         self._begun = True
+        if self._image is not None:
+            pending.mark(self._image)
         if self._rootfs is not None and self._rootfs.place is not None:
             self._rootfs.place.begin()
 
@@ -89,6 +93,8 @@ class Changes:
             run.cancel()
         place, failure = self._rootfs.place, run.exception()
         if failure is None:
+            if self._image is not None:
+                pending.clear(self._image)
             if place is not None:
                 place.returned(changed=self._changed)
             return

@@ -239,6 +239,26 @@ def test_a_native_snapshot_is_compared_by_containerd(box: Box) -> None:
     box.containerd.remove_image(_NEW)
 
 
+@pytest.mark.parametrize("snapshotter", ["overlayfs", "erofs"])
+@pytest.mark.on("2")
+def test_what_a_lost_machine_had_is_not_committed_before_it_is_back(vm: Box, snapshotter: str) -> None:
+    """The snapshot's directory is older than what the container wrote."""
+    vm.containerd.import_image(BUSYBOX, snapshotter)
+    with commit.sleeping(vm, BUSYBOX, "--snapshotter", snapshotter) as container:
+        commit.shell(vm, container, "echo x >/x; sync")
+        (qemu,) = vm.processes("qemu-system-x86_64")
+        qemu.kill()
+        vm.wait_stopped(container)
+        assert "has not come back" in _refused(vm, container, _NEW)
+        vm.delete_task(container)
+        assert "start it again" in _refused(vm, container, _NEW)
+        vm.containerd.ctr("tasks", "start", "-d", container).checked()
+        assert commit.shell(vm, container, "cat /x") == "x\n"
+        _commit(vm, container, _NEW)
+    assert vm.run("cat", "/x", image=_NEW).checked().text == "x"
+    vm.containerd.remove_image(_NEW)
+
+
 @pytest.mark.on("2")
 @pytest.mark.newest_runc
 def test_what_only_another_runtime_sees_is_refused(box: Box) -> None:
