@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar, cast
+from typing import BinaryIO, ClassVar, Final, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -29,12 +29,12 @@ from archive.unpack import ALL, HARMLESS, unpack
 from shim import deadlines
 from shim.copy import address, tar
 from shim.copy.place import Landing, Place, There, check, landing, parse
-from shim.errors import GuestError, HostError, NotFoundError, SpecError
+from shim.errors import GuestError, HostError, NotFoundError, QemuboxError, SpecError
 from ttrpc import Client, Code, ConnectionClosed, StatusError, Stream
 
 _BUFFER: Final = 1 << 20
 _LINKS_MOST: Final = 40
-# For the thread to come to an end once its pipe is hung up. One that waits for a terminal does not.
+# For the thread to come to an end once its pipe is hung up. One that is at standard input or output may never do that.
 _GRACE_S: Final = 5.0
 _INTERRUPTED: Final = 130
 
@@ -48,18 +48,32 @@ def run(state_dir: Path, source: str, destination: str, *, namespace: str, follo
     places = parse(source), parse(destination)
     check(*places)
     shim = address.find(state_dir, places[0].container or places[1].container, namespace)
+    status = 0
     try:
-        asyncio.run(_copy(shim, *places, follow=follow, archive=archive))
+        _run(shim, *places, follow=follow, archive=archive)
     except KeyboardInterrupt:
-        print("qemubox: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        _say("interrupted")
+        status = _INTERRUPTED
+    except QemuboxError as error:
+        if not _Thread.working:
+            raise
+        _say(str(error))
+        status = 1
+    if _Thread.working:
+        # At standard input or output, for as long as somebody else likes: Python would abort over its buffers.
+        os._exit(status)
+    return status
+
+
+def _run(shim: address.Address, source: Place, destination: Place, *, follow: bool, archive: bool) -> None:
+    try:
+        asyncio.run(_copy(shim, source, destination, follow=follow, archive=archive))
     except ArchiveError as error:
         raise HostError(f"{source} to {destination}: {error}") from error
     except OSError as error:
         raise HostError(f"{source} to {destination}: {said(error)}") from error
     except StatusError as error:
         raise GuestError(error.code, error.message) from error
-    return 0
 
 
 async def _copy(shim: address.Address, source: Place, destination: Place, *, follow: bool, archive: bool) -> None:
@@ -162,9 +176,11 @@ async def _out(remote: _Remote, source: Place, destination: Place, *, follow: bo
 
         def work(pipe: BinaryIO) -> None:
             os.umask(0)
-            unpack(read(pipe.read), directory, where.name, ALL if archive else HARMLESS, _tell)
+            unpack(read(pipe.read), directory, where.name, ALL if archive else HARMLESS, _say)
 
-    await _carry(remote.read(source.clean, writing, follow=follow), work, ours=reading, theirs=writing, mode="rb")
+    grace_s = 0 if destination.is_stream else _GRACE_S
+    call = remote.read(source.clean, writing, follow=follow)
+    await _carry(call, work, ours=reading, theirs=writing, mode="rb", grace_s=grace_s)
 
 
 async def _in(remote: _Remote, source: Place, destination: Place, *, follow: bool, archive: bool) -> None:
@@ -176,7 +192,7 @@ async def _in(remote: _Remote, source: Place, destination: Place, *, follow: boo
     def alter(entry: Entry) -> Entry:
         return entry if archive else entry._replace(uid=0, gid=0)
 
-    await _write(remote, where, lambda pipe: pack(place, pipe.write, _tell, alter))
+    await _write(remote, where, lambda pipe: pack(place, pipe.write, _say, alter))
 
 
 async def _stream_in(remote: _Remote, destination: Place, *, archive: bool) -> None:
@@ -192,7 +208,8 @@ async def _stream_in(remote: _Remote, destination: Place, *, archive: bool) -> N
 
 async def _write(remote: _Remote, where: Landing, work: Work) -> None:
     reading, writing = os.pipe()
-    await _carry(remote.write(where, reading), work, ours=writing, theirs=reading, mode="wb")
+    # Nothing of ours is half done where the thread is left behind.
+    await _carry(remote.write(where, reading), work, ours=writing, theirs=reading, mode="wb", grace_s=0)
 
 
 def _there(place: Place) -> There:
@@ -216,9 +233,13 @@ def _there(place: Place) -> There:
 class _Thread:
     """Work on files beside the loop: `done` has its end. It does not keep the process from ending."""
 
+    working: ClassVar[bool] = False
+    """Whether it still is at work; a command has one."""
+
     def __init__(self, work: Work, descriptor: int, mode: str) -> None:
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[BaseException | None] = self._loop.create_future()
+        _Thread.working = True
         threading.Thread(target=self._run, args=(work, descriptor, mode), daemon=True).start()
 
     def _run(self, work: Work, descriptor: int, mode: str) -> None:
@@ -228,6 +249,7 @@ class _Thread:
                 work(cast("BinaryIO", pipe))
         except BaseException as error:  # noqa: BLE001 - raised in the loop
             failure = error
+        _Thread.working = False
         with contextlib.suppress(RuntimeError):  # the loop has ended: after ^C nobody waits for ever
             self._loop.call_soon_threadsafe(self._settle, failure)
 
@@ -236,8 +258,13 @@ class _Thread:
             self.done.set_result(failure)
 
 
-async def _carry(call: "Stream[_Request, Progress]", work: Work, *, ours: int, theirs: int, mode: str) -> None:
-    """Have `work` done on `ours`, one end of a pipe, while the shim has the other. Raises what went wrong first."""
+async def _carry(
+    call: "Stream[_Request, Progress]", work: Work, *, ours: int, theirs: int, mode: str, grace_s: float
+) -> None:
+    """Have `work` done on `ours`, one end of a pipe, while the shim has the other. Raises what went wrong first.
+
+    Work that has to be given up gets `grace_s` to clean up after itself.
+    """
     async with call as stream:
         if await stream.receive() is None:
             raise StatusError(Code.INTERNAL, "the shim has ended the copy before it began")
@@ -253,12 +280,12 @@ async def _carry(call: "Stream[_Request, Progress]", work: Work, *, ours: int, t
         except BaseException:
             stream.cancel()
             answer.cancel()
-            await asyncio.wait((thread.done,), timeout=_GRACE_S)
+            await asyncio.wait((thread.done,), timeout=grace_s)
             raise
     if failure is not None:
         raise failure
     for line in notes:
-        _tell(line)
+        _say(line)
 
 
 async def _reason(failure: BaseException, answer: "asyncio.Future[list[str]]") -> BaseException:
@@ -282,5 +309,5 @@ async def _rest(stream: "Stream[_Request, Progress]") -> list[str]:
     return notes
 
 
-def _tell(line: str) -> None:
-    print(f"qemubox: {line}", file=sys.stderr)
+def _say(line: str) -> None:
+    print(f"qemubox: {line}", file=sys.stderr, flush=True)

@@ -70,6 +70,7 @@ class FilesService(FilesBase):
                 yield files_pb2.Progress()
                 finish = guest.archive.Finish(archive_pb2.FinishRequest(copy=begun.copy))
                 outcome = await copy.carried(guest.call(finish, deadline_s=None))
+            await container.copied_into()
             yield files_pb2.Progress(done=True, notes=_notes(outcome))
 
     def _container(self, container_id: str) -> Container:

@@ -112,6 +112,10 @@ class Place:
         self._returned = True
         self._flush = changed
 
+    def written(self) -> None:
+        """Something was written to the image after all had come back: it is kept unless that comes back, too."""
+        self._returned = False
+
     def note(self, times: tuple[int, int] | None) -> None:
         """Remember the upper directory's times, by which it is seen that somebody else has changed it since.
 

@@ -301,6 +301,16 @@ class Container:
         await self._execs_settled()
         await self._changes.ended()
 
+    async def copied_into(self) -> None:
+        """Files were put into it. What comes after its end has to be brought to the host by itself.
+
+        Raises StateError where it is deleted meanwhile, and what a Pause does for changes that do not come back.
+        """
+        async with self.lock:
+            self.init.require(State.CREATED, State.RUNNING, State.PAUSED, State.STOPPED, to="copy into")
+            if self.init.exit is not None:
+                await self._changes.copied_into()
+
     async def _execs_settled(self) -> None:
         """Return when no exec runs any more: they all end with the first process, whose namespace theirs is."""
         try:

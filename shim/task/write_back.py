@@ -106,6 +106,20 @@ class Changes:
             exc_info=None if isinstance(failure, QemuboxError) else failure,
         )
 
+    async def copied_into(self) -> None:
+        """Files were put into it after its end (shim/copy): bring those back, too. Raises as WriteBack.run.
+
+        Where that fails the image is kept.
+        """
+        if self._write_back is None or self._rootfs is None or not self._ended:
+            return
+        place = self._rootfs.place
+        if place is not None:
+            place.written()
+        await self._noted(self._write_back)
+        if place is not None:
+            place.returned(changed=self._changed)
+
     async def _run(self, write_back: WriteBack) -> None:
         self._running = asyncio.create_task(self._noted(write_back), name="write back")
         try:
