@@ -201,9 +201,7 @@ def test_what_may_change_in_the_moment_that_it_is_listed_is_not_relied_upon() ->
         assert (read(entry(1, b"a", ctime_ns=_BEGAN_NS - age_ns))[1].digest == RACY) == racy
 
 
-@given(
-    st.sampled_from(["mode", "uid", "gid", "size", "mtime_ns", "ctime_ns", "inode", "links"]), st.integers(1, 0o777)
-)
+@given(st.sampled_from(["mode", "uid", "gid", "size", "mtime_ns", "ctime_ns", "inode", "links"]), st.integers(1, 0o777))
 def test_every_fact_makes_another_file(fact: str, by: int) -> None:
     one, other = entry(1, b"a"), entry(1, b"a")
     setattr(other, fact, getattr(other, fact) ^ by)
@@ -246,5 +244,3 @@ def test_whatever_is_said_it_is_a_tree_or_refused(entries: list[pb.Entry]) -> No
     assert all(b"/" not in part and part not in (b"", b".", b"..") for each in names for part in each)
     for item in items:
         assert all(place + length <= _IMAGE and offset + length <= item.size for offset, place, length in item.places())
-
-
