@@ -26,42 +26,24 @@ class ListResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., last: _Optional[bool] = ..., began_ns: _Optional[int] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("depth", "name", "mode", "uid", "gid", "rdev", "size", "mtime_ns", "ctime_ns", "inode", "links", "target", "xattrs", "opaque", "extents", "inline", "more")
-    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("name", "facts", "extents", "target", "xattrs", "opaque", "inline", "more")
     NAME_FIELD_NUMBER: _ClassVar[int]
-    MODE_FIELD_NUMBER: _ClassVar[int]
-    UID_FIELD_NUMBER: _ClassVar[int]
-    GID_FIELD_NUMBER: _ClassVar[int]
-    RDEV_FIELD_NUMBER: _ClassVar[int]
-    SIZE_FIELD_NUMBER: _ClassVar[int]
-    MTIME_NS_FIELD_NUMBER: _ClassVar[int]
-    CTIME_NS_FIELD_NUMBER: _ClassVar[int]
-    INODE_FIELD_NUMBER: _ClassVar[int]
-    LINKS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    EXTENTS_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     XATTRS_FIELD_NUMBER: _ClassVar[int]
     OPAQUE_FIELD_NUMBER: _ClassVar[int]
-    EXTENTS_FIELD_NUMBER: _ClassVar[int]
     INLINE_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
-    depth: int
     name: bytes
-    mode: int
-    uid: int
-    gid: int
-    rdev: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    links: int
+    facts: bytes
+    extents: bytes
     target: bytes
     xattrs: _containers.RepeatedCompositeFieldContainer[Xattr]
     opaque: bool
-    extents: _containers.RepeatedScalarFieldContainer[int]
     inline: bytes
     more: bool
-    def __init__(self, depth: _Optional[int] = ..., name: _Optional[bytes] = ..., mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., rdev: _Optional[int] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ..., inode: _Optional[int] = ..., links: _Optional[int] = ..., target: _Optional[bytes] = ..., xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ..., opaque: _Optional[bool] = ..., extents: _Optional[_Iterable[int]] = ..., inline: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[bytes] = ..., facts: _Optional[bytes] = ..., extents: _Optional[bytes] = ..., target: _Optional[bytes] = ..., xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ..., opaque: _Optional[bool] = ..., inline: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Xattr(_message.Message):
     __slots__ = ("name", "value")

@@ -9,21 +9,22 @@ import os
 import stat
 import time
 
-from api.changes_pb2 import ListResponse, Xattr
+from api.changes_pb2 import ListResponse
+from api.inode import FACTS
 from vminitd.errors import KernelError, RequestError
-from vminitd.fiemap import extents
+from vminitd.fiemap import Map
 from vminitd.libc import sync_filesystem
 from vminitd.rootfs import Rootfs
 
-# A page is full with so many bytes. One entry more has 100 KiB at most, so that no page has more than 240.
+# A page is full with so many bytes. An entry more has 100 KiB at most: no page has more than 240.
 PAGE_BYTES = 128 << 10
-_MOST_XATTR_BYTES = 64 << 10
+_MOST_BYTES = 90 << 10
 _OVERLAY = "trusted.overlay."
 _OPAQUE = "trusted.overlay.opaque"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
-# A number in a message takes up to ten bytes, and a tag.
-_ENTRY_BYTES = 100
+# An entry without a name.
+_ENTRY_BYTES = FACTS.size + 10
 
 
 class Changes:
@@ -64,6 +65,7 @@ class Listing:
         self._fd = -1
         # Of it and of each above it what is still to come, the next one last. Empty before the first page.
         self._coming: list[list[bytes]] = []
+        self._map = Map()
         # Where in the next file to go on, whose extents fill more than an entry.
         self._offset = 0
 
@@ -124,52 +126,55 @@ class Listing:
     def _file(self, response: ListResponse, name: bytes, status: os.stat_result) -> int:
         fd = os.open(name, _FILE, dir_fd=self._fd)
         try:
-            taken = self._add(response, name, status, fd)
             if not status.st_size:
-                return taken
-            entry = response.entries[-1]
-            entry.size = status.st_size
-            places: list[int] = []
-            self._offset, inline = extents(fd, self._offset, status.st_size, places)
-            entry.extents.extend(places)
+                return self._add(response, name, status, fd)
+            extents, self._offset, inline = self._map.extents(fd, self._offset, status.st_size)
+            taken = self._add(response, name, status, fd, status.st_size, extents)
             if inline:
-                entry.inline = os.pread(fd, status.st_size, 0)
+                response.entries[-1].inline = os.pread(fd, status.st_size, 0)
+                taken += status.st_size
             if self._offset:
-                entry.more = True
+                response.entries[-1].more = True
                 self._coming[-1].append(name)
-            return taken + 6 * len(places) + len(entry.inline)
+            return taken
         finally:
             os.close(fd)
 
-    def _add(self, response: ListResponse, name: bytes, status: os.stat_result, at: int | bytes) -> int:
+    def _add(
+        self,
+        response: ListResponse,
+        name: bytes,
+        status: os.stat_result,
+        at: int | bytes,
+        size: int = 0,
+        extents: bytes = b"",
+    ) -> int:
         """Adds an entry, whose extended attributes are to be had at `at`; gives about how many bytes that took."""
-        size = 0
-        xattrs: list[Xattr] = []
-        opaque = False
-        for key in os.listxattr(at, follow_symlinks=isinstance(at, int)):
-            if key.startswith(_OVERLAY):
-                opaque = opaque or key == _OPAQUE
-                continue
-            value = os.getxattr(at, key, follow_symlinks=isinstance(at, int))
-            xattrs.append(Xattr(name=os.fsencode(key), value=value))
-            size += len(key) + len(value)
-        if size > _MOST_XATTR_BYTES:
-            raise KernelError(f"{size} bytes of extended attributes of {name!r} are more than {_MOST_XATTR_BYTES}")
-        response.entries.add(
-            depth=len(self._coming),
-            name=name,
-            mode=status.st_mode,
-            uid=status.st_uid,
-            gid=status.st_gid,
-            rdev=status.st_rdev,
-            mtime_ns=status.st_mtime_ns,
-            ctime_ns=status.st_ctime_ns,
-            inode=status.st_ino,
-            links=status.st_nlink,
-            xattrs=xattrs,
-            opaque=opaque,
+        facts = FACTS.pack(
+            len(self._coming),
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_rdev,
+            size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_ino,
+            status.st_nlink,
         )
-        return _ENTRY_BYTES + len(name) + size
+        entry = response.entries.add(name=name, facts=facts, extents=extents)
+        taken = _ENTRY_BYTES + len(name) + len(extents)
+        follow = isinstance(at, int)
+        for key in os.listxattr(at, follow_symlinks=follow):
+            if key.startswith(_OVERLAY):
+                entry.opaque = entry.opaque or key == _OPAQUE
+                continue
+            value = os.getxattr(at, key, follow_symlinks=follow)
+            entry.xattrs.add(name=os.fsencode(key), value=value)
+            taken += len(key) + len(value)
+            if taken > _MOST_BYTES:
+                raise KernelError(f"the extended attributes of {name!r} have more than {_MOST_BYTES} bytes")
+        return taken
 
     def _move(self, name: bytes) -> None:
         """On into a directory of the one that the walk is in."""

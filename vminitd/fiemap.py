@@ -3,11 +3,11 @@
 import fcntl
 import struct
 
+from api.inode import EXTENT
 from vminitd.errors import KernelError
 
 # linux/fiemap.h; the call is _IOWR('f', 11, struct fiemap).
 _FS_IOC_FIEMAP = 0xC020660B
-_SYNC = 0x1
 _LAST = 0x1
 _DATA_INLINE = 0x200
 _UNWRITTEN = 0x800
@@ -17,40 +17,61 @@ _NO_PLACE = 0x2 | 0x4 | 0x8 | 0x80 | 0x100
 _HEADER = struct.Struct("=QQIIII")
 # fe_logical, fe_physical, fe_length, 2 reserved, fe_flags, 3 reserved
 _EXTENT = struct.Struct("=QQQ16xI12x")
-# Nearly every file has fewer: a short buffer is quicker to make. Of a longer list so many are asked for at a time.
+# fm_mapped_extents, and of the first extent fe_logical and fe_flags.
+_FIRST = struct.Struct("=I8xQ32xI")
+_FIRST_AT = 20
+_WHOLE = (1 << 64) - 1
+# So many are asked for at first, which is enough for nearly every file, and of a longer list at a time.
 FEW = 14
 MANY = 1024
 
 
-def extents(descriptor: int, start: int, end: int, places: list[int]) -> tuple[int, bool]:
-    """Appends to `places` what is from `start` to `end` in the open file: offset in it, offset on the disk, length.
+class Map:
+    """Asks for one file after another. All that is in them must be on the disk already."""
 
-    Holes and unwritten extents are left out. Gives the offset to go on from, 0 after the last extent, and whether the
-    data are inline, in no place of their own. Raises OSError, or KernelError where the place of some data cannot be
-    told.
-    """
-    found, following, last = _ask(descriptor, start, end, FEW)
-    if not last and len(found) == FEW:
-        found, following, last = _ask(descriptor, start, end, MANY)
-    inline = False
-    for logical, physical, length, flags in found:
+    def __init__(self) -> None:
+        # The kernel leaves the question as it is: nearly always it is the same.
+        self._buffer = _question(0, FEW)
+
+    def extents(self, descriptor: int, start: int, size: int) -> tuple[bytes, int, bool]:
+        """Where the data from `start` on are, of an open file of `size` bytes: EXTENT, one after the other.
+
+        Holes and unwritten extents are left out. Gives also the offset to go on from, 0 after the last one, and whether
+        the data are inline, in no place of their own. Raises OSError, or KernelError where the place of some data
+        cannot be told.
+        """
+        if not start:
+            fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, self._buffer)
+            count, offset, flags = _FIRST.unpack_from(self._buffer, _FIRST_AT)
+            if count == 1 and flags == _LAST and offset < size:
+                # The three numbers are in the kernel's answer as they are wanted.
+                return bytes(self._buffer[_HEADER.size : _HEADER.size + EXTENT.size]), 0, False
+            if count < FEW:
+                return _places(self._buffer, count, size)
+        buffer = _question(start, MANY)
+        fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, buffer)
+        return _places(buffer, _HEADER.unpack_from(buffer)[3], size)
+
+
+def _question(start: int, most: int) -> bytearray:
+    buffer = bytearray(_HEADER.size + most * _EXTENT.size)
+    _HEADER.pack_into(buffer, 0, start, _WHOLE - start, 0, 0, most, 0)
+    return buffer
+
+
+def _places(answer: bytearray, count: int, size: int) -> tuple[bytes, int, bool]:
+    """As Map.extents; `count` is how many the answer has."""
+    found: list[bytes] = []
+    inline, following = False, 0
+    for number in range(count):
+        offset, place, length, flags = _EXTENT.unpack_from(answer, _HEADER.size + number * _EXTENT.size)
+        following = 0 if flags & _LAST else offset + length
+        if offset >= size:
+            return b"".join(found), 0, inline
         if flags & _DATA_INLINE:
             inline = True
         elif flags & _NO_PLACE:
-            raise KernelError(f"the place on the disk of {length} bytes at {logical} cannot be told (flags {flags:#x})")
+            raise KernelError(f"the place on the disk of {length} bytes at {offset} cannot be told (flags {flags:#x})")
         elif not flags & _UNWRITTEN:
-            places += (logical, physical, length)
-    return 0 if last or following >= end else following, inline
-
-
-def _ask(descriptor: int, start: int, end: int, most: int) -> tuple[list[tuple[int, int, int, int]], int, bool]:
-    buffer = bytearray(_HEADER.size + most * _EXTENT.size)
-    _HEADER.pack_into(buffer, 0, start, end - start, _SYNC, 0, most, 0)
-    fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, buffer)
-    count: int = _HEADER.unpack_from(buffer)[3]
-    at = _HEADER.size
-    found = [_EXTENT.unpack_from(buffer, at + number * _EXTENT.size) for number in range(count)]
-    if not found:
-        return [], 0, True
-    logical, _, length, flags = found[-1]
-    return found, logical + length, bool(flags & _LAST)
+            found.append(EXTENT.pack(offset, place, length))
+    return b"".join(found), following, inline

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Final, NoReturn
 
 from api import changes_pb2
+from api.inode import EXTENT, FACTS
 from shim.changes.beneath import Names
 from shim.errors import GuestError
 from ttrpc import Code
@@ -42,6 +43,8 @@ _TYPES: Final = frozenset(
     (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 )
 _ACL: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
+# At the front of FACTS, and no fact of the inode.
+_DEPTH_BYTES: Final = 4
 _SECOND_NS: Final = 1_000_000_000
 
 # What was applied with this digest is applied again: it may have changed in the very moment after it was listed.
@@ -53,6 +56,8 @@ class Item:
     """A name that the guest has listed, with its inode. `mode` is type and permissions, sizes are in bytes."""
 
     names: Names
+    # Its numbers as the guest has sent them.
+    packed: bytes
     mode: int
     uid: int
     gid: int
@@ -87,16 +92,15 @@ class Item:
         numbers = iter(self.extents)
         return zip(numbers, numbers, numbers, strict=True)
 
-    def facts(self) -> tuple[int | bytes, ...]:
+    def facts(self) -> bytes:
         """What all names of one file have in common, and what is not the same any more once it has changed."""
-        numbers = (self.mode, self.uid, self.gid, self.rdev, self.size, self.mtime_ns, self.ctime_ns)
-        return (*numbers, self.inode, self.links, self.target)
+        return self.packed[_DEPTH_BYTES:] + self.target
 
 
 @dataclass(slots=True)
 class _Linked:
     first: Names
-    facts: tuple[int | bytes, ...]
+    facts: bytes
     seen: int = 1
 
 
@@ -158,9 +162,12 @@ class Listing:
 
     def _place(self, entry: changes_pb2.Entry) -> Names:
         """Where the entry is; the walk is there then."""
-        depth, name = entry.depth, bytes(entry.name)
+        name = bytes(entry.name)
+        if len(entry.facts) != FACTS.size:
+            _refuse(f"{_shown((name[: _NAME_BYTES + 1],))} has {len(entry.facts)} bytes of facts")
+        depth, mode = FACTS.unpack(entry.facts)[:2]
         if self._entries == 1:
-            if depth or name or not stat.S_ISDIR(entry.mode):
+            if depth or name or not stat.S_ISDIR(mode):
                 _refuse("it does not begin with the directory itself")
             return ()
         if not 0 < depth <= len(self._directory) + 1:
@@ -177,14 +184,14 @@ class Listing:
         else:
             self._last.append(name)
         names = (*self._directory[: depth - 1], name)
-        self._directory = names if stat.S_ISDIR(entry.mode) else names[:-1]
+        self._directory = names if stat.S_ISDIR(mode) else names[:-1]
         return names
 
     def _connect(self, item: Item) -> None:
         """Say what else is the same file, and what tells whether it is unchanged."""
         assert self._began_ns is not None
         if item.ctime_ns < self._began_ns - _SECOND_NS:
-            item.digest = blake2b(repr(item.facts()).encode(), digest_size=16).digest()
+            item.digest = blake2b(item.facts(), digest_size=16).digest()
         # Overlayfs gives all its whiteouts one inode, which is none of the container's doing.
         if item.links == 1 or item.is_directory or item.is_whiteout:
             return
@@ -202,20 +209,20 @@ class Listing:
             del self._linked[item.inode]
 
     def _go_on(self, item: Item, entry: changes_pb2.Entry) -> Item:
-        if entry.depth != len(item.names) or entry.name != item.names[-1] or entry.inode != item.inode:
+        if entry.name != item.names[-1] or entry.facts != item.packed:
             _refuse(f"the rest of {_shown(item.names)} is missing")
         return item
 
     def _add_data(self, item: Item, entry: changes_pb2.Entry) -> None:
         names = item.names
-        if entry.inline and (entry.extents or len(item.extents) or len(entry.inline) != item.size):
+        if entry.inline and (entry.extents or item.extents or len(entry.inline) != item.size):
             _refuse(f"{_shown(names)} has data within its inode that are not all of its data")
         item.inline = entry.inline
-        if len(entry.extents) % 3 or len(item.extents) + len(entry.extents) > 3 * _MOST_EXTENTS:
-            _refuse(f"{_shown(names)} has {(len(item.extents) + len(entry.extents)) / 3:g} extents")
+        count = (len(item.extents) // 3) + len(entry.extents) / EXTENT.size
+        if count > _MOST_EXTENTS or len(entry.extents) % EXTENT.size:
+            _refuse(f"{_shown(names)} has {count:g} extents")
         end = item.extents[-3] + item.extents[-1] if item.extents else 0
-        numbers = iter(entry.extents)
-        for offset, place, length in zip(numbers, numbers, numbers, strict=True):
+        for offset, place, length in EXTENT.iter_unpack(entry.extents):
             if offset < end or offset >= item.size or not length or (offset | place | length) % _BLOCK:
                 _refuse(f"{_shown(names)} cannot have an extent of {length} bytes at {offset}")
             if place + length > self._image_bytes:
@@ -230,30 +237,31 @@ class Listing:
 
 def _read(entry: changes_pb2.Entry, names: Names) -> Item:
     """The entry but for its data."""
-    kind = stat.S_IFMT(entry.mode)
-    if kind not in _TYPES or entry.mode & ~(0o7777 | kind):
-        _refuse(f"{_shown(names)} has the mode {entry.mode:o}")
-    if entry.uid == _NO_ID or entry.gid == _NO_ID:
+    _, mode, uid, gid, rdev, size, mtime_ns, ctime_ns, inode, links = FACTS.unpack(entry.facts)
+    kind = stat.S_IFMT(mode)
+    if kind not in _TYPES or mode & ~(0o7777 | kind):
+        _refuse(f"{_shown(names)} has the mode {mode:o}")
+    if _NO_ID in (uid, gid):
         _refuse(f"{_shown(names)} belongs to nobody")
-    if not entry.links or entry.size > (_MOST_SIZE if kind == stat.S_IFREG else 0):
-        _refuse(f"{_shown(names)} has {entry.size} bytes and {entry.links} names")
-    device = kind in (stat.S_IFCHR, stat.S_IFBLK)
-    if entry.rdev and (os.major(entry.rdev) >= _MAJOR_LIMIT or os.minor(entry.rdev) >= _MINOR_LIMIT):
-        _refuse(f"{_shown(names)} is the device {entry.rdev:#x}")
+    if not links or size > (_MOST_SIZE if kind == stat.S_IFREG else 0):
+        _refuse(f"{_shown(names)} has {size} bytes and {links} names")
+    if rdev and (os.major(rdev) >= _MAJOR_LIMIT or os.minor(rdev) >= _MINOR_LIMIT):
+        _refuse(f"{_shown(names)} is the device {rdev:#x}")
     target = bytes(entry.target)
     if bool(target) != (kind == stat.S_IFLNK) or len(target) > _TARGET_BYTES or b"\0" in target:
         _refuse(f"{_shown(names)} is a link to {len(target)} bytes")
     return Item(
         names=names,
-        mode=entry.mode,
-        uid=entry.uid,
-        gid=entry.gid,
-        rdev=entry.rdev if device else 0,
-        size=entry.size,
-        mtime_ns=entry.mtime_ns,
-        ctime_ns=entry.ctime_ns,
-        inode=entry.inode,
-        links=entry.links,
+        packed=entry.facts,
+        mode=mode,
+        uid=uid,
+        gid=gid,
+        rdev=rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0,
+        size=size,
+        mtime_ns=mtime_ns,
+        ctime_ns=ctime_ns,
+        inode=inode,
+        links=links,
         target=target,
         xattrs=_xattrs(entry.xattrs, kind, names) if entry.xattrs else {},
         opaque=entry.opaque and kind == stat.S_IFDIR,

@@ -93,10 +93,10 @@ class ListingGuest:
 def write_back(source: Path, target: Target) -> Applied:
     """One run, of a shim that has just been started."""
     guest = cast(Guest, ListingGuest(source))
-    return asyncio.run(WriteBack("c", guest, target, _quiet()).run(DEADLINE_S))
+    return asyncio.run(WriteBack("c", guest, target, quiet()).run(DEADLINE_S))
 
 
-def _quiet() -> Logger:
+def quiet() -> Logger:
     return cast(
         Logger, structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger(40))
     )

@@ -2,12 +2,15 @@
 
 import os
 import stat
+import struct
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api import changes_pb2 as pb
+from api.inode import FACTS
 from shim.changes import listing
 from shim.changes.listing import RACY, Item, Listing
 from shim.errors import GuestError
@@ -16,19 +19,29 @@ _IMAGE = 1 << 20
 _BEGAN_NS = 10_000_000_000
 
 
-def entry(depth: int, name: bytes, **facts: object) -> pb.Entry:
+_FACTS = ("depth", "mode", "uid", "gid", "rdev", "size", "mtime_ns", "ctime_ns", "inode", "links")
+_FILE = {"mode": stat.S_IFREG | 0o644, "inode": 7, "links": 1}
+
+
+def entry(depth: int, name: bytes, **said: object) -> pb.Entry:
     """A regular file, unless it is said otherwise."""
-    made = pb.Entry(depth=depth, name=name, mode=stat.S_IFREG | 0o644, links=1, inode=7)
-    for key, value in facts.items():
-        if isinstance(value, list):
+    facts = {**dict.fromkeys(_FACTS, 0), **_FILE, "depth": depth}
+    made = pb.Entry(name=name)
+    for key, value in said.items():
+        if key in facts:
+            facts[key] = cast(int, value)
+        elif key == "extents":
+            made.extents = struct.pack(f"<{len(cast(list[int], value))}Q", *cast(list[int], value))
+        elif isinstance(value, list):
             getattr(made, key).extend(value)
         else:
             setattr(made, key, value)
+    made.facts = FACTS.pack(*facts.values())
     return made
 
 
-def folder(depth: int, name: bytes, **facts: object) -> pb.Entry:
-    return entry(depth, name, mode=stat.S_IFDIR | 0o755, **facts)
+def folder(depth: int, name: bytes, **said: object) -> pb.Entry:
+    return entry(depth, name, mode=stat.S_IFDIR | 0o755, **said)
 
 
 def read(*entries: pb.Entry, last: bool = True, image_bytes: int = _IMAGE) -> list[Item]:
@@ -52,6 +65,8 @@ _REFUSED = {
     "a name twice, later": ([entry(1, b"a"), entry(1, b"b"), entry(1, b"a")], "does not come after"),
     "a name twice, below": ([folder(1, b"a"), entry(2, b"b"), folder(1, b"a")], "does not come after"),
     "a second root": ([folder(0, b"")], "depth 0"),
+    "no facts": ([pb.Entry(name=b"a")], "0 bytes of facts"),
+    "many facts": ([pb.Entry(name=b"a", facts=bytes(61))], "61 bytes of facts"),
     "a child of a file": ([entry(1, b"a"), entry(2, b"b")], "depth 2"),
     "a child of nothing": ([entry(3, b"a")], "depth 3"),
     "a depth that is too deep": ([folder(n, b"a") for n in range(1, 4098)], "deeper than 4096"),
@@ -201,12 +216,10 @@ def test_what_may_change_in_the_moment_that_it_is_listed_is_not_relied_upon() ->
         assert (read(entry(1, b"a", ctime_ns=_BEGAN_NS - age_ns))[1].digest == RACY) == racy
 
 
-@given(st.sampled_from(["mode", "uid", "gid", "size", "mtime_ns", "ctime_ns", "inode", "links"]), st.integers(1, 0o777))
+@given(st.sampled_from(_FACTS[2:-1]), st.integers(1, 1000))
 def test_every_fact_makes_another_file(fact: str, by: int) -> None:
-    one, other = entry(1, b"a"), entry(1, b"a")
-    setattr(other, fact, getattr(other, fact) ^ by)
-    if other.links:
-        assert read(one)[1].digest != read(other)[1].digest
+    assert read(entry(1, b"a"))[1].digest != read(entry(1, b"a", **{fact: _FILE.get(fact, 0) ^ by}))[1].digest
+    assert read(entry(1, b"a"))[1].digest == read(folder(1, b"Z"), entry(2, b"a"))[2].digest
 
 
 _BYTES = st.binary(max_size=6)
@@ -216,7 +229,7 @@ _NUMBER = st.one_of(st.integers(0, 5), st.sampled_from([1024, 4096, 2**32 - 1]))
 @given(
     st.lists(
         st.builds(
-            pb.Entry,
+            entry,
             depth=st.integers(0, 4),
             name=_BYTES,
             mode=st.one_of(st.sampled_from([0o40755, 0o100644, 0o120777, 0o20000]), st.integers(0, 2**32 - 1)),

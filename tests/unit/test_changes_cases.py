@@ -1,0 +1,481 @@
+"""Changes on their way from a real ext4 to the host: what randomness would rarely meet, and what goes wrong."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from api import changes_pb2 as pb
+from shim.changes import inodes
+from shim.changes.listing import Item
+from shim.changes.target import Kind, Target
+from shim.changes.write_back import WriteBack
+from shim.errors import GuestError, HostError, ResourceError
+from shim.guest import Guest
+from tests.unit.changes_world import Disk, ListingGuest, disk, quiet, target, tree, write_back
+from ttrpc import Code
+from vminitd import changes
+from vminitd.libc import MNT_DETACH, mount, umount
+
+_BLOCK = 4096
+
+
+@pytest.fixture(scope="module")
+def guest_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+    with disk(tmp_path_factory.mktemp("disk"), mib=256) as made:
+        yield made
+
+
+@pytest.fixture
+def upper(guest_disk: Disk) -> Iterator[Path]:
+    directory = guest_disk.root / "upper"
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    directory = tmp_path / "fs"
+    directory.mkdir()
+    return directory
+
+
+def whiteout(path: Path) -> None:
+    os.mknod(path, stat.S_IFCHR, 0)
+
+
+def is_whiteout(path: Path) -> bool:
+    status = path.lstat()
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def is_opaque(path: Path) -> bool:
+    return "trusted.overlay.opaque" in os.listxattr(path)
+
+
+# What is where
+
+
+def test_an_empty_directory_is_one_call(guest_disk: Disk, upper: Path, host: Path) -> None:
+    guest = ListingGuest(upper)
+    back = WriteBack("c", cast(Guest, guest), target(host, guest_disk.image), quiet())
+    done = asyncio.run(back.run(10))
+    assert (guest.changes.pages, done.entries, done.removed, done.data_bytes) == (1, 1, 0, 0)
+
+
+def test_holes_stay_holes(guest_disk: Disk, upper: Path, host: Path) -> None:
+    with (upper / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+        os.pwrite(file.fileno(), b"x" * _BLOCK, 1 << 30)
+    with (upper / "allocated").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 1 << 20)
+        os.pwrite(file.fileno(), b"y" * _BLOCK, _BLOCK)
+    done = write_back(upper, target(host, guest_disk.image))
+    assert done.data_bytes == 2 * _BLOCK
+    for name in ("sparse", "allocated"):
+        assert (host / name).stat().st_size == (upper / name).stat().st_size
+        assert (host / name).stat().st_blocks <= 4 * _BLOCK // 512
+        with (host / name).open("rb") as file:
+            at = os.lseek(file.fileno(), 0, os.SEEK_DATA)
+            assert os.pread(file.fileno(), _BLOCK, at) == (b"x" if name == "sparse" else b"y") * _BLOCK
+
+
+def test_a_file_of_very_many_extents(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each a block, with a hole behind it: more than fit into one entry, and into one page."""
+    monkeypatch.setattr(changes, "PAGE_BYTES", 10_000)
+    with (upper / "file").open("wb") as file:
+        for number in range(3000):
+            os.pwrite(file.fileno(), number.to_bytes(4, "little") * 1024, number * 2 * _BLOCK)
+    (upper / "z").write_text("after it")
+    write_back(upper, target(host, guest_disk.image))
+    assert tree(host) == tree(upper)
+
+
+def test_a_tree_deeper_than_any_path(guest_disk: Disk, upper: Path, host: Path) -> None:
+    """And back: what is gone is removed, at whatever depth."""
+    fds = [os.open(upper, os.O_RDONLY)]
+    for number in range(900):
+        os.mkdir(f"directory{number}", dir_fd=fds[-1])
+        os.close(os.open(f"file{number}", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fds[-1]))
+        fds.append(os.open(f"directory{number}", os.O_RDONLY, dir_fd=fds[-1]))
+        os.close(fds.pop(0))
+    os.close(fds.pop())
+    to = target(host, guest_disk.image)
+    assert write_back(upper, to).applied == 1801
+    assert write_back(upper, to).applied <= 1801
+    listed = subprocess.run(["find", "."], cwd=host, capture_output=True, check=True, timeout=30).stdout
+    assert listed.count(b"\n") == 1801
+    subprocess.run(["rm", "-r", str(upper / "directory0" / "directory1")], check=True, timeout=30)
+    assert write_back(upper, to).removed == 1
+    assert tree(host) == tree(upper)
+    assert len(tree(host)) == 4
+
+
+def test_data_within_the_inode(tmp_path: Path, host: Path) -> None:
+    """A file system that was made with other features than ours: the erofs snapshotter makes its own."""
+    with disk(tmp_path, features="has_journal,extent,inline_data,ext_attr,filetype,dir_index,ea_inode") as made:
+        upper = made.root / "upper"
+        upper.mkdir()
+        (upper / "short").write_text("short")
+        (upper / "long").write_text("long" * 5000)
+        os.setxattr(upper / "long", "user.a", b"x" * 3000)
+        write_back(upper, target(host, made.image))
+        assert tree(host) == tree(upper)
+
+
+def test_blocks_of_1_kib(tmp_path: Path, host: Path) -> None:
+    with disk(tmp_path, block=1024) as made:
+        upper = made.root / "upper"
+        upper.mkdir()
+        for size in (1, 1023, 1024, 1025, 70_000):
+            (upper / str(size)).write_bytes(os.urandom(size))
+        write_back(upper, target(host, made.image))
+        assert tree(host) == tree(upper)
+
+
+def test_a_file_system_that_stands_still_is_listed_as_well(guest_disk: Disk, upper: Path, host: Path) -> None:
+    (upper / "file").write_text("text")
+    os.symlink("file", upper / "link")
+    directory = os.open(upper, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+        fcntl.ioctl(directory, 0xC0045877, 0)  # FIFREEZE
+        try:
+            write_back(upper, target(host, guest_disk.image))
+        finally:
+            fcntl.ioctl(directory, 0xC0045878, 0)
+    finally:
+        os.close(directory)
+    assert tree(host) == tree(upper)
+
+
+def test_from_another_file_system(guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel does not copy between the two."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, "another file system")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    (upper / "file").write_bytes(os.urandom(3_000_000))
+    assert write_back(upper, target(host, guest_disk.image)).data_bytes == 3_000_000
+    assert tree(host) == tree(upper)
+
+
+# What earlier starts have left
+
+
+def test_a_directory_in_place_of_a_whiteout_hides_what_the_image_has(guest_disk: Disk, upper: Path, host: Path) -> None:
+    whiteout(host / "a")
+    (host / "b").write_text("of an earlier start")
+    (upper / "a").mkdir()
+    (upper / "b").mkdir()
+    write_back(upper, target(host, guest_disk.image, mirror=False))
+    assert is_opaque(host / "a")
+    assert is_opaque(host / "b")
+    (upper / "a/new").touch()
+    write_back(upper, target(host, guest_disk.image, mirror=False))
+    assert is_opaque(host / "a")
+
+
+def test_what_took_the_place_of_a_whiteout_leaves_it_when_it_goes(guest_disk: Disk, upper: Path, host: Path) -> None:
+    to = target(host, guest_disk.image, mirror=False)
+    for name in ("a", "b", "c"):
+        whiteout(host / name)
+    (upper / "a").write_text("a")
+    (upper / "b").mkdir()
+    write_back(upper, to)
+    assert (host / "a").read_text() == "a"
+    (upper / "a").write_text("other")
+    write_back(upper, to)
+    (upper / "a").unlink()
+    (upper / "b").rmdir()
+    (upper / "new").touch()
+    write_back(upper, to)
+    assert sorted(os.listdir(host)) == ["a", "b", "c", "new"]
+    assert all(is_whiteout(host / name) for name in ("a", "b", "c"))
+    (upper / "new").unlink()
+    write_back(upper, to)
+    assert sorted(os.listdir(host)) == ["a", "b", "c"]
+
+
+def test_what_is_not_listed_stays(guest_disk: Disk, upper: Path, host: Path) -> None:
+    (host / "directory").mkdir()
+    (host / "directory/file").write_text("of an earlier start")
+    (host / "opaque/below").mkdir(parents=True)
+    (host / "opaque/below/file").touch()
+    (host / "opaque/file").touch()
+    (upper / "directory").mkdir()
+    (upper / "directory/new").touch()
+    (upper / "opaque/below").mkdir(parents=True)
+    (upper / "opaque/below/new").touch()
+    os.setxattr(upper / "opaque", "trusted.overlay.opaque", b"y")
+    write_back(upper, target(host, guest_disk.image, mirror=False))
+    found = sorted(str(path.relative_to(host)) for path in host.rglob("*"))
+    assert found == ["directory", "directory/file", "directory/new", "opaque", "opaque/below", "opaque/below/new"]
+
+
+def test_deletions_are_carried_out_in_a_plain_directory(guest_disk: Disk, upper: Path, host: Path) -> None:
+    (host / "a/b").mkdir(parents=True)
+    (host / "file").touch()
+    (host / "opaque").mkdir()
+    (host / "opaque/file").touch()
+    whiteout(upper / "a")
+    whiteout(upper / "file")
+    whiteout(upper / "nothing")
+    (upper / "opaque").mkdir()
+    os.setxattr(upper / "opaque", "trusted.overlay.opaque", b"y")
+    done = write_back(upper, target(host, guest_disk.image, kind=Kind.PLAIN, mirror=False))
+    assert [str(path.relative_to(host)) for path in host.rglob("*")] == ["opaque"]
+    assert not is_opaque(host / "opaque")
+    assert done.removed == 3
+
+
+# Whoever has made the directory look otherwise
+
+
+def test_no_symbolic_link_is_followed(guest_disk: Disk, upper: Path, host: Path, tmp_path: Path) -> None:
+    """Of an earlier start, or of this one: what was a link and is a directory now has nothing of the link's end."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("the host's own")
+    os.symlink(outside, host / "a")
+    os.symlink(outside / "file", host / "b")
+    (upper / "a").mkdir()
+    (upper / "a/file").write_text("the guest's")
+    (upper / "b").write_text("the guest's")
+    os.symlink(outside, upper / "c")
+    write_back(upper, target(host, guest_disk.image, mirror=False))
+    assert (outside / "file").read_text() == "the host's own"
+    assert (host / "a/file").read_text() == (host / "b").read_text() == "the guest's"
+    assert os.listdir(outside) == ["file"]
+    assert os.readlink(host / "c") == str(outside)
+    shutil.rmtree(upper / "a")
+    (upper / "a").symlink_to(outside)
+    write_back(upper, target(host, guest_disk.image, mirror=False))
+    assert os.readlink(host / "a") == str(outside)
+
+
+def test_no_mount_is_crossed(guest_disk: Disk, upper: Path, host: Path) -> None:
+    (host / "a").mkdir()
+    (upper / "a").mkdir()
+    (upper / "a/file").touch()
+    with mounted("tmpfs", host / "a"):
+        (host / "a/kept").touch()
+        with pytest.raises(HostError, match="'a'"):
+            write_back(upper, target(host, guest_disk.image))
+        shutil.rmtree(upper / "a")
+        with pytest.raises(HostError):
+            write_back(upper, target(host, guest_disk.image))
+        assert os.listdir(host / "a") == ["kept"]
+
+
+@contextmanager
+def mounted(fstype: str, at: Path, options: str = "") -> Iterator[None]:
+    mount(fstype, str(at), fstype, 0, options)
+    try:
+        yield
+    finally:
+        umount(str(at), MNT_DETACH)
+
+
+def test_a_snapshot_that_is_gone_is_told(guest_disk: Disk, upper: Path, host: Path) -> None:
+    host.rmdir()
+    with pytest.raises(HostError, match="No such file"):
+        write_back(upper, target(host, guest_disk.image))
+
+
+# What is remembered
+
+
+def test_only_what_has_changed_is_applied(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (upper / name).write_text(name)
+    os.link(upper / "a", upper / "z")
+    to = target(host, guest_disk.image)
+    write_back(upper, to)
+    later(monkeypatch)
+    assert write_back(upper, to).applied == 5
+    kept = {name: (host / name).stat().st_ino for name in ("a", "b", "c", "z")}
+    assert write_back(upper, to).applied == 0
+    (upper / "b").write_text("other")
+    (upper / "c").unlink()
+    done = write_back(upper, to)
+    assert (done.applied, done.removed, done.data_bytes) == (2, 1, 5)
+    assert (host / "a").stat().st_ino == (host / "z").stat().st_ino == kept["a"]
+    assert tree(host) == tree(upper)
+
+
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listings that come two seconds after all that is done in the tree."""
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 2_000_000_000)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "changed", "of another directory", "empty"])
+def test_a_damaged_record_is_none(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """All is applied again, and what the guest does not have any more goes where nothing else can be in there."""
+    later(monkeypatch)
+    to = target(host, guest_disk.image)
+    for name in ("a", "b"):
+        (upper / name).write_text(name)
+    write_back(upper, to)
+    (upper / "b").unlink()
+    record = to.record.read_bytes()
+    if damage == "gone":
+        to.record.unlink()
+    elif damage == "of another directory":
+        to.record.write_bytes(record[:18] + bytes(8) + record[26:])
+    else:
+        to.record.write_bytes({"cut": record[:-20], "changed": record[:50] + b"x" + record[51:], "empty": b""}[damage])
+    done = write_back(upper, to)
+    assert (done.applied, done.removed) == (2, 1)
+    assert tree(host) == tree(upper)
+    assert write_back(upper, to).applied == 0
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("at", range(6))
+def test_killed_in_the_middle(guest_disk: Disk, upper: Path, host: Path, at: int, mirror: bool) -> None:
+    """With a file half written. What was applied by then goes with the next run, if the guest has removed it."""
+    for name in ("a", "b/c", "d"):
+        (upper / name).parent.mkdir(exist_ok=True)
+        (upper / name).write_text(name * 3000)
+    to = target(host, guest_disk.image, mirror=mirror)
+    if pid := os.fork():
+        assert os.waitpid(pid, 0)[1] == 9 << 8
+    else:
+        die_at(at)
+        write_back(upper, to)
+        os._exit(1)
+    assert to.record.with_name("fs.record.new").exists()
+    shutil.rmtree(upper / "b")
+    (upper / "d").write_text("other")
+    write_back(upper, to)
+    assert tree(host) == tree(upper)
+
+
+def die_at(count: int) -> None:
+    """This process ends before the data of its so-manieth file, or before that takes its place."""
+    fill, rename = inodes.Copy.fill, os.rename
+    left = [count]
+
+    def dies(*_: object) -> None:
+        if not left[0]:
+            os._exit(9)
+        left[0] -= 1
+
+    def filled(self: inodes.Copy, fd: int, item: Item) -> None:
+        dies()
+        fill(self, fd, item)
+
+    def renamed(*arguments: object, **descriptors: object) -> None:
+        dies()
+        rename(*arguments, **descriptors)  # type: ignore[arg-type]
+
+    inodes.Copy.fill = filled  # type: ignore[method-assign]
+    os.rename = renamed  # type: ignore[assignment]
+
+
+# What goes wrong
+
+
+def test_a_full_disk_leaves_nothing_half(guest_disk: Disk, upper: Path, tmp_path: Path) -> None:
+    host = tmp_path / "small"
+    host.mkdir()
+    (upper / "a").write_text("small")
+    (upper / "b").write_bytes(os.urandom(8 << 20))
+    with mounted("tmpfs", host, "size=4m"):
+        (host / "fs").mkdir()
+        to = Target(host / "fs", Kind.OVERLAY, True, guest_disk.image, tmp_path / "record")
+        for _ in range(2):
+            with pytest.raises(ResourceError, match="'b': No space left") as full:
+                write_back(upper, to)
+            assert full.value.hint
+            assert os.listdir(host / "fs") == ["a"]
+        subprocess.run(["mount", "-o", "remount,size=40m", str(host)], check=True, timeout=30)
+        write_back(upper, to)
+        assert tree(host / "fs") == tree(upper)
+
+
+def test_an_image_that_ends_early_is_told(guest_disk: Disk, upper: Path, host: Path) -> None:
+    """QEMU is not trusted: it could have cut it off. What is read is an error, not zeros."""
+    (upper / "file").write_bytes(b"x" * 100_000)
+
+    image = os.open(host.parent / "short", os.O_RDWR | os.O_CREAT)
+    os.truncate(image, os.fstat(guest_disk.image).st_size)
+    back = WriteBack("c", cast(Guest, ListingGuest(upper)), target(host, image), quiet())
+    original = inodes.Copy.fill
+
+    def cut(self: inodes.Copy, fd: int, item: Item) -> None:
+        os.truncate(image, 4096)
+        original(self, fd, item)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inodes.Copy, "fill", cut)
+        with pytest.raises(GuestError, match="ends before"):
+            asyncio.run(back.run(10))
+    os.close(image)
+    assert os.listdir(host) == []
+
+
+async def test_one_that_is_called_off_is_over(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread writes any more, and the next run does all of it."""
+    for number in range(200):
+        (upper / f"{number:03}").write_text("x")
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    original = inodes.Copy.fill
+
+    def slow(self: inodes.Copy, fd: int, item: Item) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        original(self, fd, item)
+
+    monkeypatch.setattr(inodes.Copy, "fill", slow)
+    back = WriteBack("c", cast(Guest, ListingGuest(upper)), target(host, guest_disk.image), quiet())
+    running = asyncio.create_task(back.run(60))
+    await begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    names = os.listdir(host)
+    assert len(names) < 200
+    assert not [name for name in names if name.startswith(".qemubox")]
+    await asyncio.sleep(0.05)
+    assert os.listdir(host) == names
+    await back.run(60)
+    assert tree(host) == tree(upper)
+
+
+async def test_a_guest_that_does_not_answer(
+    guest_disk: Disk, host: Path, upper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_: pb.ListRequest) -> pb.ListResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    guest = ListingGuest(upper)
+    monkeypatch.setattr(guest.changes, "List", silent)
+    back = WriteBack("c", cast(Guest, guest), target(host, guest_disk.image), quiet())
+    with pytest.raises(GuestError, match=r"within 0\.1 s") as late:
+        await back.run(0.1)
+    assert late.value.status is Code.DEADLINE_EXCEEDED
+    assert not target(host, guest_disk.image).record.exists()
