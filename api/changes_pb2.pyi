@@ -8,12 +8,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListRequest(_message.Message):
-    __slots__ = ("container_id", "page")
+    __slots__ = ("container_id", "page", "upon_earlier")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
+    UPON_EARLIER_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     page: int
-    def __init__(self, container_id: _Optional[str] = ..., page: _Optional[int] = ...) -> None: ...
+    upon_earlier: bool
+    def __init__(self, container_id: _Optional[str] = ..., page: _Optional[int] = ..., upon_earlier: _Optional[bool] = ...) -> None: ...
 
 class ListResponse(_message.Message):
     __slots__ = ("entries", "last", "began_ns")
@@ -26,7 +28,7 @@ class ListResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., last: _Optional[bool] = ..., began_ns: _Optional[int] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("name", "facts", "extents", "target", "xattrs", "opaque", "inline", "more")
+    __slots__ = ("name", "facts", "extents", "target", "xattrs", "opaque", "inline", "more", "needless")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     EXTENTS_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +37,7 @@ class Entry(_message.Message):
     OPAQUE_FIELD_NUMBER: _ClassVar[int]
     INLINE_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    NEEDLESS_FIELD_NUMBER: _ClassVar[int]
     name: bytes
     facts: bytes
     extents: bytes
@@ -43,7 +46,8 @@ class Entry(_message.Message):
     opaque: bool
     inline: bytes
     more: bool
-    def __init__(self, name: _Optional[bytes] = ..., facts: _Optional[bytes] = ..., extents: _Optional[bytes] = ..., target: _Optional[bytes] = ..., xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ..., opaque: _Optional[bool] = ..., inline: _Optional[bytes] = ..., more: _Optional[bool] = ...) -> None: ...
+    needless: bool
+    def __init__(self, name: _Optional[bytes] = ..., facts: _Optional[bytes] = ..., extents: _Optional[bytes] = ..., target: _Optional[bytes] = ..., xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ..., opaque: _Optional[bool] = ..., inline: _Optional[bytes] = ..., more: _Optional[bool] = ..., needless: _Optional[bool] = ...) -> None: ...
 
 class Xattr(_message.Message):
     __slots__ = ("name", "value")

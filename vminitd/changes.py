@@ -8,6 +8,7 @@ import asyncio
 import os
 import stat
 import time
+from collections.abc import Sequence
 
 from api.changes_pb2 import ListResponse
 from api.inode import FACTS
@@ -22,6 +23,7 @@ _MOST_BYTES = 90 << 10
 _OVERLAY = "trusted.overlay."
 _OPAQUE = "trusted.overlay.opaque"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
 # An entry without a name.
 _ENTRY_BYTES = FACTS.size + 10
@@ -36,11 +38,14 @@ class Changes:
         self._next = 0
         self._lock = asyncio.Lock()
 
-    async def page(self, number: int) -> ListResponse:
-        """Raises StateError where nothing can be written, RequestError for a page that is not the next, KernelError."""
+    async def page(self, number: int, *, upon_earlier: bool) -> ListResponse:
+        """As ListRequest says.
+
+        Raises StateError where nothing can be written, RequestError for a page that is not the next, KernelError.
+        """
         async with self._lock:
             if not number:
-                self._listing = Listing(self._rootfs.upper())
+                self._listing = Listing(self._rootfs.upper(), self._rootfs.lower()[1:] if upon_earlier else None)
             elif self._listing is None or number != self._next:
                 raise RequestError(f"page {number} of a listing is not the next one")
             self._next = number + 1
@@ -55,10 +60,14 @@ class Changes:
 
 
 class Listing:
-    """A walk through the tree at `directory`, which nobody changes meanwhile."""
+    """A walk through the tree at `directory`, which nobody changes meanwhile.
 
-    def __init__(self, directory: str) -> None:
+    `layers` are those that have what a whiteout must hide; without them, each is needed.
+    """
+
+    def __init__(self, directory: str, layers: Sequence[str] | None = None) -> None:
         self._directory = directory
+        self._layers = layers
         self._began_ns = 0
         # The directory that the walk is in, below `directory`; open while a page is made.
         self._path: list[bytes] = []
@@ -122,6 +131,9 @@ class Listing:
                     target = os.readlink(name, dir_fd=self._fd)
                     response.entries[-1].target = target
                     room -= len(target)
+                elif kind == stat.S_IFCHR and not status.st_rdev and self._layers is not None:
+                    path = [*self._path, name]
+                    response.entries[-1].needless = not any(_has(layer, path) for layer in self._layers)
 
     def _file(self, response: ListResponse, name: bytes, status: os.stat_result) -> int:
         fd = os.open(name, _FILE, dir_fd=self._fd)
@@ -181,6 +193,22 @@ class Listing:
         below = os.open(name, _DIRECTORY, dir_fd=self._fd)
         os.close(self._fd)
         self._fd = below
+
+
+def _has(layer: str, path: Sequence[bytes]) -> bool:
+    """Whether a layer by itself has anything but a whiteout at a path."""
+    fd = os.open(layer, _PLACE)
+    try:
+        for name in path[:-1]:
+            below = os.open(name, _PLACE, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        status = os.stat(path[-1], dir_fd=fd, follow_symlinks=False)
+        return not stat.S_ISCHR(status.st_mode) or status.st_rdev != 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    finally:
+        os.close(fd)
 
 
 def _names(fd: int) -> list[bytes]:

@@ -51,6 +51,7 @@ class Rootfs:
         self._mounted: list[str] = []
         self._writable = ""
         self._whole = False
+        self._lower: list[str] = []
 
     @property
     def writable(self) -> str:
@@ -64,6 +65,10 @@ class Rootfs:
         if self._whole:
             raise StateError("the writable layer is all of the root file system: what is a change in it nobody knows")
         return f"{self._writable}/upper"
+
+    def lower(self) -> list[str]:
+        """Where the lower layers are mounted, topmost first."""
+        return self._lower
 
     async def mount(self, uevents: Uevents, plan: Plan) -> None:
         """Mounts all of it. After an error, what was mounted by then is left for `unmount`.
@@ -79,6 +84,7 @@ class Rootfs:
         await asyncio.to_thread(self._mount_all, layers, devices, plan)
         if plan.writable is not None:
             self._writable, self._whole = layers[-1][1], plan.whole
+        self._lower = [target for _, target in layers[: len(plan.lower)]]
 
     def _mount_all(self, layers: Sequence[tuple[Layer, str]], devices: Sequence[str], plan: Plan) -> None:
         """Nothing else looks at what is mounted until this is over."""

@@ -33,6 +33,8 @@ class _Directory:
     exact: bool
     # Of what was in it before, what comes after the last item, the last name first. Nothing unless it is exact.
     before: list[bytes] = field(default_factory=list)
+    # It is so on the host; None before anybody has looked.
+    opaque: bool | None = None
 
 
 class Applying:
@@ -137,13 +139,27 @@ class Applying:
         if before and before[-1] == names[-1]:
             before.pop()
 
+    def _hides_all_below(self) -> bool:
+        """Whether the directory is one of which no layer below can be seen: a whiteout is of no use in it.
+
+        Overlayfs would even show its name, for it looks for whiteouts only where it merges directories.
+        """
+        if not self._target.has_earlier:
+            return False
+        return any(each.exact or self._is_opaque(each) for each in self._at[1:])
+
+    def _is_opaque(self, directory: _Directory) -> bool:
+        if directory.opaque is None:
+            directory.opaque = inodes.is_opaque(self._tree.at(directory.item.names))
+        return directory.opaque
+
     def _remove_unlisted(self, name: bytes) -> None:
         self._remove((*self._at[-1].item.names, name), covers=False)
 
     def _remove(self, names: Names, *, covers: bool) -> None:
         """Take away what is at a place, and put the whiteout back that was there before."""
         self._at[-1].touched = True
-        if covers and not self._at[-1].exact:
+        if covers and not self._hides_all_below():
             self._place(names, _make_whiteout)
             self.removed += 1
         elif self._tree.remove(names):
@@ -185,7 +201,7 @@ class Applying:
     def _put(self, item: Item) -> None:
         self._at[-1].touched = True
         self.applied += 1
-        if item.is_whiteout and self._target.kind is Kind.PLAIN:
+        if item.is_whiteout and (self._target.kind is Kind.PLAIN or item.needless or self._hides_all_below()):
             self.removed += self._tree.remove(item.names)
         elif item.same_as is not None:
             self._link(item.same_as, item.names)

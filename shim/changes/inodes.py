@@ -120,6 +120,11 @@ def set_opaque(fd: int) -> None:
     os.setxattr(fd, OPAQUE, b"y")
 
 
+def is_opaque(fd: int) -> bool:
+    """Whether an open directory does so. Raises OSError."""
+    return OPAQUE in os.listxattr(fd)
+
+
 def _set_xattrs(at: int | bytes, item: Item) -> None:
     """Those that the item has, and no others of those that are taken over."""
     follow = isinstance(at, int)

@@ -70,6 +70,8 @@ class Item:
     target: bytes
     xattrs: dict[bytes, bytes]
     opaque: bool
+    # A whiteout that hides nothing.
+    needless: bool
     inline: bytes
     # Offset in the file, offset in the image, length; and again. None reaches beyond the file's end.
     extents: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -265,6 +267,7 @@ def _read(entry: changes_pb2.Entry, names: Names) -> Item:
         target=target,
         xattrs=_xattrs(entry.xattrs, kind, names) if entry.xattrs else {},
         opaque=entry.opaque and kind == stat.S_IFDIR,
+        needless=entry.needless,
         inline=b"",
     )
 

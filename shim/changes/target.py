@@ -28,3 +28,8 @@ class Target:
     # What was applied is remembered in this file, for as long as the image lives, and in one beside it whose name
     # has `.new` appended, while it is being applied.
     record: Path
+
+    @property
+    def has_earlier(self) -> bool:
+        """What earlier starts have left in it is the topmost lower layer that the guest has, below which are others."""
+        return self.kind is Kind.OVERLAY and not self.mirror

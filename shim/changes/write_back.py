@@ -93,7 +93,9 @@ class WriteBack:
 
     async def _page(self, number: int) -> changes_pb2.ListResponse:
         """The deadline is that of the whole run: the guest has all that was written to bring to its disk first."""
-        request = changes_pb2.ListRequest(container_id=self._container_id, page=number)
+        request = changes_pb2.ListRequest(
+            container_id=self._container_id, page=number, upon_earlier=self._target.has_earlier
+        )
         return await self._guest.call(self._guest.changes.List(request), deadline_s=None)
 
     async def _while_coming(

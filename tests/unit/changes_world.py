@@ -5,7 +5,7 @@ import hashlib
 import os
 import stat
 import subprocess
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar, cast
@@ -64,8 +64,9 @@ def disk(place: Path, *, mib: int = 64, features: str = FEATURES, block: int = 4
 class Lister:
     """Answers Changes.List as vminitd does. `pages` counts the calls."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, layers: Sequence[Path] = ()) -> None:
         self.directory = directory
+        self._layers = [str(layer) for layer in layers]
         self.pages = 0
         self._listing: Listing | None = None
 
@@ -73,7 +74,7 @@ class Lister:
         """A page, that has been a message on its way."""
         self.pages += 1
         if not request.page:
-            self._listing = Listing(str(self.directory))
+            self._listing = Listing(str(self.directory), self._layers if request.upon_earlier else None)
         assert self._listing is not None
         page = await asyncio.to_thread(self._listing.page)
         return changes_pb2.ListResponse.FromString(page.SerializeToString())
@@ -82,17 +83,17 @@ class Lister:
 class ListingGuest:
     """What WriteBack needs of a Guest."""
 
-    def __init__(self, directory: Path) -> None:
-        self.changes = Lister(directory)
+    def __init__(self, directory: Path, layers: Sequence[Path] = ()) -> None:
+        self.changes = Lister(directory, layers)
 
     async def call(self, reply: Awaitable[_Reply], *, deadline_s: float | None) -> _Reply:
         """As Guest.call."""
         return await reply
 
 
-def write_back(source: Path, target: Target) -> Applied:
-    """One run, of a shim that has just been started."""
-    guest = cast(Guest, ListingGuest(source))
+def write_back(source: Path, target: Target, layers: Sequence[Path] = ()) -> Applied:
+    """One run, of a shim that has just been started. `layers` are the image's, below what earlier starts have left."""
+    guest = cast(Guest, ListingGuest(source, layers))
     return asyncio.run(WriteBack("c", guest, target, quiet()).run(DEADLINE_S))
 
 

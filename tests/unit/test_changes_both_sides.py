@@ -93,7 +93,7 @@ class Snapshot:
         record = self._place / f"record{self._starts}"
         to = Target(self.directory, self._kind, not has_content, self._disk.image, record)
         with mounted(self._place / "guest", lower, writable) as root:
-            yield root, lambda: expect_done(write_back(writable / "upper", to))
+            yield root, lambda: expect_done(write_back(writable / "upper", to, [self.layer]))
 
     def view(self) -> dict[str, tuple[object, ...]]:
         """What the snapshot is, without any guest."""

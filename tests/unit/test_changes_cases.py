@@ -385,9 +385,9 @@ def die_at(count: int) -> None:
         dies()
         fill(self, fd, item)
 
-    def renamed(*arguments: object, **descriptors: object) -> None:
+    def renamed(source: bytes, to: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         dies()
-        rename(*arguments, **descriptors)  # type: ignore[arg-type]
+        rename(source, to, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     inodes.Copy.fill = filled  # type: ignore[method-assign]
     os.rename = renamed  # type: ignore[assignment]

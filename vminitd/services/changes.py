@@ -13,4 +13,5 @@ class ChangesService(ChangesBase):
         self._containers = containers
 
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
-        return await self._containers.get(request.container_id).changes.page(request.page)
+        changes = self._containers.get(request.container_id).changes
+        return await changes.page(request.page, upon_earlier=request.upon_earlier)
