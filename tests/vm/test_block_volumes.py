@@ -135,6 +135,7 @@ def test_a_device_is_given_by_its_path(box: Box, make: Make) -> None:
     assert image.read_bytes()[:5] == b"hello"
 
 
+@pytest.mark.keeps_image
 def test_what_was_synced_outlives_a_shim_that_is_killed(vm: Box, make: Make) -> None:
     image = make("ext4")
     script = "echo safe >/data/file; sync /data/file; touch /data/ready; sync; while :; do echo x >>/data/more; done"

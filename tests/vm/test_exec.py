@@ -180,6 +180,7 @@ def test_the_end_of_the_first_process_ends_the_others_before_it(box: Box) -> Non
         assert _exits(events, container) == [("e", 137), (container, 137)]
 
 
+@pytest.mark.keeps_image
 def test_the_loss_of_the_machine_ends_them_once_each(vm: Box) -> None:
     with vm.events() as events, _container(vm) as container:
         command = ("sh", "-c", "echo ready; sleep 1000")

@@ -18,6 +18,7 @@ _MOMENTS = 3
 _SPAN_S = 0.6
 
 
+@pytest.mark.keeps_image
 @pytest.mark.parametrize("moment", range(_MOMENTS))
 @pytest.mark.parametrize("victim", ["shim", "qemu"])
 def test_a_loss_during_delete(vm: Box, victim: str, moment: int) -> None:

@@ -117,6 +117,7 @@ _FAULTS = {
 }
 
 
+@pytest.mark.keeps_image
 @pytest.mark.parametrize("fault", _FAULTS)
 def test_the_machine_is_lost(rogue: Box, fault: str) -> None:
     container = rogue.start("sleep", "1000")
@@ -220,6 +221,7 @@ def test_a_guest_that_floods_its_control_connection(rogue: Box) -> None:
     rogue.remove(container).checked()
 
 
+@pytest.mark.keeps_image
 def test_a_guest_that_falls_silent(rogue: Box) -> None:
     """SIGKILL ends it all the same."""
     container = rogue.start("sleep", "1000")

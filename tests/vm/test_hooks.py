@@ -165,6 +165,7 @@ def test_start_container_hooks_run_in_the_container(box: Box) -> None:
     hooked.remove()
 
 
+@pytest.mark.keeps_image
 def test_after_a_kill_of_the_shim_poststop_hooks_run_once(box: Box, seen: Path) -> None:
     hooked = Hooked(box, "sleep", "1000", poststop=f"cat >{seen}/stopped; echo poststop >>{seen}/order")
     hooked.start().checked()

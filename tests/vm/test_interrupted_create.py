@@ -1,4 +1,7 @@
-"""A shim killed at any moment of Create leaves nothing: not its machine, mounts, files, sockets."""
+"""A shim killed at any moment of Create leaves nothing: not its machine, mounts, files, sockets.
+
+One that is killed as late as after Start leaves the writable image, as any other.
+"""
 
 import contextlib
 import random
@@ -17,6 +20,7 @@ _MOMENTS = 15
 _SPAN_S = 3.0
 
 
+@pytest.mark.keeps_image
 @pytest.mark.parametrize("moment", range(_MOMENTS))
 @pytest.mark.on("1.6")
 def test_kill_of_the_shim_during_create(vm: Box, moment: int) -> None:

@@ -117,6 +117,7 @@ def test_a_logger_that_dies_at_once_is_quoted(vm: Box, logs: Path, ready: str, w
     vm.remove(container)
 
 
+@pytest.mark.keeps_image
 def test_after_a_kill_of_the_shim_the_logger_has_all_it_was_sent_and_is_gone(vm: Box, logs: Path) -> None:
     program = _logger(logs)
     command = ("sh", "-c", "seq 1000; echo end; sleep 1000")

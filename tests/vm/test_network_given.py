@@ -31,6 +31,7 @@ def _state(joined: Attached) -> tuple[str, ...]:
     return tuple(joined.run(*look.split()).replace("default qlen 1000", "default ") for look in looks)
 
 
+@pytest.mark.keeps_image
 @pytest.mark.on("2")
 def test_after_delete_a_kill_of_the_shim_or_a_create_that_failed_it_is_as_before(vm: Box) -> None:
     """Without a trace of the first machine the second one has the same network."""

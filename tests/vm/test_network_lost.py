@@ -110,6 +110,7 @@ def test_a_loss_during_add(vm: Box, victim: str) -> None:
         eventually(lambda: net.leases(vm.containerd.cell) == {}, "the lease is free", _DEADLINE_S)
 
 
+@pytest.mark.keeps_image
 @pytest.mark.on("2")
 @pytest.mark.parametrize("victim", ["plugin", "shim"])
 def test_a_loss_during_del(vm: Box, victim: str) -> None:

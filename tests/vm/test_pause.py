@@ -212,6 +212,7 @@ def test_a_pause_and_an_end_at_once(vm: Box) -> None:
             assert events.topics(container).count("/tasks/exit") == 1
 
 
+@pytest.mark.keeps_image
 @pytest.mark.parametrize(
     ("whose", "number"), [("qemu", signal.SIGKILL), ("shim", signal.SIGTERM), ("shim", signal.SIGKILL)]
 )

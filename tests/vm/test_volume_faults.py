@@ -68,11 +68,13 @@ def test_the_daemon_sees_the_volumes_and_nothing_else(vm: Box, volume: Path) -> 
     assert _daemons(vm) == []
 
 
+@pytest.mark.keeps_image
 def test_kill_of_the_shim(vm: Box, volume: Path) -> None:
     container = vm.start("sleep", "1000", options=("--null-io", *mounted(volume)))
     assert _lose(vm, container, vm.shim(container)) == 137
 
 
+@pytest.mark.keeps_image
 @pytest.mark.parametrize("which", [0, 1])
 def test_kill_of_the_daemon(vm: Box, volume: Path, which: int) -> None:
     """Without it what looks at a volume could not even be killed: the container is lost, and not stuck."""
