@@ -16,6 +16,7 @@ die() { say "$*"; exit 1; }
 needs() {
     case $1 in
     run) echo "qemu-system-x86 qemu-system-x86_64
+$(virtiofsd)
 python3 /usr/bin/python3
 erofs-utils mkfs.erofs
 e2fsprogs mkfs.ext4
@@ -60,6 +61,15 @@ libc6-dev /usr/include/stdio.h
 git git" ;;
     *) die "unknown purpose: $1 (there are run, build, demo, test)" ;;
     esac
+}
+
+# Debian 12's is of QEMU's own sources, with its other programs; later ones have a package for it.
+virtiofsd() {
+    if grep -q '^VERSION_ID="12"' /etc/os-release; then
+        echo "qemu-system-common /usr/lib/qemu/virtiofsd"
+    else
+        echo "virtiofsd /usr/libexec/virtiofsd"
+    fi
 }
 
 # Before Python is there, the one that apt would bring.

@@ -19,7 +19,8 @@ _GONE_DEADLINE_S = 20.0
 
 
 def _daemons(box: Box) -> list[psutil.Process]:
-    return box.processes("virtiofsd", "source=/sys")
+    """The one that waits and the one that serves, if there are any."""
+    return box.processes("/virtiofsd", "=/sys")
 
 
 def _lose(box: Box, container: str, victim: psutil.Process) -> int:
