@@ -1,12 +1,14 @@
 """Containers in a user namespace: root inside is somebody else outside."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness.box import Box
+from harness.box import RUN_DEADLINE_S, Box
+from harness.images import BUSYBOX
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -88,3 +90,41 @@ def test_it_has_a_disk(vm: Box) -> None:
     listed = subprocess.run(["debugfs", "-R", "stat file", image], check=True, capture_output=True, text=True).stdout
     assert "User: 100000   Group: 200000" in listed
     image.unlink()
+
+
+def test_a_directory_of_the_host_has_its_own_owners(box: Box) -> None:
+    """What the container's root writes into a volume is the mapped root's on the host."""
+    directory = box.containerd.cell.directory / box.new_id()
+    directory.mkdir(mode=0o750)
+    os.chown(directory, 100000, 200000)
+    (directory / "theirs").touch(mode=0o600)
+    mount = ("--mount", f"type=bind,src={directory},dst=/data,options=rbind:rw")
+    script = "stat -c '%u %g' /data /data/theirs; echo x >/data/ours; cat /data/theirs 2>/dev/null || echo denied"
+    said = box.run("sh", "-c", script, options=(*_MAPS, *mount)).checked().text.splitlines()
+    assert said == ["0 0", "65534 65534", "denied"]
+    status = (directory / "ours").stat()
+    assert (status.st_uid, status.st_gid) == (100000, 200000)
+    shutil.rmtree(directory)
+
+
+def test_what_it_has_written_is_there_again(box: Box) -> None:
+    """With the owners that it had: the snapshot has the mapped ones."""
+    _assert_written_is_there_again(box)
+
+
+@pytest.mark.on("2")
+def test_what_it_has_written_is_there_again_on_layers_that_are_mapped(vm: Box) -> None:
+    """Which are those of the image, and not what was written."""
+    _assert_written_is_there_again(vm, "--remap-labels")
+
+
+def _assert_written_is_there_again(box: Box, *options: str) -> None:
+    container = box.new_id()
+    script = (
+        "stat -c '%u %g' /file 2>/dev/null; touch /file; chown 5:6 /file; chown 7 /bin; stat -c %u /bin /bin/busybox"
+    )
+    arguments = box.run_arguments(container, ["sh", "-c", script], (*_MAPS, *options), BUSYBOX)
+    assert box.containerd.ctr(*arguments, deadline_s=RUN_DEADLINE_S).checked().text.split() == ["7", "0"]
+    again = box.containerd.ctr("tasks", "start", container, deadline_s=RUN_DEADLINE_S)
+    assert again.checked().text.split() == ["5", "6", "7", "0"]
+    box.remove(container).checked()
