@@ -22,8 +22,8 @@ FEATURES = """{
     "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "loud", "mand", "noatime",
     "nodev", "nodiratime", "noexec", "noiversion", "nomand", "norelatime", "nostrictatime", "nosuid", "private",
     "ratime", "rbind", "relatime", "remount", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime",
-    "rnostrictatime", "rnosuid", "ro", "rprivate", "rrelatime", "rro", "rrw", "rstrictatime", "rsuid", "runbindable",
-    "rw", "silent", "strictatime", "suid", "sync", "tmpcopyup", "unbindable"
+    "rnostrictatime", "rnosuid", "ro", "rprivate", "rrelatime", "rro", "rrw", "rslave", "rstrictatime", "rsuid",
+    "runbindable", "rw", "silent", "slave", "strictatime", "suid", "sync", "tmpcopyup", "unbindable"
   ],
   "linux": {
     "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],

@@ -9,6 +9,7 @@ system's own, and the kernel refuses what it does not know.
 """
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,12 @@ from vminitd.spec import DISK_SOURCE_PREFIX, Json, JsonValue, objects, parse, sa
 from vminitd.uevent import Uevents
 
 _RAW = "raw"
+# What the kernel's short words mean here.
+_MEANINGS = {
+    errno.EINVAL: "there is none in it, or it does not take these options",
+    errno.EUCLEAN: "it is damaged: repair it first, with its fsck",
+    errno.EROFS: "it was not unmounted, and must be recovered: mount it once to be written",
+}
 _FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 _FLAGS = (
     *("ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "atime", "noatime", "diratime", "nodiratime"),
@@ -121,8 +128,10 @@ class BlockVolumes:
             mount_by_parameters(volume.disk.fstype, at, words, attributes)
         except OSError as error:
             asked = ",".join(volume.disk.options) or "defaults"
+            meaning = _MEANINGS.get(error.errno or 0)
             raise MountError(
                 f"cannot mount the disk for {destination} as {volume.disk.fstype} with {asked}: {error.strerror}"
+                f"{f' ({meaning})' if meaning else ''}"
             ) from error
         self._mounted[volume.name] = at
 

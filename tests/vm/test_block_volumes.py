@@ -90,6 +90,7 @@ def test_an_image_keeps_what_is_written(vm: Box, make: Make, kind: str) -> None:
         _assert_clean(image)
 
 
+@pytest.mark.on("2")
 @pytest.mark.parametrize("count", [2, 6])
 def test_a_container_has_several(vm: Box, make: Make, count: int) -> None:
     images = [make("ext4") for _ in range(count)]
@@ -101,6 +102,7 @@ def test_a_container_has_several(vm: Box, make: Make, count: int) -> None:
         _assert_clean(image)
 
 
+@pytest.mark.on("2")
 def test_a_raw_disk_is_a_device(vm: Box, make: Make) -> None:
     """Beside the root file system's own, which the container cannot open even if it makes the node."""
     image, other = make("raw"), make("raw")
@@ -152,9 +154,10 @@ def test_what_was_synced_outlives_a_shim_that_is_killed(vm: Box, make: Make) -> 
     _assert_clean(image)
 
 
+@pytest.mark.on("2")
 def test_a_pause_brings_it_to_the_disk(vm: Box, make: Make) -> None:
     image = make("ext4")
-    script = "i=0; while :; do i=$((i+1)); echo $i >/data/file; echo $i; done"
+    script = "i=0; while :; do i=$((i+1)); echo $i >>/data/file; echo $i; done"
     mount = _mounted(image, "ext4", "/data")
     with vm.running("sh", "-c", script, options=mount) as process:
         assert process.stdout is not None
@@ -163,7 +166,7 @@ def test_a_pause_brings_it_to_the_disk(vm: Box, make: Make) -> None:
         vm.containerd.ctr("tasks", "pause", line).checked()
         superblock = _told("dumpe2fs", "-h", str(image))
         assert "needs_recovery" not in superblock  # frozen, with nothing left in the journal
-        assert int(_content(image, "file")) >= 1
+        assert _content(image, "file").startswith("1\n")
         vm.containerd.ctr("tasks", "resume", line).checked()
         vm.kill(line).checked()
         process.communicate(timeout=RUN_DEADLINE_S)
@@ -184,6 +187,7 @@ def test_two_machines_never_write_one(vm: Box, make: Make) -> None:
     vm.run("true", options=(*read_only,)).checked()
 
 
+@pytest.mark.on("2")
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [

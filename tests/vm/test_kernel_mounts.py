@@ -48,6 +48,7 @@ def test_a_later_mount_covers_an_earlier_one(box: Box) -> None:
     assert int(said[1]) == 3
 
 
+@pytest.mark.on("2")
 @pytest.mark.parametrize("options", [("no-such-option",), ("size=lots",)])
 def test_an_option_that_the_kernel_does_not_know(vm: Box, options: tuple[str, ...]) -> None:
     assert_one_clear_line(

@@ -64,6 +64,7 @@ def test_a_missing_part_is_named(vm: Box, section: str, key: str) -> None:
     shutil.rmtree(cache, ignore_errors=True)
 
 
+@pytest.mark.on("2")
 @pytest.mark.parametrize(
     ("mount", "words"),
     [

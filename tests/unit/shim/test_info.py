@@ -22,6 +22,6 @@ def test_the_features_are_an_oci_document() -> None:
     assert features["mountOptions"] == sorted(set(features["mountOptions"]))
     assert "user" in features["linux"]["namespaces"]
     # What is not there is not promised (shim/mounts/ refuses it).
-    assert not {"shared", "rshared", "slave", "rslave", "idmap", "ridmap"} & {*features["mountOptions"]}
+    assert not {"shared", "rshared", "idmap", "ridmap"} & {*features["mountOptions"]}
     assert features["linux"]["mountExtensions"] == {"idmap": {"enabled": False}}
     assert features["linux"]["cgroup"]["v2"] is True

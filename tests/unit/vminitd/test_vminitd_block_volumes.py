@@ -64,6 +64,15 @@ def _volume(name: str, fstype: str = "ext4", *options: str) -> BlockVolume:
     return BlockVolume(name, Layer(f"serial-{name}", 0, fstype, options))
 
 
+def _interrupt(device: str) -> None:
+    """Leave the file system as one that was mounted when its machine ended: by its feature "needs_recovery"."""
+    subprocess.run(["debugfs", "-w", "-R", "feature +needs_recovery", device], check=True, capture_output=True)
+
+
+def _read_only(device: str, on: bool) -> None:
+    subprocess.run(["blockdev", "--setro" if on else "--setrw", device], check=True)
+
+
 def _superblock(device: str) -> str:
     return subprocess.run(["dumpe2fs", "-h", device], check=True, capture_output=True, text=True).stdout
 
@@ -123,9 +132,25 @@ async def test_one_that_has_no_such_file_system(
     volumes: BlockVolumes, at: dict[str, str], loop: Callable[[str], str]
 ) -> None:
     at["serial-0"] = loop("nothing")
-    with pytest.raises(MountError, match="cannot mount the disk for /a as ext4 with noatime: "):
+    with pytest.raises(MountError, match=r"cannot mount the disk for /a as ext4 with noatime: .*there is none in it"):
         await _mounted(volumes, _spec("/a"), _volume("0", "ext4", "noatime"))
     assert volumes.unmount() == []
+
+
+async def test_one_that_must_be_recovered_is_not_read(
+    volumes: BlockVolumes, at: dict[str, str], loop: Callable[[str], str]
+) -> None:
+    """Its disk can only be read. To be written it is recovered, as ever."""
+    device = loop("ext4")
+    at["serial-0"] = device
+    _interrupt(device)
+    _read_only(device, True)
+    with pytest.raises(MountError, match=r"as ext4 with ro: .*must be recovered: mount it once to be written"):
+        await _mounted(volumes, _spec("/a"), _volume("0", "ext4", "ro"))
+    _read_only(device, False)
+    again = BlockVolumes(str(Path(volumes._directory).parent / "again"))
+    await _mounted(again, _spec("/a"), _volume("0"))
+    assert again.unmount() == []
 
 
 async def test_an_option_that_its_file_system_does_not_know(
