@@ -111,7 +111,7 @@ def _prune(config: Config, store: Store, arguments: argparse.Namespace) -> int:
     if arguments.to is not None and arguments.to < 0:
         raise SpecError(f"--to {arguments.to}: must be a whole number of MiB, 0 or more")
     limit_mib = config.rootfs.cache_limit_mib if arguments.to is None else arguments.to
-    removed = store.remove([image for image in store.images() if image.traced and not image.layers])
+    removed = store.remove([image for image in store.images() if not image.layers])
     removed += store.clean(0 if arguments.all else limit_mib * _MIB)
     for image in removed:
         print(f"removed: {_words(image)}")

@@ -58,8 +58,7 @@ class OpenLayer:
 class StoredImage:
     """An image that is there: its size, what it takes on the disk, in bytes, and when it was used last.
 
-    `layers` are the directories that it stands for and that still are what they were. `traced` says that each of the
-    links to the image tells of which directory it is.
+    `layers` are the directories that it stands for and that still are what they were.
     """
 
     path: Path
@@ -67,7 +66,6 @@ class StoredImage:
     disk_bytes: int
     used_ns: int
     layers: tuple[Path, ...]
-    traced: bool
 
     @property
     def digest(self) -> str:
@@ -156,14 +154,11 @@ class Store:
     def images(self) -> list[StoredImage]:
         """All images, least recently used first. Raises OSError."""
         layers: dict[str, list[Path]] = {}
-        traceless: set[str] = set()
         for link in _entries(self._index):
             with contextlib.suppress(OSError):  # no link, or gone meanwhile
                 blob = os.readlink(link).rpartition("/")[2]
-                layer = _target(self._layers / link.name)
-                if layer is None:
-                    traceless.add(blob)
-                elif _stands(layer, link.name):
+                layer = Path(os.readlink(self._layers / link.name))
+                if _stands(layer, link.name):
                     layers.setdefault(blob, []).append(layer)
         found = [
             StoredImage(
@@ -172,7 +167,6 @@ class Store:
                 disk_bytes=status.st_blocks * _STAT_BLOCK,
                 used_ns=status.st_mtime_ns,
                 layers=tuple(sorted(layers.get(blob.name, []))),
-                traced=blob.name not in traceless,
             )
             for blob in _entries(self._blobs)
             if (status := _status(blob)) is not None
@@ -260,13 +254,6 @@ def _entries(directory: Path) -> list[Path]:
         return list(directory.iterdir())
     except FileNotFoundError:
         return []
-
-
-def _target(link: Path) -> Path | None:
-    try:
-        return Path(os.readlink(link))
-    except OSError:
-        return None
 
 
 def _stands(layer: Path, key: str) -> bool:
