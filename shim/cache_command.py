@@ -145,7 +145,7 @@ def _fault(image: StoredImage) -> str | None:
         if not flock.try_shared(fd):  # it is being removed
             return None
         try:
-            fault = superblock.own_fault(fd, os.fstat(fd).st_size, image.digest)
+            fault = superblock.fault(fd, os.fstat(fd).st_size, image.digest)
             return fault or ("" if erofs.read_digest(file) == image.digest else "its content is not what was written")
         except OSError as error:
             return f"cannot be read: {error.strerror}"

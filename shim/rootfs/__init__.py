@@ -7,7 +7,7 @@
     store.py      the directory that those images are in: which counts, which goes
     erofs.py      runs mkfs.erofs
     survey.py     looks at a directory before and after that: are there holes, does it stand still
-    superblock.py what an image's first block says of the whole
+    superblock.py what the first block of such an image says of the whole
     writable.py   the ext4 file that takes the container's writes
     ready_made.py an empty one of each size, to be copied
     snapshot.py   which snapshot a directory is

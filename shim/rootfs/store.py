@@ -232,7 +232,7 @@ def _fault(fd: int, size: int, digest: str) -> str:
     """What is wrong with an open image, as far as its first block and its size tell."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return "is no file"
-    return superblock.own_fault(fd, size, digest)
+    return superblock.fault(fd, size, digest)
 
 
 def _is_whole(blob: Path, digest: str) -> bool:

@@ -124,7 +124,7 @@ def _link_to_the_host(path: Path) -> None:
     ("damage", "words"),
     [
         (_cut, "is cut short"),
-        (_lengthen, "and should have"),
+        (_lengthen, "is too long: has"),
         (_empty, "is cut short at 0 bytes"),
         (_cut_in_the_superblock, "is cut short at 1030 bytes"),
         (_zero, "is no EROFS image"),
