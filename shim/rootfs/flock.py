@@ -56,6 +56,17 @@ def try_exclusive(fd: int) -> bool:
     return _try(fd, fcntl.LOCK_EX)
 
 
+async def exclusive_soon(fd: int, timeout_s: float) -> bool:
+    """Lock an open file against all others once they let go of it, which they have `timeout_s` seconds for."""
+    if _try(fd, fcntl.LOCK_EX):
+        return True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await _wait(fd)
+            return True
+    return False
+
+
 def try_shared(fd: int) -> bool:
     """Lock an open file against exclusive locks, unless another has one."""
     return _try(fd, fcntl.LOCK_SH)

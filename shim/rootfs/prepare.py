@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from api import guest_pb2, types_pb2
+from shim import deadlines
 from shim.changes.target import Kind, Target
 from shim.errors import HostError, UnsupportedError
 from shim.journal import Journal
@@ -207,7 +208,9 @@ class _Work:
         extent = self._open(path, os.O_RDWR)
         if isinstance(self.plan.writable, SnapshotWritable):
             filesystems.check(extent.fd, path, self.plan.writable.fstype, extent.size)
-        if not flock.try_exclusive(extent.fd):
+        # Whoever looks at a new device of the host's (systemd-udevd) has it locked for that.
+        patience_s = deadlines.NEW_DEVICE_S if path.is_block_device() else 0.0
+        if not (flock.try_exclusive(extent.fd) or await flock.exclusive_soon(extent.fd, patience_s)):
             raise HostError(f"{path}: in use by another machine", hint="end the container that uses this snapshot")
         return extent
 

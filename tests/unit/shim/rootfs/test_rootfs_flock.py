@@ -114,3 +114,21 @@ def _system_call(task: Path) -> str:
         return (task / "syscall").read_text().split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+async def test_who_has_it_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "device"
+    path.touch()
+    probing, ours = (os.open(path, os.O_RDONLY) for _ in range(2))
+    assert flock.try_shared(probing)
+    assert not await flock.exclusive_soon(ours, 0.05)
+    os.close(ours)
+    ours = os.open(path, os.O_RDONLY)
+    waiting = asyncio.create_task(flock.exclusive_soon(ours, 5))
+    await _until_waiting()
+    os.close(probing)
+    assert await waiting
+    other = os.open(path, os.O_RDONLY)
+    assert not flock.try_shared(other)
+    for fd in (ours, other):
+        os.close(fd)
