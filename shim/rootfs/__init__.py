@@ -3,6 +3,9 @@
     mounts.py     pure: what Create's list of mounts means (Plan)
     template.py   pure: `{{ mount 0 }}` and its like in that list
     overlay.py    pure: the options of an overlay mount
+    snapshotters.py pure: those that cannot be used, by their names
+    mounted.py    a layer's directory that is an image, mounted on the host
+    filesystems.py how long a snapshotter's image says that it is
     cache.py      a committed layer's directory becomes an EROFS image, once per host
     store.py      the directory that those images are in: which counts, which goes
     erofs.py      runs mkfs.erofs

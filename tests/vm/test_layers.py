@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.box import Box
-from harness.images import BUSYBOX, LAYER_COUNT, LAYERS
+from harness.images import BUSYBOX, LAYER_COUNT, LAYERS, MORE_LAYER_COUNT, MORE_LAYERS
 
 
 @pytest.fixture
@@ -34,6 +34,15 @@ def test_a_hundred_layers_are_written_over(box: Box, layers: str) -> None:
     command = "rm -r /layers /last; echo mine > /last; mkdir /layers; cat /last; ls /layers"
     for _ in range(2):
         assert box.run("sh", "-c", command, image=layers, deadline_s=200).text == "mine"
+
+
+@pytest.mark.on("2")
+@pytest.mark.timeout(240)
+def test_more_layers_than_one_disk_has_partitions(box: Box) -> None:
+    box.containerd.import_image(MORE_LAYERS)
+    result = box.run("sh", "-c", "ls /layers | wc -l; cat /last", image=MORE_LAYERS, deadline_s=200)
+    assert result.text.split("\n") == [str(MORE_LAYER_COUNT - 1)] * 2, result.error
+    box.containerd.remove_image(MORE_LAYERS)
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 """Disks are found by serial and partition; a layer's options become mount(2)'s."""
 
+import asyncio
+import socket
 from pathlib import Path
 
 import pytest
 
-from vminitd.disks import Layer, find, find_partition
+from vminitd import disks
+from vminitd.disks import Layer, devices_of, find, find_partition
 from vminitd.errors import RequestError
 from vminitd.layers import mount_options
 from vminitd.libc import MS_NOATIME, MS_NODEV, MS_RDONLY
+from vminitd.uevent import Uevents
 
 
 @pytest.fixture
@@ -42,6 +46,32 @@ def test_a_partition_of_a_disk(sys_block: str) -> None:
     assert find_partition("vdb", 0, sys_block) == "vdb"
     assert find_partition("vdb", 12, sys_block) == "vdb12"
     assert find_partition("vdb", 13, sys_block) is None
+
+
+async def test_each_disk_is_looked_for_once_however_many_layers_are_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred looks took most of the time of a hundred layers. The table of partitions is read once, too."""
+    looked: list[str] = []
+    partitions = {"vda": 0, "vdb": 100, "vdc": 0}
+
+    def look(serial: str, size: int = 0) -> str | None:
+        looked.append(serial)
+        return {"plugged": "vda", "joined": "vdb", "rw": "vdc"}[serial]
+
+    monkeypatch.setattr(disks, "find", look)
+    monkeypatch.setattr(disks, "read_partitions", lambda disk: looked.append(f"table of {disk}"))
+    monkeypatch.setattr(disks, "find_partition", lambda disk, n: f"{disk}{n}" if n <= partitions[disk] else None)
+    wanted = [Layer("joined", number, "erofs", (), 4096) for number in (*range(2, 101), 1)]
+    wanted += [Layer("plugged", 0, "erofs", ()), Layer("rw", 0, "ext4", (), 8192)]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    uevents = Uevents(ours)
+    try:
+        found = await asyncio.wait_for(devices_of(uevents, wanted), 5)
+    finally:
+        uevents.close()
+        theirs.close()
+    assert found == [*(f"/dev/vdb{number}" for number in (*range(2, 101), 1)), "/dev/vda", "/dev/vdc"]
+    assert sorted(looked) == ["joined", "plugged", "rw", "table of vdb"]
 
 
 def test_a_disk_that_is_not_there(sys_block: str) -> None:

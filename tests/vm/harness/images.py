@@ -3,6 +3,7 @@
 BUSYBOX one layer, every applet of busybox. NOBODYS the same for user 65534. CHANGES the same with what can be changed
 in every way, setcap, and all places where something is mounted. NETWORK has a second layer with this host's
 iperf3, socat and ip. LAYERS one hundred layers, of which later ones add, replace and remove what earlier ones brought.
+MORE_LAYERS has as many as need two disks.
 """
 
 import subprocess
@@ -21,6 +22,8 @@ CHANGES: Final = "localhost/qemubox/changes:1"
 NETWORK: Final = "localhost/qemubox/network:1"
 LAYERS: Final = "localhost/qemubox/layers:100"
 LAYER_COUNT: Final = 100
+MORE_LAYERS: Final = "localhost/qemubox/layers:130"
+MORE_LAYER_COUNT: Final = 130
 _NETWORK_PROGRAMS: Final = (Path("/usr/bin/iperf3"), Path("/usr/bin/socat"), Path("/bin/ip"))
 # cap_net_raw, effective and permitted (linux/capability.h, struct vfs_cap_data, revision 2).
 _CAPABILITY: Final = "\x01\0\0\x02\0\x20\0\0" + 12 * "\0"
@@ -33,7 +36,8 @@ def archive(name: str, directory_: Path) -> Path:
     if not out.exists():
         if not BUSYBOX_PROGRAM.exists():
             raise MissingPart(f"{BUSYBOX_PROGRAM} is not there: apt-get install busybox-static")
-        layers = _hundred_layers() if name == LAYERS else [busybox_layer()]
+        counts = {LAYERS: LAYER_COUNT, MORE_LAYERS: MORE_LAYER_COUNT}
+        layers = _stack(counts[name]) if name in counts else [busybox_layer()]
         layers += [programs_layer(_NETWORK_PROGRAMS)] if name == NETWORK else []
         layers[0] += _to_be_changed() if name == CHANGES else []
         write_archive(out, name, layers, user="65534" if name == NOBODYS else "")
@@ -68,10 +72,10 @@ def _to_be_changed() -> list[Entry]:
     ]
 
 
-def _hundred_layers() -> list[list[Entry]]:
-    """Layer n (from 1) adds /layers/n, replaces /last, and takes away what layer n-10 added in /gone."""
+def _stack(count: int) -> list[list[Entry]]:
+    """As many layers: n (from 1) adds /layers/n, replaces /last, and takes away what layer n-10 added in /gone."""
     layers = [[*busybox_layer(), directory("layers"), directory("gone")]]
-    for number in range(1, LAYER_COUNT):
+    for number in range(1, count):
         entries = [
             directory("layers"),
             file(f"layers/{number}", f"{number}\n".encode()),
