@@ -20,6 +20,7 @@ Read it in this order to follow one container from `start` to exit:
     tracing/        spans of all that, for OpenTelemetry, where the environment asks for them
     journal.py      what exists on the host because of this container, written before it is made
     delete.py       what containerd runs when a shim is gone: plays the journal backwards
+    commit/         the command that makes an image of a container; containerd/: the client that it needs
     gc.py           what an administrator runs when nobody did: after a loss of power
 
 One asyncio loop per daemon. Everything runs on it except file work that may block

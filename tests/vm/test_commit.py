@@ -167,7 +167,7 @@ def test_an_interrupted_commit_resumes_and_leaves_nothing(box: Box) -> None:
                 commit.command(box, container, _NEW),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=commit.environment(),
+                env=commit.environment(box),
                 cwd="/",
                 text=True,
             ) as process:

@@ -28,8 +28,9 @@ def command(box: Box, *words: str) -> list[str]:
     return box.containerd.cell.inside([sys.executable, "-m", "shim.cli", "commit", *words])
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+def environment(box: Box) -> dict[str, str]:
+    """Where its code and its configuration are."""
+    return {**os.environ, "PYTHONPATH": str(CHECKOUT), **box.qemubox.environment}
 
 
 def commit(box: Box, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -40,7 +41,7 @@ def commit(box: Box, *words: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         timeout=_COMMIT_DEADLINE_S,
-        env=environment(),
+        env=environment(box),
         cwd="/",
     )
 
