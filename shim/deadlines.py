@@ -79,9 +79,10 @@ LOGGER_KILL_S: Final = 5.0
 HOOK_S: Final = 120.0
 # `qemubox commit` and containerd: a call that looks up or changes a record; pausing, in which a machine's changes are
 # brought to the host; one piece of a blob, and its commit, behind which containerd syncs all of it; containerd makes or
-# unpacks a layer.
+# unpacks a layer; one that was restarted is back, so that a paused container can go on.
 CONTAINERD_CALL_S: Final = 30.0
 CONTAINERD_PAUSE_S: Final = 900.0
 CONTAINERD_WRITE_S: Final = 60.0
 CONTAINERD_COMMIT_S: Final = 600.0
 CONTAINERD_LAYER_S: Final = 3600.0
+CONTAINERD_BACK_S: Final = 60.0

@@ -8,10 +8,13 @@ import asyncio
 import contextlib
 import datetime
 import json
+import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from api import containerd_pb2 as api
 from api import task_types_pb2 as states
@@ -23,7 +26,11 @@ from shim.commit.source import Upper
 from shim.config import Config, load
 from shim.containerd.client import Client
 from shim.containerd.snapshots import Snapshots
+from shim.deadlines import CONTAINERD_BACK_S
 from shim.errors import AlreadyExistsError, HostError, QemuboxError, SpecError, StateError
+from shim.rootfs import flock
+
+_RETRY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,9 @@ async def commit(client: Client, wish: Wish, left_out: Callable[[str], None]) ->
     """
     work = await _look(client, wish)
     async with client.lease():
-        async with _standing_still(work):
-            made = await _layer(work, left_out)
+        with _alone(work):
+            async with _standing_still(work):
+                made = await _layer(work, left_out)
         chain = document.chain_id([*document.diff_ids_of(work.base.config), made.diff_id])
         await _unpack(work, made, chain)
         return await _image(work, made, chain)
@@ -86,6 +94,21 @@ async def _look(client: Client, wish: Wish) -> _Work:
     settings = changed(before if isinstance(before, dict) else {}, wish.changes)
     ref = f"qemubox-commit-{secrets.token_hex(8)}"
     return _Work(client, wish, container, snapshots, info.parent, place, base, settings, ref, config)
+
+
+@contextlib.contextmanager
+def _alone(work: _Work) -> Iterator[None]:
+    """Another commit of the same container would end the pause of this one, or go on without it."""
+    try:
+        fd = os.open(work.place.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"{work.place.directory}: {error.strerror}") from error
+    try:
+        if not flock.try_exclusive(fd):
+            raise StateError(f"container {work.container.id}: is being committed already", hint="try again later")
+        yield
+    finally:
+        os.close(fd)
 
 
 @asynccontextmanager
@@ -114,8 +137,23 @@ async def _standing_still(work: _Work) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.wait([pausing])
-        if not pausing.exception() and await client.status(container.id) == states.PAUSED:
-            await client.resume(container.id)
+        if not pausing.exception():
+            await _resume(client, container.id)
+
+
+async def _resume(client: Client, container: str) -> None:
+    """Have it go on. Where containerd has ended it is tried until it is back. Raises HostError."""
+    end = time.monotonic() + CONTAINERD_BACK_S
+    while True:
+        try:
+            if await client.status(container) == states.PAUSED:
+                await client.resume(container)
+            return
+        except QemuboxError as error:
+            if time.monotonic() > end:
+                hint = f"resume it: ctr tasks resume {container}"
+                raise HostError(f"container {container}: is still paused: {error.message}", hint=hint) from error
+        await asyncio.sleep(_RETRY_S)
 
 
 async def _paused(work: _Work, pausing: "asyncio.Future[None]") -> None:

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import pytest
@@ -163,17 +165,7 @@ def test_an_interrupted_commit_resumes_and_leaves_nothing(box: Box) -> None:
         commit.shell(box, container, "dd if=/dev/urandom of=/x bs=1M count=100 2>/dev/null")
         before = _stores(box)
         for number in (signal.SIGINT, signal.SIGTERM):
-            with subprocess.Popen(
-                commit.command(box, container, _NEW),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=commit.environment(box),
-                cwd="/",
-                text=True,
-            ) as process:
-                eventually(
-                    lambda: "qemubox-commit" in box.containerd.ctr("content", "active").text, "a blob is written", 30
-                )
+            with _committing(box, container) as process:
                 process.send_signal(number)
                 said, error = process.communicate(timeout=60)
             assert process.returncode == 128 + number, (said, error)
@@ -182,6 +174,56 @@ def test_an_interrupted_commit_resumes_and_leaves_nothing(box: Box) -> None:
             assert number.name in error
             assert box.status(container) == "RUNNING"
             assert _stores(box) == before
+
+
+@contextmanager
+def _committing(box: Box, container: str) -> Iterator["subprocess.Popen[str]"]:
+    """A commit that is just writing a large layer."""
+    with subprocess.Popen(
+        commit.command(box, container, _NEW),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=commit.environment(box),
+        cwd="/",
+        text=True,
+    ) as process:
+        eventually(lambda: "qemubox-commit" in box.containerd.ctr("content", "active").text, "a blob is written", 60)
+        yield process
+
+
+def test_a_containerd_that_is_killed_meanwhile(box: Box) -> None:
+    """The commit fails, and the container goes on as soon as containerd is back; nobody else commits it meanwhile."""
+    with commit.sleeping(box, BUSYBOX) as container:
+        commit.shell(box, container, "dd if=/dev/urandom of=/x bs=1M count=100 2>/dev/null")
+        before = _stores(box)
+        with _committing(box, container) as process:
+            second = commit.commit(box, container, _NEW)
+            assert "is being committed already" in second.stderr
+            assert process.poll() is None, "too small a layer to see both"
+            box.containerd.stop(signal.SIGKILL)
+            box.containerd.start()
+            said, error = process.communicate(timeout=90)
+        assert process.returncode == 1
+        assert said == ""
+        _assert_one_line(error)
+        assert box.status(container) == "RUNNING"
+        assert _stores(box) == before
+
+
+def test_a_full_disk(box: Box) -> None:
+    """There is no room for the layer's blob."""
+    ingest = box.containerd.cell.directory / "root/io.containerd.content.v1.content/ingest"
+    with commit.sleeping(box, BUSYBOX) as container:
+        commit.shell(box, container, "dd if=/dev/urandom of=/x bs=1M count=9 2>/dev/null")
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "full", str(ingest)]
+        subprocess.run(box.containerd.cell.inside(mount), check=True, timeout=30)
+        try:
+            assert "no space left on device" in _refused(box, container, _NEW)
+        finally:
+            subprocess.run(box.containerd.cell.inside(["umount", str(ingest)]), check=True, timeout=30)
+        assert box.status(container) == "RUNNING"
+        _commit(box, container, _NEW)
+    box.containerd.remove_image(_NEW)
 
 
 def test_bad_input_is_refused_with_one_line(box: Box) -> None:
