@@ -163,7 +163,7 @@ remove_old_environments() {
 # deploy/config.toml with this prefix's paths.
 configure() {
     sed -e "s|^# kernel = .*|kernel = \"$share/vmlinux\"|" -e "s|^# image = .*|image = \"$share/guest.erofs\"|" \
-        -e "s|^# daemon = .*|daemon = \"$daemon\"|" "$here/deploy/config.toml" >"$work/config.toml"
+        -e "s|^# daemon = \"vhost-device-vsock\"|daemon = \"$daemon\"|" "$here/deploy/config.toml" >"$work/config.toml"
     if [ ! -f $config ] || is_unchanged; then
         put "$work/config.toml" $config 644
         sha256sum <$config >"$work/config.sha256"
