@@ -1,6 +1,7 @@
 """What a container has written goes into its snapshot's directory: the one entry for the rest of the shim."""
 
 import asyncio
+import contextlib
 import errno
 import functools
 import os
@@ -127,7 +128,9 @@ async def _in_thread(work: Callable[[], None], stop: threading.Event) -> None:
         await asyncio.shield(working)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait((working,))
+        while not working.done():
+            with contextlib.suppress(asyncio.CancelledError):  # one is enough
+                await asyncio.wait((working,))
         if not working.cancelled():
             working.exception()
         raise
