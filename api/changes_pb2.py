@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x61pi/changes.proto\x12\x10qemubox.guest.v1\"G\n\x0bListRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x0c\n\x04page\x18\x02 \x01(\r\x12\x14\n\x0cupon_earlier\x18\x03 \x01(\x08\"X\n\x0cListResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.qemubox.guest.v1.Entry\x12\x0c\n\x04last\x18\x02 \x01(\x08\x12\x10\n\x08\x62\x65gan_ns\x18\x03 \x01(\x10\"\xae\x01\n\x05\x45ntry\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0c\x12\x0f\n\x07\x65xtents\x18\x03 \x01(\x0c\x12\x0e\n\x06target\x18\x04 \x01(\x0c\x12\'\n\x06xattrs\x18\x05 \x03(\x0b\x32\x17.qemubox.guest.v1.Xattr\x12\x0e\n\x06opaque\x18\x06 \x01(\x08\x12\x0e\n\x06inline\x18\x07 \x01(\x0c\x12\x0c\n\x04more\x18\x08 \x01(\x08\x12\x10\n\x08needless\x18\t \x01(\x08\"$\n\x05Xattr\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x32P\n\x07\x43hanges\x12\x45\n\x04List\x12\x1d.qemubox.guest.v1.ListRequest\x1a\x1e.qemubox.guest.v1.ListResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x61pi/changes.proto\x12\x10qemubox.guest.v1\"Y\n\x0bListRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x0c\n\x04page\x18\x02 \x01(\r\x12\x14\n\x0cupon_earlier\x18\x03 \x01(\x08\x12\x10\n\x08known_ns\x18\x04 \x01(\x10\"X\n\x0cListResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.qemubox.guest.v1.Entry\x12\x0c\n\x04last\x18\x02 \x01(\x08\x12\x10\n\x08\x62\x65gan_ns\x18\x03 \x01(\x10\"\xbd\x01\n\x05\x45ntry\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0c\x12\x0f\n\x07\x65xtents\x18\x03 \x01(\x0c\x12\x0e\n\x06target\x18\x04 \x01(\x0c\x12\'\n\x06xattrs\x18\x05 \x03(\x0b\x32\x17.qemubox.guest.v1.Xattr\x12\x0e\n\x06opaque\x18\x06 \x01(\x08\x12\x0e\n\x06inline\x18\x07 \x01(\x0c\x12\x0c\n\x04more\x18\x08 \x01(\x08\x12\x10\n\x08needless\x18\t \x01(\x08\x12\r\n\x05\x62rief\x18\n \x01(\x08\"$\n\x05Xattr\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x32P\n\x07\x43hanges\x12\x45\n\x04List\x12\x1d.qemubox.guest.v1.ListRequest\x1a\x1e.qemubox.guest.v1.ListResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'api.changes_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTREQUEST']._serialized_start=39
-  _globals['_LISTREQUEST']._serialized_end=110
-  _globals['_LISTRESPONSE']._serialized_start=112
-  _globals['_LISTRESPONSE']._serialized_end=200
-  _globals['_ENTRY']._serialized_start=203
-  _globals['_ENTRY']._serialized_end=377
-  _globals['_XATTR']._serialized_start=379
-  _globals['_XATTR']._serialized_end=415
-  _globals['_CHANGES']._serialized_start=417
-  _globals['_CHANGES']._serialized_end=497
+  _globals['_LISTREQUEST']._serialized_end=128
+  _globals['_LISTRESPONSE']._serialized_start=130
+  _globals['_LISTRESPONSE']._serialized_end=218
+  _globals['_ENTRY']._serialized_start=221
+  _globals['_ENTRY']._serialized_end=410
+  _globals['_XATTR']._serialized_start=412
+  _globals['_XATTR']._serialized_end=448
+  _globals['_CHANGES']._serialized_start=450
+  _globals['_CHANGES']._serialized_end=530
 # @@protoc_insertion_point(module_scope)

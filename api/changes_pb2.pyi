@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListRequest(_message.Message):
-    __slots__ = ("container_id", "page", "upon_earlier")
+    __slots__ = ("container_id", "page", "upon_earlier", "known_ns")
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
     UPON_EARLIER_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_NS_FIELD_NUMBER: _ClassVar[int]
     container_id: str
     page: int
     upon_earlier: bool
-    def __init__(self, container_id: _Optional[str] = ..., page: _Optional[int] = ..., upon_earlier: _Optional[bool] = ...) -> None: ...
+    known_ns: int
+    def __init__(self, container_id: _Optional[str] = ..., page: _Optional[int] = ..., upon_earlier: _Optional[bool] = ..., known_ns: _Optional[int] = ...) -> None: ...
 
 class ListResponse(_message.Message):
     __slots__ = ("entries", "last", "began_ns")
@@ -28,7 +30,7 @@ class ListResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., last: _Optional[bool] = ..., began_ns: _Optional[int] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = ("name", "facts", "extents", "target", "xattrs", "opaque", "inline", "more", "needless")
+    __slots__ = ("name", "facts", "extents", "target", "xattrs", "opaque", "inline", "more", "needless", "brief")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     EXTENTS_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +40,7 @@ class Entry(_message.Message):
     INLINE_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
     NEEDLESS_FIELD_NUMBER: _ClassVar[int]
+    BRIEF_FIELD_NUMBER: _ClassVar[int]
     name: bytes
     facts: bytes
     extents: bytes
@@ -47,7 +50,8 @@ class Entry(_message.Message):
     inline: bytes
     more: bool
     needless: bool
-    def __init__(self, name: _Optional[bytes] = ..., facts: _Optional[bytes] = ..., extents: _Optional[bytes] = ..., target: _Optional[bytes] = ..., xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ..., opaque: _Optional[bool] = ..., inline: _Optional[bytes] = ..., more: _Optional[bool] = ..., needless: _Optional[bool] = ...) -> None: ...
+    brief: bool
+    def __init__(self, name: _Optional[bytes] = ..., facts: _Optional[bytes] = ..., extents: _Optional[bytes] = ..., target: _Optional[bytes] = ..., xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ..., opaque: _Optional[bool] = ..., inline: _Optional[bytes] = ..., more: _Optional[bool] = ..., needless: _Optional[bool] = ..., brief: _Optional[bool] = ...) -> None: ...
 
 class Xattr(_message.Message):
     __slots__ = ("name", "value")

@@ -38,14 +38,15 @@ class Changes:
         self._next = 0
         self._lock = asyncio.Lock()
 
-    async def page(self, number: int, *, upon_earlier: bool) -> ListResponse:
+    async def page(self, number: int, *, upon_earlier: bool = False, known_ns: int = 0) -> ListResponse:
         """As ListRequest says.
 
         Raises StateError where nothing can be written, RequestError for a page that is not the next, KernelError.
         """
         async with self._lock:
             if not number:
-                self._listing = Listing(self._rootfs.upper(), self._rootfs.lower()[1:] if upon_earlier else None)
+                layers = self._rootfs.lower()[1:] if upon_earlier else None
+                self._listing = Listing(self._rootfs.upper(), layers, known_ns)
             elif self._listing is None or number != self._next:
                 raise RequestError(f"page {number} of a listing is not the next one")
             self._next = number + 1
@@ -62,11 +63,13 @@ class Changes:
 class Listing:
     """A walk through the tree at `directory`, which nobody changes meanwhile.
 
-    `layers` are those that have what a whiteout must hide; without them, each is needed.
+    `layers` are those that have what a whiteout must hide; without them, each is needed. What was changed before
+    `known_ns` is listed in brief.
     """
 
-    def __init__(self, directory: str, layers: Sequence[str] | None = None) -> None:
+    def __init__(self, directory: str, layers: Sequence[str] | None = None, known_ns: int = 0) -> None:
         self._directory = directory
+        self._known_ns = known_ns
         self._layers = layers
         self._began_ns = 0
         # The directory that the walk is in, below `directory`; open while a page is made.
@@ -136,6 +139,8 @@ class Listing:
                     response.entries[-1].needless = not any(_has(layer, path) for layer in self._layers)
 
     def _file(self, response: ListResponse, name: bytes, status: os.stat_result) -> int:
+        if status.st_ctime_ns < self._known_ns:
+            return self._add(response, name, status, b"", status.st_size)
         fd = os.open(name, _FILE, dir_fd=self._fd)
         try:
             if not status.st_size:
@@ -176,6 +181,9 @@ class Listing:
         )
         entry = response.entries.add(name=name, facts=facts, extents=extents)
         taken = _ENTRY_BYTES + len(name) + len(extents)
+        if status.st_ctime_ns < self._known_ns:
+            entry.brief = True
+            return taken
         follow = isinstance(at, int)
         for key in os.listxattr(at, follow_symlinks=follow):
             if key.startswith(_OVERLAY):

@@ -22,6 +22,10 @@ from shim.changes.target import Kind, Target
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class NotTold(Exception):
+    """The guest has taken something as known that is not: all must be listed."""
+
+
 @dataclass(slots=True)
 class _Directory:
     """One that the listing is in."""
@@ -40,7 +44,7 @@ class _Directory:
 class Applying:
     """One run: `begin`, a `page` after the other, `end` with the last one, and `close`. Counts what it does.
 
-    All but `close` raise OSError; GuestError for data that are not there; and CalledOff once `stop` is set.
+    All but `close` raise OSError; GuestError for data that are not there; NotTold; and CalledOff once `stop` is set.
     """
 
     def __init__(self, target: Target, stop: threading.Event) -> None:
@@ -73,6 +77,8 @@ class Applying:
     def page(self, items: list[Item]) -> None:
         """Do what the next items call for."""
         steps = list(self._comparison.steps(items))
+        if any(step.what is What.PUT and step.item and step.item.brief and not step.item.same_as for step in steps):
+            raise NotTold
         for step in steps:
             if step.item is not None:
                 self._record.add(Known(step.names, step.item.digest, self._covers(step)))

@@ -72,6 +72,8 @@ class Item:
     opaque: bool
     # A whiteout that hides nothing.
     needless: bool
+    # The guest takes it as known: it has not told all of it.
+    brief: bool
     inline: bytes
     # Offset in the file, offset in the image, length; and again. None reaches beyond the file's end.
     extents: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -122,6 +124,11 @@ class Listing:
         # Of the entry whose extents go on in the next one.
         self._unfinished: Item | None = None
         self._ended = False
+
+    @property
+    def began_ns(self) -> int:
+        """When it began, by the guest's clock; 0 before the first page."""
+        return self._began_ns or 0
 
     @property
     def entries(self) -> int:
@@ -268,6 +275,7 @@ def _read(entry: changes_pb2.Entry, names: Names) -> Item:
         xattrs=_xattrs(entry.xattrs, kind, names) if entry.xattrs else {},
         opaque=entry.opaque and kind == stat.S_IFDIR,
         needless=entry.needless,
+        brief=entry.brief,
         inline=b"",
     )
 

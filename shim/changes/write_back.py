@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api import changes_pb2
-from shim.changes.apply import Applying
+from shim.changes.apply import Applying, NotTold
 from shim.changes.listing import Listing
 from shim.changes.target import Target
 from shim.errors import GuestError, HostError, ResourceError
@@ -19,6 +19,8 @@ from shim.guest import Guest
 from shim.log import Logger
 from ttrpc import Code
 
+# Longer before a listing than what is changed in the second before it, which is applied again.
+_MARGIN_NS: Final = 2_000_000_000
 _NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
@@ -45,6 +47,8 @@ class WriteBack:
         self._target = target
         self._log = log
         self._lock = asyncio.Lock()
+        # What was changed before this, by the guest's clock, was applied, and is as it was unless its facts differ.
+        self._known_ns = 0
 
     async def run(self, deadline_s: float) -> Applied:
         """Bring the target up to what the guest's upper directory holds now.
@@ -56,7 +60,11 @@ class WriteBack:
         """
         try:
             async with asyncio.timeout(deadline_s), self._lock:
-                done = await self._run()
+                try:
+                    done = await self._run()
+                except NotTold:  # its clock was set back, or the record is gone
+                    self._known_ns = 0
+                    done = await self._run()
         except TimeoutError:
             raise GuestError(
                 Code.DEADLINE_EXCEEDED,
@@ -90,12 +98,16 @@ class WriteBack:
             await _in_thread(functools.partial(applying.end, items), stop)
         finally:
             applying.close()
+        self._known_ns = max(0, listing.began_ns - _MARGIN_NS)
         return Applied(listing.entries, applying.applied, applying.removed, applying.data_bytes)
 
     async def _page(self, number: int) -> changes_pb2.ListResponse:
         """The deadline is that of the whole run: the guest has all that was written to bring to its disk first."""
         request = changes_pb2.ListRequest(
-            container_id=self._container_id, page=number, upon_earlier=self._target.has_earlier
+            container_id=self._container_id,
+            page=number,
+            upon_earlier=self._target.has_earlier,
+            known_ns=self._known_ns,
         )
         return await self._guest.call(self._guest.changes.List(request), deadline_s=None)
 

@@ -18,7 +18,7 @@ from shim.changes.write_back import Applied, WriteBack
 from shim.guest import Guest
 from shim.log import Logger
 from vminitd.changes import Listing
-from vminitd.libc import MNT_DETACH, umount
+from vminitd.libc import MNT_DETACH, mount, umount
 
 _Reply = TypeVar("_Reply")
 
@@ -62,21 +62,24 @@ def disk(place: Path, *, mib: int = 64, features: str = FEATURES, block: int = 4
 
 
 class Lister:
-    """Answers Changes.List as vminitd does. `pages` counts the calls."""
+    """Answers Changes.List as vminitd does. `pages` counts the calls, `briefs` what was listed in brief."""
 
     def __init__(self, directory: Path, layers: Sequence[Path] = ()) -> None:
         self.directory = directory
         self._layers = [str(layer) for layer in layers]
         self.pages = 0
+        self.briefs = 0
         self._listing: Listing | None = None
 
     async def List(self, request: changes_pb2.ListRequest) -> changes_pb2.ListResponse:
         """A page, that has been a message on its way."""
         self.pages += 1
         if not request.page:
-            self._listing = Listing(str(self.directory), self._layers if request.upon_earlier else None)
+            layers = self._layers if request.upon_earlier else None
+            self._listing = Listing(str(self.directory), layers, request.known_ns)
         assert self._listing is not None
         page = await asyncio.to_thread(self._listing.page)
+        self.briefs += sum(entry.brief for entry in page.entries)
         return changes_pb2.ListResponse.FromString(page.SerializeToString())
 
 
@@ -172,3 +175,13 @@ def _xattrs(path: str) -> tuple[tuple[str, bytes], ...]:
         for name in sorted(os.listxattr(path, follow_symlinks=False))
         if not name.startswith("trusted.overlay.") or name in kept
     )
+
+
+@contextmanager
+def mounted(fstype: str, at: Path, options: str = "") -> Iterator[None]:
+    """A file system of this type, for as long as the block lasts."""
+    mount(fstype, str(at), fstype, 0, options)
+    try:
+        yield
+    finally:
+        umount(str(at), MNT_DETACH)

@@ -1,4 +1,4 @@
-"""Changes on their way from a real ext4 to the host: what randomness would rarely meet, and what goes wrong."""
+"""Changes on their way from a real ext4 to the host: what randomness would rarely meet."""
 
 import asyncio
 import errno
@@ -7,25 +7,18 @@ import os
 import shutil
 import stat
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from api import changes_pb2 as pb
-from shim.changes import inodes
-from shim.changes.listing import Item
-from shim.changes.target import Kind, Target
+from shim.changes.target import Kind
 from shim.changes.write_back import WriteBack
-from shim.errors import GuestError, HostError, ResourceError
+from shim.errors import HostError
 from shim.guest import Guest
-from tests.unit.changes_world import Disk, ListingGuest, disk, quiet, target, tree, write_back
-from ttrpc import Code
+from tests.unit.changes_world import Disk, ListingGuest, disk, mounted, quiet, target, tree, write_back
 from vminitd import changes
-from vminitd.libc import MNT_DETACH, mount, umount
 
 _BLOCK = 4096
 
@@ -282,203 +275,7 @@ def test_no_mount_is_crossed(guest_disk: Disk, upper: Path, host: Path) -> None:
         assert os.listdir(host / "a") == ["kept"]
 
 
-@contextmanager
-def mounted(fstype: str, at: Path, options: str = "") -> Iterator[None]:
-    mount(fstype, str(at), fstype, 0, options)
-    try:
-        yield
-    finally:
-        umount(str(at), MNT_DETACH)
-
-
 def test_a_snapshot_that_is_gone_is_told(guest_disk: Disk, upper: Path, host: Path) -> None:
     host.rmdir()
     with pytest.raises(HostError, match="No such file"):
         write_back(upper, target(host, guest_disk.image))
-
-
-# What is remembered
-
-
-def test_only_what_has_changed_is_applied(
-    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("a", "b", "c"):
-        (upper / name).write_text(name)
-    os.link(upper / "a", upper / "z")
-    to = target(host, guest_disk.image)
-    write_back(upper, to)
-    later(monkeypatch)
-    assert write_back(upper, to).applied == 5
-    kept = {name: (host / name).stat().st_ino for name in ("a", "b", "c", "z")}
-    assert write_back(upper, to).applied == 0
-    (upper / "b").write_text("other")
-    (upper / "c").unlink()
-    done = write_back(upper, to)
-    assert (done.applied, done.removed, done.data_bytes) == (2, 1, 5)
-    assert (host / "a").stat().st_ino == (host / "z").stat().st_ino == kept["a"]
-    assert tree(host) == tree(upper)
-
-
-def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listings that come two seconds after all that is done in the tree."""
-    now = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: now() + 2_000_000_000)
-
-
-@pytest.mark.parametrize("damage", ["gone", "cut", "changed", "of another directory", "empty"])
-def test_a_damaged_record_is_none(
-    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    """All is applied again, and what the guest does not have any more goes where nothing else can be in there."""
-    later(monkeypatch)
-    to = target(host, guest_disk.image)
-    for name in ("a", "b"):
-        (upper / name).write_text(name)
-    write_back(upper, to)
-    (upper / "b").unlink()
-    record = to.record.read_bytes()
-    if damage == "gone":
-        to.record.unlink()
-    elif damage == "of another directory":
-        to.record.write_bytes(record[:18] + bytes(8) + record[26:])
-    else:
-        to.record.write_bytes({"cut": record[:-20], "changed": record[:50] + b"x" + record[51:], "empty": b""}[damage])
-    done = write_back(upper, to)
-    assert (done.applied, done.removed) == (2, 1)
-    assert tree(host) == tree(upper)
-    assert write_back(upper, to).applied == 0
-
-
-@pytest.mark.parametrize("mirror", [True, False])
-@pytest.mark.parametrize("at", range(6))
-def test_killed_in_the_middle(guest_disk: Disk, upper: Path, host: Path, at: int, mirror: bool) -> None:
-    """With a file half written. What was applied by then goes with the next run, if the guest has removed it."""
-    for name in ("a", "b/c", "d"):
-        (upper / name).parent.mkdir(exist_ok=True)
-        (upper / name).write_text(name * 3000)
-    to = target(host, guest_disk.image, mirror=mirror)
-    if pid := os.fork():
-        assert os.waitpid(pid, 0)[1] == 9 << 8
-    else:
-        die_at(at)
-        write_back(upper, to)
-        os._exit(1)
-    assert to.record.with_name("fs.record.new").exists()
-    shutil.rmtree(upper / "b")
-    (upper / "d").write_text("other")
-    write_back(upper, to)
-    assert tree(host) == tree(upper)
-
-
-def die_at(count: int) -> None:
-    """This process ends before the data of its so-manieth file, or before that takes its place."""
-    fill, rename = inodes.Copy.fill, os.rename
-    left = [count]
-
-    def dies(*_: object) -> None:
-        if not left[0]:
-            os._exit(9)
-        left[0] -= 1
-
-    def filled(self: inodes.Copy, fd: int, item: Item) -> None:
-        dies()
-        fill(self, fd, item)
-
-    def renamed(source: bytes, to: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
-        dies()
-        rename(source, to, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
-
-    inodes.Copy.fill = filled  # type: ignore[method-assign]
-    os.rename = renamed  # type: ignore[assignment]
-
-
-# What goes wrong
-
-
-def test_a_full_disk_leaves_nothing_half(guest_disk: Disk, upper: Path, tmp_path: Path) -> None:
-    host = tmp_path / "small"
-    host.mkdir()
-    (upper / "a").write_text("small")
-    (upper / "b").write_bytes(os.urandom(8 << 20))
-    with mounted("tmpfs", host, "size=4m"):
-        (host / "fs").mkdir()
-        to = Target(host / "fs", Kind.OVERLAY, True, guest_disk.image, tmp_path / "record")
-        for _ in range(2):
-            with pytest.raises(ResourceError, match="'b': No space left") as full:
-                write_back(upper, to)
-            assert full.value.hint
-            assert os.listdir(host / "fs") == ["a"]
-        subprocess.run(["mount", "-o", "remount,size=40m", str(host)], check=True, timeout=30)
-        write_back(upper, to)
-        assert tree(host / "fs") == tree(upper)
-
-
-def test_an_image_that_ends_early_is_told(guest_disk: Disk, upper: Path, host: Path) -> None:
-    """QEMU is not trusted: it could have cut it off. What is read is an error, not zeros."""
-    (upper / "file").write_bytes(b"x" * 100_000)
-
-    image = os.open(host.parent / "short", os.O_RDWR | os.O_CREAT)
-    os.truncate(image, os.fstat(guest_disk.image).st_size)
-    back = WriteBack("c", cast(Guest, ListingGuest(upper)), target(host, image), quiet())
-    original = inodes.Copy.fill
-
-    def cut(self: inodes.Copy, fd: int, item: Item) -> None:
-        os.truncate(image, 4096)
-        original(self, fd, item)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inodes.Copy, "fill", cut)
-        with pytest.raises(GuestError, match="ends before"):
-            asyncio.run(back.run(10))
-    os.close(image)
-    assert os.listdir(host) == []
-
-
-async def test_one_that_is_called_off_is_over(
-    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No thread writes any more, and the next run does all of it."""
-    for number in range(60):
-        (upper / f"{number:03}").write_text("x")
-    begun = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    original = inodes.Copy.fill
-
-    def slow(self: inodes.Copy, fd: int, item: Item) -> None:
-        loop.call_soon_threadsafe(begun.set)
-        time.sleep(0.02)
-        original(self, fd, item)
-
-    monkeypatch.setattr(inodes.Copy, "fill", slow)
-    back = WriteBack("c", cast(Guest, ListingGuest(upper)), target(host, guest_disk.image), quiet())
-    running = asyncio.create_task(back.run(60))
-    await begun.wait()
-    for _ in range(3):
-        running.cancel()
-        await asyncio.sleep(0)
-    await asyncio.wait([running])
-    assert running.cancelled()
-    names = os.listdir(host)
-    assert len(names) < 60
-    assert not [name for name in names if name.startswith(".qemubox")]
-    await asyncio.sleep(0.05)
-    assert os.listdir(host) == names
-    await back.run(60)
-    assert tree(host) == tree(upper)
-
-
-async def test_a_guest_that_does_not_answer(
-    guest_disk: Disk, host: Path, upper: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def silent(_: pb.ListRequest) -> pb.ListResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    guest = ListingGuest(upper)
-    monkeypatch.setattr(guest.changes, "List", silent)
-    back = WriteBack("c", cast(Guest, guest), target(host, guest_disk.image), quiet())
-    with pytest.raises(GuestError, match=r"within 0\.1 s") as late:
-        await back.run(0.1)
-    assert late.value.status is Code.DEADLINE_EXCEEDED
-    assert not target(host, guest_disk.image).record.exists()

@@ -14,4 +14,4 @@ class ChangesService(ChangesBase):
 
     async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:
         changes = self._containers.get(request.container_id).changes
-        return await changes.page(request.page, upon_earlier=request.upon_earlier)
+        return await changes.page(request.page, upon_earlier=request.upon_earlier, known_ns=request.known_ns)

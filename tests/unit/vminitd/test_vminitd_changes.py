@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.changes_pb2 import ListResponse
+from api.changes_pb2 import Entry, ListResponse
 from tests.unit.changes_world import disk
 from vminitd import changes, fiemap
 from vminitd.changes import Changes, Listing
@@ -38,7 +38,7 @@ def names(page: ListResponse) -> list[bytes]:
 
 
 async def page(of: Changes, number: int) -> ListResponse:
-    return await of.page(number, upon_earlier=False)
+    return await of.page(number)
 
 
 async def test_pages_come_one_after_the_other(writable: Path) -> None:
@@ -124,3 +124,22 @@ def test_too_many_attributes_for_a_page(writable: Path, monkeypatch: pytest.Monk
     os.setxattr(writable / "upper/a", "user.a", bytes(400))
     with pytest.raises(KernelError, match="attributes of b'a'"):
         Listing(str(writable / "upper")).page()
+
+
+async def test_what_is_known_is_told_in_brief(writable: Path) -> None:
+    """Its facts alone, without a look at anything else."""
+    for name in ("a/file", "b/c/file"):
+        (writable / "upper" / name).write_text("text")
+        os.setxattr(writable / "upper" / name, "user.a", b"1")
+    os.symlink("text", writable / "upper/link")
+    known_ns = os.stat(writable / "upper/link", follow_symlinks=False).st_ctime_ns + 1
+    listed = Changes(Mounted(writable))
+    entries: list[Entry] = []
+    for number in range(20):
+        answer = await listed.page(number, known_ns=known_ns)
+        entries += answer.entries
+        if answer.last:
+            break
+    assert len(entries) == 8
+    assert all(entry.brief and not entry.extents and not entry.xattrs for entry in entries)
+    assert [entry.target for entry in entries if entry.target] == [b"text"]

@@ -32,6 +32,7 @@ def item(names: Names, digest: bytes = b"d" * 16, *, directory: bool = True, ino
         xattrs={},
         opaque=False,
         needless=False,
+        brief=False,
         inline=b"",
         digest=digest,
     )
