@@ -187,7 +187,18 @@ class _Work:
             return _Layer((self._open(image),), _EROFS) if image.exists() else None
         if not await asyncio.to_thread(_has_content, self.plan.upper):
             return None
-        return await self._image_of(self.plan.upper, image)
+        layer = await self._image_of(self.plan.upper, image)
+        if self.place:
+            await self._settle(layer)
+        return layer
+
+    async def _settle(self, layer: _Layer) -> None:
+        """What is kept with a writable image must be there after a power loss, as the container's own writes are."""
+        for extent in layer.extents:
+            try:
+                await asyncio.to_thread(os.fsync, extent.fd)
+            except OSError as error:
+                raise HostError(f"{extent.path}: {error.strerror}") from error
 
     async def _image_of(self, directory: Path, image: Path) -> _Layer:
         await self.cache.convert(directory, image)
