@@ -1,6 +1,7 @@
 """The volumes of one container: their sources opened once, and a daemon to serve them for each machine that is tried.
 
-A source that is a symbolic link is followed here, once, as runc does; from then on there is the open file and no path.
+A source that is a symbolic link was followed when the specification was read (shim/mounts/sources.py); its path has
+none any more. From its opening here on there is the open file and no path.
 """
 
 import asyncio
@@ -127,6 +128,9 @@ def _open_all(volumes: Sequence[Volume]) -> list[tuple[Volume, int]]:
             except OSError as error:
                 raise SpecError(f"cannot mount {volume.source}: {error.strerror}") from error
             undo.callback(os.close, fd)
+            if os.readlink(f"/proc/self/fd/{fd}") != os.fspath(volume.source):
+                # Somebody has put a symbolic link on the way since it was looked at; the answer was for another source.
+                raise SpecError(f"cannot mount {volume.source}: something else has been put in its place meanwhile")
             if volume.is_file and not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise SpecError(f"cannot mount {volume.source}: it is no regular file any more")
             opened.append((volume, fd))

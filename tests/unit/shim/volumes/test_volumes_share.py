@@ -189,6 +189,9 @@ async def test_what_is_wrong_is_told(new: New, volumes: list[Volume], tmp_path: 
     for source, is_file in ((tmp_path / "directory", True), (tmp_path / "file", False)):
         with pytest.raises(SpecError, match=r"cannot mount .*: (it is no regular file any more|Not a directory)"):
             await new([Volume("0", source, read_only=False, recursive=True, is_file=is_file)]).serve()
+    (tmp_path / "link").symlink_to("directory")
+    with pytest.raises(SpecError, match="something else has been put in its place meanwhile"):
+        await new([replace(volumes[0], source=tmp_path / "link")]).serve()
     with pytest.raises(ResourceError, match="has 251 volumes, and 250 at most"):
         await new(
             [Volume(str(n), tmp_path, read_only=True, recursive=False, is_file=False) for n in range(251)]
