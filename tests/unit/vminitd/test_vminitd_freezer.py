@@ -116,6 +116,35 @@ async def test_without_a_file_system_to_write_to(world: World) -> None:
     assert world.done == ["processes frozen", "processes thawed"]
 
 
+async def test_several_file_systems(world: World) -> None:
+    world.paths = (*world.paths, *world.paths)
+    await world.freeze()
+    await world.freezer.thaw()
+    again = ["synced", "file system frozen"]
+    assert world.done == [*_FROZEN, *again, "file system thawed", *_THAWED]
+
+
+async def test_of_several_file_systems_one_cannot_be_frozen(world: World, tmp_path: Path) -> None:
+    """Those before it are let go on."""
+    world.paths = (*world.paths, str(tmp_path / "none"))
+    with pytest.raises(KernelError, match="cannot freeze the file system of container 'c': No such file"):
+        await world.freeze()
+    assert world.done == [*_FROZEN, *_THAWED]
+
+
+async def test_of_several_file_systems_one_cannot_be_thawed(world: World) -> None:
+    """The others are, and the next attempt finds that one alone."""
+    world.paths = (*world.paths, *world.paths)
+    await world.freeze()
+    world.filesystem.errors["file system thawed"] = errno.EIO
+    world.done.clear()
+    with pytest.raises(KernelError, match="cannot thaw container 'c'"):
+        await world.freezer.thaw()
+    assert world.done == ["file system thawed"]
+    await world.freezer.thaw()
+    assert world.done == ["file system thawed", *_THAWED]
+
+
 async def test_processes_that_do_not_stop_are_let_go_on(world: World) -> None:
     world.cgroup.freezes.clear()
     with pytest.raises(KernelError, match=r"the processes of container 'c' did not stand still within 0\.05 s"):
