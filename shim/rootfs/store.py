@@ -17,7 +17,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -160,13 +160,16 @@ class Store:
                 layer = Path(os.readlink(self._layers / link.name))
                 if _stands(layer, link.name):
                     layers.setdefault(blob, []).append(layer)
+        return self._images({blob: tuple(sorted(found)) for blob, found in layers.items()})
+
+    def _images(self, layers: Mapping[str, tuple[Path, ...]]) -> list[StoredImage]:
         found = [
             StoredImage(
                 path=blob,
                 size=status.st_size,
                 disk_bytes=status.st_blocks * _STAT_BLOCK,
                 used_ns=status.st_mtime_ns,
-                layers=tuple(sorted(layers.get(blob.name, []))),
+                layers=layers.get(blob.name, ()),
             )
             for blob in _entries(self._blobs)
             if (status := _status(blob)) is not None
@@ -176,11 +179,11 @@ class Store:
     def clean(self, limit_bytes: int) -> list[StoredImage]:
         """Remove what killed makers left; then unused images, least recently used first, down to the limit.
 
-        Answers with the images that are gone. Raises OSError.
+        Answers with the images that are gone, of whatever layers. Raises OSError.
         """
         for lock in self._making.glob("*.lock"):
             _remove_unused(lock, lock.with_suffix(""))
-        images = self.images()
+        images = self._images({})  # every start that makes an image comes here: no layer is looked at
         used_bytes = sum(image.disk_bytes for image in images)
         removed = []
         for image in images:
@@ -204,12 +207,12 @@ class Store:
         self._remove_links()
 
     def _remove_links(self) -> None:
-        """Those to images that are gone, and those to layers of which there is no image."""
-        for link in _entries(self._index):
-            if not link.exists():
-                link.unlink(missing_ok=True)
-        for link in _entries(self._layers):
-            if not os.path.lexists(self._index / link.name) and not self.draft_path(link.name).exists():
+        """Those to images that are gone, and those to layers of which there is no image; none of one that is made now.
+
+        A maker puts its links before its image, which is in `making` until then: that is looked at first.
+        """
+        for link in (*_entries(self._index), *_entries(self._layers)):
+            if not self.draft_path(link.name).exists() and not (self._index / link.name).exists():
                 link.unlink(missing_ok=True)
 
     def _damaged(self, path: Path, fault: str) -> None:

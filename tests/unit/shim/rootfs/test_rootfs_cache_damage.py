@@ -198,6 +198,20 @@ async def test_a_directory_in_the_image_s_place_is_named(tmp_path: Path, directo
     assert os.listdir(directory / "making") == []
 
 
+async def test_the_links_of_an_image_that_is_being_published_stay(tmp_path: Path, directory: Path) -> None:
+    """Whoever cleans up at that moment sees links to an image that is not there yet."""
+    (await _cache(directory).ensure(_layer(tmp_path, 1))).close()
+    for place, target in (("index", "../blobs/soon.erofs"), ("layers", "/layer")):
+        (directory / place / "key").symlink_to(target)
+        (directory / place / "left").symlink_to(target)
+    (directory / "making" / "key.erofs").touch()
+    (await _cache(directory).ensure(_layer(tmp_path, 2))).close()
+    assert (directory / "index" / "key").is_symlink()
+    assert (directory / "layers" / "key").is_symlink()
+    assert not (directory / "index" / "left").is_symlink()
+    assert not (directory / "layers" / "left").is_symlink()
+
+
 def _mkfs_that_first(tmp_path: Path, command: str) -> str:
     script = tmp_path / "mkfs"
     script.write_text(f'#!/bin/sh\n{command}\nexec mkfs.erofs "$@"\n')
