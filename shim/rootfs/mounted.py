@@ -100,7 +100,9 @@ def _is_alone(file: Path) -> bool:
     """Whether the image is all there is; what was mounted with further ones does not tell which."""
     try:
         with file.open("rb") as opened:
-            return not filesystems.further_devices(opened.fileno(), file)
+            size = os.fstat(opened.fileno()).st_size
+            devices = filesystems.further_devices(opened.fileno(), file)
+            return all(device.at + device.size <= size for device in devices)
     except OSError as error:
         raise HostError(f"{file}: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.bench.commands import PYTHON
 from tests.bench.figures import growth, ratio
+from tests.bench.layers import MANY as MANY_LAYERS
 from tests.bench.results import Results
 
 # How many containers at once are to answer.
@@ -51,6 +52,10 @@ def aims(results: Results) -> list[Aim]:
     def by_runc(name: str) -> float | None:
         return ratio(whole.get(name, []), whole.get("runc", []))
 
+    def by_one_layer(name: str) -> float | None:
+        found = results.layers_ms.get(name, {})
+        return ratio(found.get(MANY_LAYERS, []), found.get(1, []))
+
     machine = "QEMU's exec until vminitd answers, cold ÷ clone"
     memory = "memory of an idle container beyond the first"
     return [
@@ -58,6 +63,7 @@ def aims(results: Results) -> list[Aim]:
         Aim(f"{machine}, shared memory", cold_by_clone("shared"), 8, at_most=False),
         Aim("`ctr run`, clone with private memory ÷ runc", by_runc("clone, private"), 4, at_most=True),
         Aim("`ctr run`, clone with shared memory ÷ runc", by_runc("clone, shared"), 4, at_most=True),
+        Aim(f"`ctr run`, {MANY_LAYERS} layers ÷ one", by_one_layer("clone, private"), 2, at_most=True),
         Aim(f"`delete` ÷ `{PYTHON}`", by_python("delete"), 3, at_most=True),
         Aim(f"`-info` ÷ `{PYTHON}`", by_python("-info"), 3, at_most=True),
         Aim(f"{memory}, private", _memory_each(results, "clone, private"), 32, at_most=True, unit=" MiB"),

@@ -16,12 +16,12 @@ from typing import Final
 import psutil
 
 from harness.flavours import CHECKOUT, FLAVOUR_NAMES
-from tests.bench import calls, commands, density, network, output, plot, polls, report, starts, storage
+from tests.bench import calls, commands, density, layers, network, output, plot, polls, report, starts, storage
 from tests.bench.place import Place, place
 from tests.bench.results import Results
 from tests.bench.variants import VARIANTS, Variant
 
-_PARTS: Final = ("run", "calls", "at-once", "commands", "output", "network", "storage", "stats", "density")
+_PARTS: Final = ("run", "calls", "at-once", "layers", "commands", "output", "network", "storage", "stats", "density")
 _RUNS, _QUICK_RUNS = 20, 5
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -81,6 +81,8 @@ def _measure(
         calls.measure(here, there, runs, results)
     if "at-once" in only:
         starts.at_once(here, there, runs, results)
+    if "layers" in only:
+        layers.measure(here, there, runs, results)
     if "commands" in only and clones:
         commands.measure(here, clones[0], runs, results)
     if "output" in only:

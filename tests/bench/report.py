@@ -21,6 +21,7 @@ def markdown(results: Results) -> str:
         _phases(results),
         _calls(results),
         _at_once(results),
+        _layers(results),
         _runs("The shim binary's jobs, ms", results.commands_ms, against=PYTHON),
         _runs("100 MB of output, MB/s", results.output_mb_s, against="runc"),
         *_network(results),
@@ -116,6 +117,18 @@ def _calls(results: Results) -> str:
         for name, found in results.calls_ms.items()
     ]
     return "### Calls on the shim's socket, ms: median (p95)\n\n" + table(["", *calls, "exec ÷ runc"], rows)
+
+
+def _layers(results: Results) -> str:
+    if not results.layers_ms:
+        return ""
+    counts = sorted({count for found in results.layers_ms.values() for count in found})
+    rows = [
+        [name, *(number(median(found[count])) for count in counts), number(ratio(found[counts[-1]], found[counts[0]]))]
+        for name, found in results.layers_ms.items()
+    ]
+    head = ["", *(f"{count} layers" if count > 1 else "1 layer" for count in counts), f"{counts[-1]} ÷ {counts[0]}"]
+    return "### `ctr run --rm … true` of an image of so many layers, ms: medians\n\n" + table(head, rows)
 
 
 def _at_once(results: Results) -> str:

@@ -62,6 +62,8 @@ class Results:
     calls_ms: dict[str, dict[str, Runs]] = field(default_factory=dict)
     # By how many at once: until all had ended.
     at_once_ms: dict[str, dict[int, Runs]] = field(default_factory=dict)
+    # `ctr run` of an image of so many layers.
+    layers_ms: dict[str, dict[int, Runs]] = field(default_factory=dict)
     commands_ms: dict[str, Runs] = field(default_factory=dict)
     # 100 MB of a container's output, see output.py.
     output_mb_s: dict[str, Runs] = field(default_factory=dict)

@@ -43,6 +43,7 @@ def results() -> Results:
             "runc": {"Create": [10, 11, 12], "Start": [1, 2, 3], "exec": [20, 20, 30]},
             "clone, private": {"Create": [100, 110, 120], "Start": [10, 20, 30], "exec": [90, 100, 110]},
         },
+        layers_ms={"runc": {1: [100], 100: [110]}, "clone, private": {1: [400, 400], 100: [500, 540]}},
         at_once_ms={"runc": {1: [100], 8: [400]}, "clone, private": {1: [400], 8: [1600]}},
         commands_ms={PYTHON: [8, 8, 8], "-info": [12, 12, 12], "start": [50, 50, 50], "delete": [32, 32, 32]},
         output_mb_s={"runc": [1000, 1000], "clone, private": [40, 60]},

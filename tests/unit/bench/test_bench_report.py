@@ -20,6 +20,7 @@ def test_each_aim_is_told_as_measured() -> None:
         (6.4, "missed"),
         (4.0, "reached"),
         (5.0, "missed"),
+        (1.3, "reached"),  # layers
         (4.0, "missed"),  # delete
         (1.5, "reached"),  # -info
         (30.0, "reached"),
@@ -72,6 +73,7 @@ def test_a_table_lines_up() -> None:
 
 def test_the_report_has_every_part() -> None:
     text = " ".join(markdown(results()).split())
+    assert "| clone, private | 400 | 520 | 1.30 |" in text
     for words in (
         "- not here: clone, kernel (no such device)",
         "| clone, shared | 500 | 990 | 490 | 990 | 3 | 5.00 |",

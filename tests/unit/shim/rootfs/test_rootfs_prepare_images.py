@@ -72,6 +72,16 @@ async def test_merged_metadata_and_its_data_are_one_disk(host: Host, tmp_path: P
         await host.prepare(mount)
 
 
+async def test_an_index_and_its_tar_in_one_file(host: Host, tmp_path: Path) -> None:
+    """As the erofs differ of containerd 2.x makes it with `enable_tar_index`; cut short, it is refused."""
+    image = tmp_path / "layer.erofs"
+    image.write_bytes(erofs_image(1, (1, 2)) + bytes(8192))
+    (await host.prepare(bind(image, "ro", "loop", kind="erofs"))).close()
+    os.truncate(image, 8192)
+    with pytest.raises(HostError, match=f"{image}: an index of 1 other images, and the 0 that it is mounted with"):
+        await host.prepare(bind(image, "ro", "loop", kind="erofs"))
+
+
 @pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs"])
 async def test_a_whole_file_system(host: Host, tmp_path: Path, fstype: FsType) -> None:
     (tmp_path / "snap").write_bytes(whole_image(fstype, 1 << 20))
