@@ -1,6 +1,6 @@
 """Fixtures of the end-to-end tests: real containerds, real QEMU, and runc beside it.
 
-`box` runs a test with each runtime, `vm` with qemubox alone, on each containerd. Both
+`box` runs a test with each runtime, `vm` with qemubox alone, `runc` with that, on each containerd. Both
 compare what exists on the host before and after the test, whatever the test is about.
 Nothing is skipped: a part that is not there fails the tests that need it and is named.
 `start`, of test_vm_*.py, starts a machine without any containerd.
@@ -61,6 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "runtime" in metafunc.fixturenames:
         runtimes = config.getoption("runtime") or [*RUNTIMES]
         names = ["qemubox"] if {"vm", "vm_theatre"} & {*metafunc.fixturenames} else [*RUNTIMES]
+        names = ["runc"] if "runc" in metafunc.fixturenames else names
         scope: Literal["module"] | None = "module" if "theatre" in metafunc.fixturenames else None
         metafunc.parametrize("runtime", [name for name in names if name in runtimes], scope=scope)
 
@@ -133,6 +134,12 @@ def box(request: pytest.FixtureRequest, containerd: Containerd, runtime: str) ->
 @pytest.fixture
 def vm(box: Box) -> Box:
     """qemubox alone: for what only a virtual machine can show, or get wrong."""
+    return box
+
+
+@pytest.fixture
+def runc(box: Box) -> Box:
+    """runc alone: for what is ours, and no matter of the runtime."""
     return box
 
 

@@ -108,44 +108,50 @@ def test_a_running_container_becomes_an_image_and_goes_on(box: Box) -> None:
     box.containerd.remove_image(LAYERS)
 
 
-def test_what_was_committed_is_kept_and_the_rest_collected(box: Box) -> None:
+def test_what_was_committed_is_kept_and_the_rest_collected(runc: Box) -> None:
     """With the image go its blobs and its snapshot; until then collection leaves them."""
-    before = _stores(box)
-    with commit.sleeping(box, BUSYBOX) as container:
-        commit.shell(box, container, "echo x >/x")
-        _commit(box, container, _NEW)
-    box.containerd.import_image(LAYERS)
-    box.containerd.remove_image(LAYERS)  # collects
-    assert box.run("cat", "/x", image=_NEW).checked().text == "x"
-    box.containerd.remove_image(_NEW)
-    assert _stores(box) == before
+    before = _stores(runc)
+    with commit.sleeping(runc, BUSYBOX) as container:
+        commit.shell(runc, container, "echo x >/x")
+        _commit(runc, container, _NEW)
+    runc.containerd.import_image(LAYERS)
+    runc.containerd.remove_image(LAYERS)  # collects
+    assert runc.run("cat", "/x", image=_NEW).checked().text == "x"
+    runc.containerd.remove_image(_NEW)
+    assert _stores(runc) == before
 
 
-def test_a_second_commit_moves_the_name(box: Box) -> None:
+@pytest.mark.on("2")
+def test_a_second_commit_moves_the_name(vm: Box) -> None:
     """And upon the first image, by its name, a third layer."""
-    with commit.sleeping(box, BUSYBOX) as container:
-        commit.shell(box, container, "echo 1 >/x")
-        first = _commit(box, container, _NEW)
-        assert _commit(box, container, "--uncompressed", _NEW) != first
-        commit.shell(box, container, "echo 2 >/x")
-        second = _commit(box, container, _NEW)
+    with commit.sleeping(vm, BUSYBOX) as container:
+        commit.shell(vm, container, "echo 1 >/x")
+        first = _commit(vm, container, _NEW)
+        assert _commit(vm, container, "--uncompressed", _NEW) != first
+        commit.shell(vm, container, "echo 2 >/x")
+        second = _commit(vm, container, _NEW)
         assert second != first
-    with commit.sleeping(box, _NEW) as container:
-        assert commit.shell(box, container, "cat /x") == "2\n"
-        commit.shell(box, container, "echo 3 >>/x")
-        _commit(box, container, "localhost/qemubox/third:1")
+    with commit.sleeping(vm, _NEW) as container:
+        assert commit.shell(vm, container, "cat /x") == "2\n"
+        commit.shell(vm, container, "echo 3 >>/x")
+        _commit(vm, container, "localhost/qemubox/third:1")
         # Its own image's name means another image from now on.
-        _commit(box, container, _NEW)
-        said = _refused(box, container, "localhost/qemubox/fourth:1")
+        _commit(vm, container, _NEW)
+        said = _refused(vm, container, "localhost/qemubox/fourth:1")
         assert "is not what container" in said
     for name in (_NEW, "localhost/qemubox/third:1"):
-        assert box.run("cat", "/x", image=name).checked().text.split() == ["2", "3"]
-        box.containerd.remove_image(name)
+        assert vm.run("cat", "/x", image=name).checked().text.split() == ["2", "3"]
+        vm.containerd.remove_image(name)
 
 
 def test_a_paused_container_stays_paused_and_a_stopped_one_stopped(box: Box) -> None:
     with commit.sleeping(box, BUSYBOX) as container:
         commit.shell(box, container, "echo x >/x")
+        if box.is_vm:
+            assert "--no-pause" in _refused(box, container, _NEW, "--no-pause")
+            assert box.qemubox.command("commit", "nothing", _NEW).stderr.startswith("qemubox: container nothing: ")
+        else:
+            _commit(box, container, _NEW, "--no-pause")
         box.containerd.ctr("tasks", "pause", container).checked()
         _commit(box, container, _NEW)
         assert box.status(container) == "PAUSED"
@@ -159,21 +165,22 @@ def test_a_paused_container_stays_paused_and_a_stopped_one_stopped(box: Box) -> 
         box.containerd.remove_image(name)
 
 
-def test_an_interrupted_commit_resumes_and_leaves_nothing(box: Box) -> None:
+@pytest.mark.on("2")
+def test_an_interrupted_commit_resumes_and_leaves_nothing(vm: Box) -> None:
     """At whatever moment: here while a large layer is read."""
-    with commit.sleeping(box, BUSYBOX) as container:
-        commit.shell(box, container, "dd if=/dev/urandom of=/x bs=1M count=100 2>/dev/null")
-        before = _stores(box)
+    with commit.sleeping(vm, BUSYBOX) as container:
+        commit.shell(vm, container, "dd if=/dev/urandom of=/x bs=1M count=100 2>/dev/null")
+        before = _stores(vm)
         for number in (signal.SIGINT, signal.SIGTERM):
-            with _committing(box, container) as process:
+            with _committing(vm, container) as process:
                 process.send_signal(number)
                 said, error = process.communicate(timeout=60)
             assert process.returncode == 128 + number, (said, error)
             assert said == ""
             _assert_one_line(error)
             assert number.name in error
-            assert box.status(container) == "RUNNING"
-            assert _stores(box) == before
+            assert vm.status(container) == "RUNNING"
+            assert _stores(vm) == before
 
 
 @contextmanager
@@ -191,94 +198,96 @@ def _committing(box: Box, container: str) -> Iterator["subprocess.Popen[str]"]:
         yield process
 
 
-def test_a_containerd_that_is_killed_meanwhile(box: Box) -> None:
+@pytest.mark.on("1.6")
+def test_a_containerd_that_is_killed_meanwhile(vm: Box) -> None:
     """The commit fails, and the container goes on as soon as containerd is back; nobody else commits it meanwhile."""
-    with commit.sleeping(box, BUSYBOX) as container:
-        commit.shell(box, container, "dd if=/dev/urandom of=/x bs=1M count=100 2>/dev/null")
-        before = _stores(box)
-        with _committing(box, container) as process:
-            second = commit.commit(box, container, _NEW)
+    with commit.sleeping(vm, BUSYBOX) as container:
+        commit.shell(vm, container, "dd if=/dev/urandom of=/x bs=1M count=100 2>/dev/null")
+        before = _stores(vm)
+        with _committing(vm, container) as process:
+            second = commit.commit(vm, container, _NEW)
             assert "is being committed already" in second.stderr
             assert process.poll() is None, "too small a layer to see both"
-            box.containerd.stop(signal.SIGKILL)
-            box.containerd.start()
+            vm.containerd.stop(signal.SIGKILL)
+            vm.containerd.start()
             said, error = process.communicate(timeout=90)
         assert process.returncode == 1
         assert said == ""
         _assert_one_line(error)
-        assert box.status(container) == "RUNNING"
-        assert _stores(box) == before
+        assert vm.status(container) == "RUNNING"
+        assert _stores(vm) == before
 
 
-def test_a_full_disk(box: Box) -> None:
+def test_a_full_disk(runc: Box) -> None:
     """There is no room for the layer's blob."""
-    ingest = box.containerd.cell.directory / "root/io.containerd.content.v1.content/ingest"
-    with commit.sleeping(box, BUSYBOX) as container:
-        commit.shell(box, container, "dd if=/dev/urandom of=/x bs=1M count=9 2>/dev/null")
+    ingest = runc.containerd.cell.directory / "root/io.containerd.content.v1.content/ingest"
+    with commit.sleeping(runc, BUSYBOX) as container:
+        commit.shell(runc, container, "dd if=/dev/urandom of=/x bs=1M count=9 2>/dev/null")
         mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "full", str(ingest)]
-        subprocess.run(box.containerd.cell.inside(mount), check=True, timeout=30)
+        subprocess.run(runc.containerd.cell.inside(mount), check=True, timeout=30)
         try:
-            assert "no space left on device" in _refused(box, container, _NEW)
+            assert "no space left on device" in _refused(runc, container, _NEW)
         finally:
-            subprocess.run(box.containerd.cell.inside(["umount", str(ingest)]), check=True, timeout=30)
-        assert box.status(container) == "RUNNING"
-        _commit(box, container, _NEW)
-    box.containerd.remove_image(_NEW)
+            subprocess.run(runc.containerd.cell.inside(["umount", str(ingest)]), check=True, timeout=30)
+        assert runc.status(container) == "RUNNING"
+        _commit(runc, container, _NEW)
+    runc.containerd.remove_image(_NEW)
 
 
-def test_bad_input_is_refused_with_one_line(box: Box) -> None:
-    assert "container nothing" in _refused(box, "nothing", _NEW)
-    assert "Upper" in _refused(box, "nothing", "Upper:1")
-    with commit.sleeping(box, BUSYBOX) as container:
-        assert "RUN x" in _refused(box, container, _NEW, "-c", "RUN x")
-        assert "a digest" in _refused(box, container, f"x@sha256:{'0' * 64}")
-        assert "not-there" in _refused(box, container, _NEW, "--address", "/run/not-there")
-        assert "container" in _refused(box, container, _NEW, "--namespace", "another")
-        assert "--no-pause" in _refused(box, container, _NEW, "--no-pause") if box.is_vm else True
+def test_bad_input_is_refused_with_one_line(runc: Box) -> None:
+    assert "container nothing" in _refused(runc, "nothing", _NEW)
+    assert "Upper" in _refused(runc, "nothing", "Upper:1")
+    with commit.sleeping(runc, BUSYBOX) as container:
+        assert "RUN x" in _refused(runc, container, _NEW, "-c", "RUN x")
+        assert "a digest" in _refused(runc, container, f"x@sha256:{'0' * 64}")
+        assert "not-there" in _refused(runc, container, _NEW, "--address", "/run/not-there")
+        assert "container" in _refused(runc, container, _NEW, "--namespace", "another")
 
 
-def test_an_image_that_is_not_whole_is_refused(box: Box) -> None:
+def test_an_image_that_is_not_whole_is_refused(runc: Box) -> None:
     """A layer's blob that is not there would be missing in the new image, too."""
-    tar = str(archive(DISTRO, box.containerd.archives))
-    box.containerd.ctr("images", "import", tar).checked()
-    with commit.sleeping(box, DISTRO.image) as container:
-        listed = box.containerd.ctr("images", "ls").checked().text
+    tar = str(archive(DISTRO, runc.containerd.archives))
+    runc.containerd.ctr("images", "import", tar).checked()
+    with commit.sleeping(runc, DISTRO.image) as container:
+        listed = runc.containerd.ctr("images", "ls").checked().text
         digest = next(line.split()[2] for line in listed.splitlines() if line.startswith(DISTRO.image))
-        manifest = json.loads(box.containerd.ctr("content", "get", digest).checked().stdout)
+        manifest = json.loads(runc.containerd.ctr("content", "get", digest).checked().stdout)
         layer = manifest["layers"][-1]["digest"]
-        box.containerd.ctr("content", "rm", layer).checked()
-        said = _refused(box, container, _NEW)
+        runc.containerd.ctr("content", "rm", layer).checked()
+        said = _refused(runc, container, _NEW)
         assert layer in said
         assert "1 of its 3 layers" in said
-        box.containerd.remove_image(DISTRO.image)
-        assert DISTRO.image in _refused(box, container, _NEW)
+        runc.containerd.remove_image(DISTRO.image)
+        assert DISTRO.image in _refused(runc, container, _NEW)
 
 
-def test_a_read_only_root_gives_the_same_tree(box: Box) -> None:
+@pytest.mark.on("2")
+def test_a_read_only_root_gives_the_same_tree(vm: Box) -> None:
     """As docker commit and nerdctl commit have it: an image with one more layer, in which nothing is."""
-    with commit.sleeping(box, BUSYBOX, "--read-only") as container:
-        _commit(box, container, _NEW)
-    assert box.run("sh", "-c", "echo /*", image=_NEW).checked().text == box.run("sh", "-c", "echo /*").checked().text
-    box.containerd.remove_image(_NEW)
+    with commit.sleeping(vm, BUSYBOX, "--read-only") as container:
+        _commit(vm, container, _NEW)
+    assert vm.run("sh", "-c", "echo /*", image=_NEW).checked().text == vm.run("sh", "-c", "echo /*").checked().text
+    vm.containerd.remove_image(_NEW)
 
 
-def test_a_root_directory_is_no_snapshot(box: Box) -> None:
-    root = box.containerd.cell.directory / "rootfs"
+def test_a_root_directory_is_no_snapshot(runc: Box) -> None:
+    root = runc.containerd.cell.directory / "rootfs"
     root.mkdir()
-    container = box.new_id()
-    box.containerd.ctr("containers", "create", "--rootfs", str(root), container, "sleep", "1").checked()
-    assert "no snapshot" in _refused(box, container, _NEW)
-    box.remove(container).checked()
+    container = runc.new_id()
+    runc.containerd.ctr("containers", "create", "--rootfs", str(root), container, "sleep", "1").checked()
+    assert "no snapshot" in _refused(runc, container, _NEW)
+    runc.remove(container).checked()
     root.rmdir()
 
 
-def test_a_native_snapshot_is_compared_by_containerd(box: Box) -> None:
+@pytest.mark.on("2")
+def test_a_native_snapshot_is_compared_by_containerd(vm: Box) -> None:
     """A whole directory, of which the changes are not known by themselves."""
-    with commit.sleeping(box, BUSYBOX, "--snapshotter", "native") as container:
-        commit.shell(box, container, "echo x >/x; rm /etc/group")
-        _commit(box, container, _NEW)
-    assert box.run("sh", "-c", "cat /x; ls /etc", image=_NEW).checked().text.split() == ["x", "passwd"]
-    box.containerd.remove_image(_NEW)
+    with commit.sleeping(vm, BUSYBOX, "--snapshotter", "native") as container:
+        commit.shell(vm, container, "echo x >/x; rm /etc/group")
+        _commit(vm, container, _NEW)
+    assert vm.run("sh", "-c", "cat /x; ls /etc", image=_NEW).checked().text.split() == ["x", "passwd"]
+    vm.containerd.remove_image(_NEW)
 
 
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "erofs"])
@@ -302,12 +311,11 @@ def test_what_a_lost_machine_had_is_not_committed_before_it_is_back(vm: Box, sna
 
 
 @pytest.mark.on("2")
-@pytest.mark.newest_runc
-def test_what_only_another_runtime_sees_is_refused(box: Box) -> None:
+def test_what_only_another_runtime_sees_is_refused(vm: Box) -> None:
     """The erofs snapshotter in block mode with runc: an empty layer would be a lie."""
-    box.containerd.import_image(BUSYBOX, "erofs")
-    container = box.new_id()
+    vm.containerd.import_image(BUSYBOX, "erofs")
+    container = vm.new_id()
     options = ("--snapshotter", "erofs", "--runtime", RUNTIMES["runc"])
-    box.containerd.ctr("containers", "create", *options, BUSYBOX, container, "sleep", "1").checked()
-    assert "rwlayer.img" in _refused(box, container, _NEW)
-    box.remove(container).checked()
+    vm.containerd.ctr("containers", "create", *options, BUSYBOX, container, "sleep", "1").checked()
+    assert "rwlayer.img" in _refused(vm, container, _NEW)
+    vm.remove(container).checked()
