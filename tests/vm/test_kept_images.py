@@ -44,7 +44,7 @@ def erofs(vm: Box) -> None:
 def _container(vm: Box, *command: str, options: tuple[str, ...] = ()) -> Iterator[str]:
     """One that runs again and again; its snapshot goes with the block."""
     container = vm.new_id()
-    create = ["containers", "create", *options, "--runtime", RUNTIMES["qemubox"], BUSYBOX, container, *command]
+    create = ["containers", "create", *options, "--runtime", RUNTIMES["qemubox"], "--", BUSYBOX, container, *command]
     vm.containerd.ctr(*create).checked()
     yield container
     vm.remove(container).checked()
