@@ -1,4 +1,7 @@
-"""Volumes of a host that is not as it should be, and of a guest that wants more than it was given."""
+"""Volumes of a host that is not as it should be, and of a guest that wants more than it was given.
+
+What has nothing to do with containerd is tried on one alone: under TCG each start takes its second.
+"""
 
 import subprocess
 from pathlib import Path
@@ -35,6 +38,7 @@ def _lose(box: Box, container: str, victim: psutil.Process) -> int:
     return status
 
 
+@pytest.mark.on("2")
 def test_a_container_without_volumes_has_no_daemon(vm: Box) -> None:
     container = vm.start("sleep", "1000")
     assert _daemons(vm) == []
@@ -75,6 +79,7 @@ def test_kill_of_the_shim(vm: Box, volume: Path) -> None:
     assert _lose(vm, container, vm.shim(container)) == 137
 
 
+@pytest.mark.on("2")
 @pytest.mark.keeps_image
 @pytest.mark.parametrize("which", [0, 1])
 def test_kill_of_the_daemon(vm: Box, volume: Path, which: int) -> None:
@@ -84,6 +89,7 @@ def test_kill_of_the_daemon(vm: Box, volume: Path, which: int) -> None:
     assert _lose(vm, container, _daemons(vm)[which]) == 137
 
 
+@pytest.mark.on("2")
 def test_there_is_no_daemon(vm: Box, volume: Path) -> None:
     """Who wants no volume is not bothered."""
     with vm.qemubox.changed({"volumes": {"daemon": "/nowhere/virtiofsd"}}):
@@ -102,6 +108,7 @@ def test_a_source_that_is_not_there(box: Box, volume: Path) -> None:
     assert "o such file or directory" in done.error
 
 
+@pytest.mark.on("2")
 def test_every_way_to_a_machine(vm: Box, volume: Path) -> None:
     """Without a template, and with a second device that another process serves."""
     (volume / "file").write_text("here")
@@ -111,6 +118,7 @@ def test_every_way_to_a_machine(vm: Box, volume: Path) -> None:
             assert vm.run("cat", "/v/file", options=mounted(volume)).text == "here"
 
 
+@pytest.mark.on("2")
 def test_root_in_the_guest_does_not_make_it_writable(vm: Box, volume: Path) -> None:
     """Whatever it mounts: the host refuses."""
     (volume / "ro").mkdir()
@@ -152,6 +160,7 @@ def test_a_full_disk_below_a_volume(box: Box, volume: Path) -> None:
         subprocess.run(box.containerd.cell.inside(["umount", str(small)]), check=True, timeout=20)
 
 
+@pytest.mark.on("2")
 def test_several_file_systems(vm: Box, volume: Path) -> None:
     """Each is a device of its own, so that two files with one inode number are not taken for one."""
     options: list[str] = []
@@ -171,6 +180,7 @@ def test_several_file_systems(vm: Box, volume: Path) -> None:
             subprocess.run(vm.containerd.cell.inside(["umount", str(volume / name)]), check=True, timeout=20)
 
 
+@pytest.mark.on("2")
 def test_kill_while_the_daemon_stands_still(vm: Box, volume: Path) -> None:
     """What does not wait for it is ended at once."""
     container = vm.start("sleep", "1000", options=("--null-io", *mounted(volume)))

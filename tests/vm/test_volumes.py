@@ -83,6 +83,7 @@ def test_a_directory_is_swapped_by_a_symbolic_link(box: Box, volume: Path) -> No
     end(box, container)
 
 
+@pytest.mark.on("1.6")
 def test_what_a_program_can_do(box: Box, volume: Path) -> None:
     """Run by the host's own Python, which is in volumes, too."""
     options = (*_HOSTS_PROGRAMS, *mounted(volume), *mounted(CHECKOUT / "tests" / "vm", "/probe", "ro"))
@@ -137,6 +138,7 @@ def test_twenty_volumes(box: Box, volume: Path) -> None:
     assert box.run("sh", "-c", script, options=options).text.split() == [str(number) for number in range(20)]
 
 
+@pytest.mark.on("1.6")
 def test_a_large_file(box: Box, volume: Path) -> None:
     """Both ways, whole."""
     content = os.urandom(_MIB) * 64
