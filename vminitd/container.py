@@ -340,9 +340,9 @@ class Container:
         await self.init.gone.wait()
 
     async def unmount(self) -> None:
-        """For the machine's end. Raises MountError."""
+        """For the machine's end: what can be written to. Raises MountError."""
         await self.copies.close()
-        await asyncio.to_thread(self._storage.unmount)
+        await asyncio.to_thread(self._storage.unmount, layers=False)
 
     def _require_running(self, *also: State) -> None:
         if self.init.state not in (State.RUNNING, *also):

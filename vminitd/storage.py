@@ -38,10 +38,13 @@ class Storage:
         """As BlockVolumes.mount."""
         return await self._block_volumes.mount(uevents, volumes, spec)
 
-    def unmount(self) -> None:
-        """Takes all of it apart, as far as it is there. Blocks; call it in a thread. Raises MountError."""
+    def unmount(self, *, layers: bool = True) -> None:
+        """Takes all of it apart, as far as it is there, or all but read-only layers. Blocks; call it in a thread.
+
+        Raises MountError.
+        """
         try:
             self._block_volumes.unmount()
         finally:
             self._share.unmount()
-            self.rootfs.unmount()
+            self.rootfs.unmount(layers=layers)

@@ -1,17 +1,20 @@
 """Root file systems put together of directories by the real kernel: needs root, leaves no mount."""
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from vminitd import rootfs
 from vminitd.disks import Layer
 from vminitd.errors import MountError, RequestError
 from vminitd.libc import MNT_DETACH, MS_RDONLY, mount, mount_by_parameters, umount
 from vminitd.overlay import mount_overlay, parameters
-from vminitd.rootfs import Plan, join, unmount_one
+from vminitd.rootfs import Plan, Rootfs, join, unmount_one
+from vminitd.uevent import Uevents
 
 LAYER = Layer("x", 0, "erofs", ())
 
@@ -152,3 +155,27 @@ def test_what_is_not_mounted_is_an_error(target: str) -> None:
 def test_plans_that_make_no_sense(plan: Plan, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         plan.check()
+
+
+async def test_at_the_machines_end_read_only_layers_stay(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing on them waits to be written, and unmounting a hundred takes longer than the rest of the end."""
+
+    async def devices(_uevents: object, layers: Sequence[Layer]) -> list[str]:
+        return ["tmpfs" for _ in layers]
+
+    monkeypatch.setattr(rootfs, "devices_of", devices)
+    monkeypatch.setattr(rootfs, "mount_layer", lambda _layer, device, target: mount(device, target, "tmpfs", 0, ""))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    uevents = Uevents(ours)
+    container = Rootfs(str(place / "c"))
+    try:
+        await container.mount(uevents, Plan((LAYER, LAYER, LAYER), Layer("rw", 0, "ext4", ()), whole=False))
+    finally:
+        uevents.close()
+        theirs.close()
+    assert container.unmount(layers=False) == []
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    assert [path for path in mounted if path.startswith(f"{place}/")] == [f"{place}/c/mnt/{i}" for i in range(3)]
+    assert container.unmount() == []
+    assert os.listdir(place / "c" / "mnt") == []
