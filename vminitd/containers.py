@@ -48,7 +48,7 @@ class Containers:
             self._taken.discard(container_id)
 
     async def end(self, grace_s: float) -> None:
-        """For the machine's end: all processes get SIGTERM, after `grace_s` SIGKILL; then what is writable is unmounted.
+        """For the machine's end: all processes get SIGTERM, after `grace_s` SIGKILL; what is writable is unmounted.
 
         What cannot be unmounted is logged; the machine is going down either way.
         """
