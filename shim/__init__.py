@@ -15,6 +15,7 @@ Read it in this order to follow one container from `start` to exit:
     sandbox.py      one virtual machine, furnished for its container, and the connection to vminitd in it
     relay.py        streams between the guest and what is at their host's end
     rootfs/         snapshotter mounts become disks
+    copy/           `qemubox cp`: files of a container, on their way to the command and back
     network/        a network namespace, CNI, and what leads from there into the machine
     vm/             QEMU: the machine as a value, its devices, vsock, the process
     tracing/        spans of all that, for OpenTelemetry, where the environment asks for them

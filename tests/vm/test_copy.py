@@ -129,7 +129,7 @@ def test_dockers_table(vm: Box, place: Path) -> None:
         copied(vm, f"{p}/file", f"{c}:/d")
         copied(vm, f"{p}/link", f"{c}:/to-d/")
         copied(vm, "-L", f"{p}/link", f"{c}:/d/followed")
-        assert sh(vm, c, "cat /new /other /d/file /d/followed; readlink /d/link") == "file" * 5 + "\n"
+        assert sh(vm, c, "cat /new /other /d/file /d/followed; readlink /d/link") == "file" * 5
         copied(vm, f"{p}/other", f"{c}:/to-other")
         assert sh(vm, c, "readlink /to-other; cat /other").split() == ["/other", "other"]
         # A directory: to a new name, into a directory, its contents into one.
@@ -266,6 +266,27 @@ def test_one_that_has_ended_is_read(vm: Box, place: Path) -> None:
     vm.delete_task(c)
     assert "nerdctl cp" in refused(vm, f"{c}:/f", str(place))
     vm.remove(c).checked()
+
+
+def test_what_is_copied_into_one_that_has_ended_stays(vm: Box, place: Path) -> None:
+    """It comes back to the snapshot, as what it wrote itself has: its next start finds it."""
+    c = vm.start("test", "-e", "/in/f")
+    vm.wait_stopped(c)
+    (place / "in").mkdir()
+    (place / "in/f").write_text("from the host")
+    copied(vm, str(place / "in"), f"{c}:/")
+    assert "exit code 1" in vm.delete_task(c).error
+    vm.containerd.ctr("tasks", "start", "--null-io", c, deadline_s=_DEADLINE_S).checked()
+    vm.remove(c).checked()
+
+
+def test_the_hosts_pid_shows_nothing_of_it(vm: Box) -> None:
+    """`nerdctl cp` looks into the root directory of the task's pid: it finds nothing, and can put nothing there."""
+    with container(vm) as c:
+        root = Path(f"/proc/{vm.task_pid(c)}/root")
+        assert [*root.iterdir()] == []
+        with pytest.raises(OSError, match="Read-only file system"):
+            (root / "f").write_text("never")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
