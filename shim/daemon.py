@@ -18,7 +18,7 @@ from shim.anchor_process import Source
 from shim.annotations import Wishes
 from shim.config import load
 from shim.copy import address
-from shim.copy.service import FilesService
+from shim.copy.transfer import services as copy_services
 from shim.events import Publisher
 from shim.host import bounds
 from shim.identity import Identity
@@ -125,7 +125,7 @@ async def _serve(
     service: Service = tasks if tracer is None else TracedService(tasks, tracer)
     # Standard error is /dev/null: what nobody else catches must go into the log.
     server = Server(
-        [service, FilesService(tasks.containers, log)],
+        [service, *copy_services(tasks.containers, log)],
         aliases=_ALIASES,
         on_error=lambda where, error: log.error("ttrpc", where=where, error=str(error)),
     )

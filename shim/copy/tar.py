@@ -7,6 +7,7 @@ that are absolute begin at the destination, and one with `..` is refused.
 import os
 import posixpath
 import tarfile
+import time
 from collections.abc import Callable, Iterable
 from typing import BinaryIO, Final
 
@@ -95,25 +96,29 @@ def _name(path: bytes, base: bytes) -> str:
     return os.fsdecode(b"/".join(part for part in (base or b".", path) if part))
 
 
-def from_tar(stream: BinaryIO, write: Write, *, owners: bool) -> None:
+def from_tar(stream: BinaryIO, write: Write, *, owners: bool, below: bytes = b"") -> None:
     """Write the records of a directory that has in it what the archive has, which is read from `stream` to its end.
 
-    Owners are root's unless `owners`. Raises HostError for what is no archive, SpecError for what is in it.
+    Owners are root's unless `owners`. `below` is a directory in that directory, which is to be made. Raises HostError for what is no archive, SpecError for what is in it.
     """
     write(encode(Entry(b"", Kind.DIRECTORY)))
+    if below:
+        write(encode(Entry(below, Kind.DIRECTORY, mtime_ns=time.time_ns())))
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as archive:
             for member in archive:
                 path = _inside(member.name)
                 if path:
-                    _member(archive, member, path, write, owners=owners)
+                    _member(archive, member, _below(below, path), write, owners=owners, below=below)
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
     except (tarfile.TarError, EOFError) as error:
         raise HostError(f"standard input is no whole tar archive: {error}") from error
     write(END)
 
 
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, write: Write, *, owners: bool) -> None:
+def _member(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, write: Write, *, owners: bool, below: bytes
+) -> None:
     kind = _KINDS.get(member.type, Kind.FILE if member.isreg() else None)
     if kind is None:
         raise SpecError(f"{member.name}: a tar member of the type {member.type!r} is not known")
@@ -132,7 +137,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, writ
         ),
     )
     if kind is Kind.LINK:
-        entry = entry._replace(target=_inside(member.linkname))
+        entry = entry._replace(target=_below(below, _inside(member.linkname)))
     elif kind is Kind.SYMLINK:
         entry = entry._replace(target=os.fsencode(member.linkname))
     elif kind in (Kind.CHARACTER, Kind.BLOCK):
@@ -149,6 +154,10 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: bytes, writ
             write(HEADER.pack(b"D", len(data)))
             write(data)
             left -= len(data)
+
+
+def _below(directory: bytes, path: bytes) -> bytes:
+    return b"/".join(part for part in (directory, path) if part)
 
 
 def _inside(name: str) -> bytes:

@@ -160,7 +160,7 @@ def test_dockers_table(vm: Box, place: Path) -> None:
             (f"{p}/file", f"{c}:/other/", "not a directory"),
             (f"{p}/dir", f"{c}:/other", "cannot copy a directory to a file"),
             (f"{c}:/new", f"{p}/nowhere/", "must exist"),
-            (f"{c}:/new/", f"{p}/x", "no such file or directory"),
+            (f"{c}:/new/", f"{p}/x", "is not a directory"),
             (f"{c}:/made", f"{p}/file", "cannot copy a directory to a file"),
             (f"{c}:/nothing", p, f"{c}:/nothing: no such file or directory"),
             (f"{p}/nothing", f"{c}:/", "No such file or directory"),

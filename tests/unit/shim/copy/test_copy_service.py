@@ -20,7 +20,8 @@ from archive.records import END as STREAM_END
 from archive.records import Entry, Kind, encode, read
 from shim import deadlines
 from shim.copy import address, command
-from shim.copy.service import MOST, FilesService
+from shim.copy.carry import MOST, Copier
+from shim.copy.service import FilesService
 from shim.errors import GuestError, HostError, NotFoundError, ResourceError
 from shim.log import Logger
 from shim.relay import Streams
@@ -97,8 +98,8 @@ class Site:
         self.guest = FakeGuest()
         self.container = FakeContainer(self.guest)
         log = cast("Logger", structlog.get_logger())
-        self.service = FilesService({"c": cast("Container", self.container)}, log)
-        self.server = Server([self.service])
+        self.containers = {"c": cast("Container", self.container)}
+        self.server = Server([FilesService(Copier(self.containers, log))])
         self.socket = str(directory / "s")
         (directory / "vm/k").mkdir(parents=True)
         address.write(directory / "vm/k", address.Address("default", "c", str(directory), self.socket))
@@ -239,7 +240,7 @@ async def test_what_the_command_refuses_ends_the_copy(site: Site) -> None:
 async def test_unknown_containers_and_paths(site: Site) -> None:
     with pytest.raises(NotFoundError, match="no such file or directory"):
         await site.cp("c:/nothing", f"{site.directory}/g")
-    site.service._containers = {}
+    site.containers.clear()
     with pytest.raises(NotFoundError, match=r"no such file or directory|no task"):
         await site.cp("c:/f", f"{site.directory}/g")
     os.unlink(site.socket)
