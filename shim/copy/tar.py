@@ -99,7 +99,8 @@ def _name(path: bytes, base: bytes) -> str:
 def from_tar(stream: BinaryIO, write: Write, *, owners: bool, below: bytes = b"") -> None:
     """Write the records of a directory that has in it what the archive has, which is read from `stream` to its end.
 
-    Owners are root's unless `owners`. `below` is a directory in that directory, which is to be made. Raises HostError for what is no archive, SpecError for what is in it.
+    Owners are root's unless `owners`. `below` is a directory in that directory, which is to be made. Raises HostError
+    for what is no archive, SpecError for what is in it.
     """
     write(encode(Entry(b"", Kind.DIRECTORY)))
     if below:

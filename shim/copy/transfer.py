@@ -7,12 +7,13 @@ a client that speaks containerd's protocol knows no other format.
 
 import asyncio
 import contextlib
+import functools
 import io
 import itertools
 import os
 import posixpath
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -81,52 +82,50 @@ class TransferService(TransferBase):
             raise
 
     async def _out(self, source: types.ContainerPath, channel: Channel) -> None:
-        from shim.copy import tar  # only who transfers needs it, and it is dear
-
         path = _clean(source.path)
+        found = await self._look(source.container_id, path)
+        alone = source.no_walk and stat.S_ISDIR(found.mode)
         loop = asyncio.get_running_loop()
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(reading, True)
 
-        def work() -> None:
+        def work(reading: int) -> None:
+            from shim.copy import tar  # only who transfers needs it, and it is dear
+
             sender = _Sender(lambda data: _in_loop(loop, channel.send(data)))
             with io.BufferedReader(io.FileIO(reading), _PIECE) as pipe:
-                records = read(pipe.read)
-                if alone:
-                    records = itertools.islice(records, 1)
+                records = itertools.islice(read(pipe.read), 1) if alone else read(pipe.read)
                 tar.to_tar(records, sender.write, posixpath.basename(path))
             sender.flush()
 
-        try:
-            found = await self._look(source.container_id, path)
-            alone = source.no_walk and stat.S_ISDIR(found.mode)
-        except BaseException:
-            os.close(reading)
-            os.close(writing)
-            raise
-        async with self._copier.reading(source.container_id, path, Pipe(writing), follow=False) as finish:
-            working = asyncio.ensure_future(_heard(loop.run_in_executor(self._threads, work)))
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        copying = self._copier.reading(source.container_id, path, Pipe(writing), follow=False)
+        async with _closed_unless_passed_on(reading) as thread_end, copying as finish:
+            working = self._in_thread(functools.partial(work, thread_end.pass_on()))
             if alone:
                 await working  # the guest is hung up upon
             else:
                 await _both(working, finish())
 
     async def _in(self, channel: Channel, destination: types.ContainerPath) -> None:
-        from shim.copy import tar
-
         directory, missing = await self._existing(destination.container_id, _clean(destination.path))
         loop = asyncio.get_running_loop()
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(writing, True)
 
-        def work() -> None:
+        def work(writing: int) -> None:
+            from shim.copy import tar
+
             stream = io.BufferedReader(_Received(lambda: _in_loop(loop, channel.receive())), _PIECE)
             with io.BufferedWriter(io.FileIO(writing, "w"), _PIECE) as pipe:
                 tar.from_tar(stream, pipe.write, owners=destination.preserve_ownership, below=missing)
 
-        async with self._copier.writing(destination.container_id, directory, b"", Pipe(reading)) as finish:
-            working = asyncio.ensure_future(_heard(loop.run_in_executor(self._threads, work)))
-            await _both(working, finish())
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        copying = self._copier.writing(destination.container_id, directory, b"", Pipe(reading))
+        async with _closed_unless_passed_on(writing) as thread_end, copying as finish:
+            await _both(self._in_thread(functools.partial(work, thread_end.pass_on())), finish())
+
+    def _in_thread(self, work: Callable[[], None]) -> asyncio.Future[None]:
+        """Begin `work`. Whoever gives it up hears nothing of it any more."""
+        working = asyncio.ensure_future(_heard(asyncio.get_running_loop().run_in_executor(self._threads, work)))
+        working.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return working
 
     async def _look(self, container_id: str, path: bytes, *, follow: bool = False) -> archive_pb2.LookResponse:
         try:
@@ -151,6 +150,28 @@ class TransferService(TransferBase):
             if not stat.S_ISDIR(found.mode):
                 raise SpecError(f"{os.fsdecode(path)} is no directory")
             return path, missing
+
+
+class _End:
+    """A pipe's end, on its way to a thread, to which it blocks."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def pass_on(self) -> int:
+        os.set_blocking(self.descriptor, True)
+        descriptor, self.descriptor = self.descriptor, -1
+        return descriptor
+
+
+@contextlib.asynccontextmanager
+async def _closed_unless_passed_on(descriptor: int) -> AsyncIterator[_End]:
+    end = _End(descriptor)
+    try:
+        yield end
+    finally:
+        if end.descriptor >= 0:
+            os.close(end.descriptor)
 
 
 class _Sender:

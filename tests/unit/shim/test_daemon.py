@@ -101,6 +101,7 @@ async def test_a_create_that_is_refused_leaves_the_shim_as_it_was(
     if config is not None:
         text = config if isinstance(config, str) else json.dumps(config)
         (shim.bundle / "config.json").write_text(text)
+    until((shim.directory / address.FILE_NAME).exists, "the daemon is up")
     before = sorted(os.listdir(shim.directory))
     async with _client(shim) as client:
         task = TaskStub(client)
