@@ -1,10 +1,13 @@
 """`qemubox cp`: files into containers and out of them, with docker cp's table, and nothing that reaches beyond."""
 
+import asyncio
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import time
@@ -14,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from api import transfer_types_pb2 as types
 from harness.box import Box
 from harness.copying import begin, copied, copy, refused, tree
 from harness.deadline import eventually
+from harness.transfer import TAR, opened, received, sent, transfer
+from ttrpc import Client
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -342,3 +348,37 @@ def test_a_full_disk_is_said_on_either_side(vm: Box, place: Path) -> None:
             assert sh(vm, c, "ls /small") == ""
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_containerds_transfer_service(vm: Box) -> None:
+    """On the shim's socket, asked as containerd's client asks; the directory is made."""
+    archive = _archive("f", 3 * _MIB)
+    with container(vm) as c:
+        back = asyncio.run(_there_and_back(vm, c, archive))
+        assert "owner=7" not in sh(vm, c, "stat -c owner=%u /new/dir/f")
+    with tarfile.open(fileobj=io.BytesIO(archive)) as there, tarfile.open(fileobj=io.BytesIO(back)) as here:
+        assert here.getnames() == ["dir", "dir/f"]
+        contents = [tar.extractfile(name) for tar, name in ((there, "f"), (here, "dir/f"))]
+        assert contents[0] is not None
+        assert contents[1] is not None
+        assert contents[0].read() == contents[1].read()
+
+
+async def _there_and_back(vm: Box, name: str, archive: bytes) -> bytes:
+    (known,) = vm.containerd.cell.path("/run/qemubox/vm").glob("*/address.json")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    path = str(vm.containerd.cell.path(json.loads(known.read_text())["socket"]))
+    await asyncio.get_running_loop().sock_connect(sock, path)
+    client = Client(sock)
+    place = types.ContainerPath(container_id=name, path="/new/dir")
+    async with opened(client, "in") as channel:
+        sending = asyncio.create_task(sent(channel, archive))
+        await transfer(client, types.ReadStream(stream="in", media_type=TAR), place)
+        await sending
+    async with opened(client, "out") as channel:
+        receiving = asyncio.create_task(received(channel))
+        await transfer(client, place, types.WriteStream(stream="out", media_type=TAR))
+        back = await receiving
+    await client.close()
+    return back

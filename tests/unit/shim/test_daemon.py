@@ -12,6 +12,7 @@ import pytest
 
 from api import task_pb2
 from api.task_ttrpc import TaskStub
+from shim.copy import address
 from tests.unit.shim.observe import until
 from tests.unit.shim.program import Host, Shim
 from ttrpc import Client, Code, StatusError

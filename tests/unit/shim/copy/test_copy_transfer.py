@@ -5,82 +5,28 @@ import io
 import os
 import socket
 import tarfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
 
-from api import archive_pb2, streaming_pb2, transfer_pb2
+from api import archive_pb2, streaming_pb2
 from api import transfer_types_pb2 as types
 from api.frames import END, FrameReader
 from api.streaming_ttrpc import StreamingStub
-from api.transfer_ttrpc import TransferStub
 from archive.pack import pack
 from archive.records import END as STREAM_END
 from archive.records import Entry, Kind, encode, read
+from harness.transfer import TAR, opened, received, sent, transfer
 from shim.copy import channels
 from shim.typed import typed
 from tests.unit.shim.copy.conftest import Site
 from tests.unit.shim.copy.copy_guest import framed, send, sending, stream
-from ttrpc import Client, Code, StatusError, Stream
-
-_TAR = "application/x-tar"
-_WINDOW = 64 << 10
-Channel = Stream[AnyMessage, AnyMessage]
+from ttrpc import Client, Code, StatusError
 
 
-@asynccontextmanager
-async def opened(client: Client, name: str) -> AsyncIterator[Channel]:
-    """A stream under an id, as the client opens it."""
-    async with StreamingStub(client).Stream() as channel:
-        await channel.send(typed(streaming_pb2.StreamInit(id=name)))
-        answer = await channel.receive()
-        assert answer is not None
-        assert answer.type_url == "google.protobuf.Empty"
-        yield channel
-
-
-async def received(channel: Channel) -> bytes:
-    """All data to the stream's end, with windows given as containerd gives them."""
-    got, window = bytearray(), 0
-    while True:
-        if window < _WINDOW:
-            await channel.send(typed(types.WindowUpdate(update=_WINDOW)))
-            window += _WINDOW
-        message = await channel.receive()
-        if message is None:
-            return bytes(got)
-        assert message.type_url == "containerd.types.transfer.Data"
-        data = types.Data.FromString(message.value).data
-        window -= len(data)
-        assert window >= 0
-        got += data
-
-
-async def sent(channel: Channel, data: bytes) -> None:
-    """All of it, within the windows that are given, and the end."""
-    window = 0
-    while data:
-        while not window:
-            message = await channel.receive()
-            assert message is not None
-            window += types.WindowUpdate.FromString(message.value).update
-        piece = data[: min(window, 32 << 10)]
-        await channel.send(typed(types.Data(data=piece)))
-        window -= len(piece)
-        data = data[len(piece) :]
-    await channel.close_send()
-
-
-async def transfer(client: Client, source: object, destination: object) -> None:
-    request = transfer_pb2.TransferRequest(source=typed(source), destination=typed(destination))  # type: ignore[arg-type]
-    async with asyncio.timeout(20):
-        await TransferStub(client).Transfer(request)
-
-
-async def refusal(client: Client, source: object, destination: object) -> tuple[Code, str]:
+async def refusal(client: Client, source: Message, destination: Message) -> tuple[Code, str]:
     with pytest.raises(StatusError) as caught:
         await transfer(client, source, destination)
     return caught.value.code, caught.value.message
@@ -91,11 +37,11 @@ def path(text: str, **more: bool) -> types.ContainerPath:
 
 
 def out(name: str = "s") -> types.WriteStream:
-    return types.WriteStream(stream=name, media_type=_TAR)
+    return types.WriteStream(stream=name, media_type=TAR)
 
 
 def into(name: str = "s") -> types.ReadStream:
-    return types.ReadStream(stream=name, media_type=_TAR)
+    return types.ReadStream(stream=name, media_type=TAR)
 
 
 async def test_out_of_the_container(site: Site) -> None:
