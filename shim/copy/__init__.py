@@ -4,7 +4,9 @@
     address   how the command finds the container's shim
     command   the command: packs and unpacks on this side of a pipe
     tar       the stream `-` of the command, as tar
-    service   the shim's side: carries bytes between the pipe and the guest, and looks at none of them
+    carry     the shim's side: bytes between a pipe and the guest, of which it looks at none
+    service   what the command asks the shim for
+    channels, transfer   what containerd's transfer service asks it for
 
 The command does the work, and not the shim: it is who knows what the user wants, it ends with ^C, and what comes from a
 guest is unpacked by a process that has nothing else to lose. docs/decisions/0031.
