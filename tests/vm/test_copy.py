@@ -22,6 +22,7 @@ from harness.box import Box
 from harness.copying import begin, copied, copy, refused, tree
 from harness.deadline import eventually
 from harness.transfer import TAR, opened, received, sent, transfer
+from harness.volume import mounted
 from ttrpc import Client
 
 pytestmark = pytest.mark.timeout(200)
@@ -118,6 +119,7 @@ def test_a_tree_comes_back_as_it_was(vm: Box, place: Path) -> None:
         assert tree(place / "again") == before
 
 
+@pytest.mark.on("2")
 def test_dockers_table(vm: Box, place: Path) -> None:
     """https://docs.docker.com/reference/cli/docker/container/cp/, every row in both directions."""
     (place / "dir").mkdir()
@@ -200,6 +202,31 @@ def test_volumes_and_memory_are_seen_as_the_container_sees_them(vm: Box, place: 
         assert "no size" in refused(vm, f"{c}:/proc/version", str(place))
 
 
+def test_the_hosts_volumes_are_copied_from_and_to(vm: Box, place: Path) -> None:
+    (place / "volume").mkdir()
+    (place / "volume/f").write_text("on the host")
+    with container(vm, "sleep 1000", *mounted(place / "volume", "/v"), *mounted(place / "volume", "/ro", "ro")) as c:
+        copied(vm, f"{c}:/v", str(place / "out"))
+        assert (place / "out/f").read_text() == "on the host"
+        copied(vm, str(place / "out"), f"{c}:/v/")
+        assert (place / "volume/out/f").read_text() == "on the host"
+        assert "Read-only file system" in refused(vm, str(place / "out/f"), f"{c}:/ro/g")
+
+
+@pytest.mark.on("2")
+def test_owners_are_those_of_the_containers_users(vm: Box, place: Path) -> None:
+    """Root in a user namespace is root here as well; nobody's are not copied out of the range."""
+    maps = ("--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels")
+    with container(vm, "touch /e; chown 5:6 /e; mv /e /f; sleep 1000", *maps) as c:
+        eventually(lambda: copy(vm, f"{c}:/f", "-").returncode == 0, "it is ready", _DEADLINE_S)
+        copied(vm, "-a", f"{c}:/f", str(place))
+        assert ((place / "f").stat().st_uid, (place / "f").stat().st_gid) == (5, 6)
+        copied(vm, "-a", str(place / "f"), f"{c}:/g")
+        copied(vm, str(place / "f"), f"{c}:/h")
+        assert sh(vm, c, "stat -c '%u %g' /g /h").split("\n") == ["5 6", "0 0"]
+
+
+@pytest.mark.on("2")
 def test_no_link_leads_out_of_the_container(vm: Box, place: Path) -> None:
     """Absolute ones are the container's, and those of /proc lead nowhere else; nor do any on the host lead out."""
     script = """
@@ -335,6 +362,7 @@ def test_64_mib_both_ways(vm: Box, place: Path) -> None:
         print(f"in {64 / (there - began):.1f} MiB/s, out {64 / took:.1f} MiB/s")
 
 
+@pytest.mark.on("2")
 def test_a_full_disk_is_said_on_either_side(vm: Box, place: Path) -> None:
     small = place / "small"
     small.mkdir()
