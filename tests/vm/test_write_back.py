@@ -172,8 +172,9 @@ def test_a_pause_fails_where_the_host_s_disk_is_full_and_it_runs_on(vm: Box) -> 
 def _upper(box: Box, container: str, snapshotter: str = "overlayfs") -> str:
     """The directory on the host that takes the writes of a container."""
     if snapshotter == "erofs":
-        (image,) = box.containerd.cell.directory.glob("root/*.erofs/snapshots/*/rwlayer.img")
-        return str(image.with_name("fs"))
+        # An image's own layer may have one still, of its unpacking: the newest snapshot is the container's.
+        images = box.containerd.cell.directory.glob("root/*.erofs/snapshots/*/rwlayer.img")
+        return str(max(images, key=lambda image: int(image.parent.name)).with_name("fs"))
     mounts = box.containerd.ctr("snapshots", "mounts", "/x", container).checked().text
     (upper,) = re.findall(r"upperdir=([^,\s]+)", mounts)
     return str(upper)
