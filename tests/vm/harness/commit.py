@@ -10,9 +10,9 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypedDict
 
-from deploy.image import LAYER_TYPE, add_file, descriptor
+from deploy.image import LAYER_TYPE, MANIFEST_TYPE, add_file, descriptor
 from harness.box import RUNTIMES, Box
 from harness.distros import PROGRAM
 from harness.flavours import CHECKOUT
@@ -47,31 +47,23 @@ def commit(box: Box, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def commit_stock(box: Box, container: str, base: str, name: str) -> None:
-    """What `ctr` alone can do: containerd's own comparison, exported base and layer put together, imported again."""
-    exported = box.containerd.cell.directory / "tmp" / "base.tar"
-    box.containerd.ctr("images", "export", str(exported), base).checked()
+    """What `ctr` alone can do: containerd's own comparison, and an archive of what is new in the image, imported."""
     layer = box.containerd.ctr(
         "snapshots", "diff", "--media-type", f"{LAYER_TYPE}+gzip", container, deadline_s=_COMMIT_DEADLINE_S
     ).checked()
-    with tarfile.open(exported) as archive:
-        files = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
-        blobs = {path: file.read() for path, file in files.items() if file is not None}
-    exported.unlink()
-    (top,) = json.loads(blobs["index.json"])["manifests"]
-    manifest = json.loads(blobs[_blob(top["digest"])])
-    config = json.loads(blobs[_blob(manifest["config"]["digest"])])
+    listed = box.containerd.ctr("images", "ls").checked().text.splitlines()
+    top = next(line.split()[2] for line in listed if line.startswith(base))
+    manifest = _content(box, top)
+    config = _content(box, manifest["config"]["digest"])
     config["rootfs"]["diff_ids"].append(f"sha256:{hashlib.sha256(gzip.decompress(layer.stdout)).hexdigest()}")
     new_config = json.dumps(config).encode()
     manifest["config"] = {**manifest["config"], **_digested(new_config)}
     manifest["layers"].append(descriptor(f"{LAYER_TYPE}+gzip", layer.stdout))
     new_manifest = json.dumps(manifest).encode()
     named = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
-    index = {"schemaVersion": 2, "manifests": [{**top, **_digested(new_manifest), "annotations": named}]}
+    index = {"schemaVersion": 2, "manifests": [descriptor(MANIFEST_TYPE, new_manifest) | {"annotations": named}]}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        for path, data in blobs.items():
-            if path.startswith("blobs/"):
-                add_file(archive, path, data)
         add_file(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
         add_file(archive, "index.json", json.dumps(index).encode())
         for data in (layer.stdout, new_config, new_manifest):
@@ -123,6 +115,17 @@ def assert_same(before: list[str], after: list[str]) -> None:
         only += [f"+ {line}" for line in after if line not in set(before)]
         shown = "\n".join(sorted(only, key=lambda line: line[2:])[:40])
         raise AssertionError(f"{len(only)} of {len(before)} lines differ:\n{shown}")
+
+
+class _Manifest(TypedDict):
+    config: dict[str, object]
+    layers: list[dict[str, object]]
+    rootfs: dict[str, list[str]]
+
+
+def _content(box: Box, digest: object) -> _Manifest:
+    document: _Manifest = json.loads(box.containerd.ctr("content", "get", str(digest)).checked().stdout)
+    return document
 
 
 def _digested(data: bytes) -> dict[str, object]:

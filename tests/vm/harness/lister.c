@@ -63,19 +63,25 @@ static void sha_block(struct sha *s) {
         w[i] = w[i - 16] + (turned(w[i - 15], 7) ^ turned(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
                (turned(w[i - 2], 17) ^ turned(w[i - 2], 19) ^ w[i - 2] >> 10);
     memcpy(v, s->h, sizeof v);
+    /* Instead of moving all eight along, each round calls them by other names. */
+#define V(n) v[(n - i) & 7]
+#pragma GCC unroll 64
     for (int i = 0; i < 64; i++) {
-        uint32_t a = v[7] + (turned(v[4], 6) ^ turned(v[4], 11) ^ turned(v[4], 25)) + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
-        uint32_t b = (turned(v[0], 2) ^ turned(v[0], 13) ^ turned(v[0], 22)) + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += a;
-        v[0] = a + b;
+        uint32_t a = V(7) + (turned(V(4), 6) ^ turned(V(4), 11) ^ turned(V(4), 25)) + ((V(4) & V(5)) ^ (~V(4) & V(6))) + k[i] + w[i];
+        uint32_t b = (turned(V(0), 2) ^ turned(V(0), 13) ^ turned(V(0), 22)) + ((V(0) & V(1)) ^ (V(0) & V(2)) ^ (V(1) & V(2)));
+        V(3) += a;
+        V(7) = a + b;
     }
     for (int i = 0; i < 8; i++) s->h[i] += v[i];
 }
 
 static void sha_add(struct sha *s, const uint8_t *data, size_t size) {
-    for (size_t i = 0; i < size; i++) {
-        s->block[s->bytes++ % 64] = data[i];
+    while (size) {
+        size_t used = s->bytes % 64, piece = 64 - used < size ? 64 - used : size;
+        memcpy(s->block + used, data, piece);
+        s->bytes += piece;
+        data += piece;
+        size -= piece;
         if (s->bytes % 64 == 0) sha_block(s);
     }
 }
