@@ -1,12 +1,18 @@
 """`qemubox cp` as people run it, and trees of files that are compared inode by inode."""
 
 import hashlib
+import io
 import os
+import shutil
 import stat
 import subprocess
+import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
+
+import pytest
 
 from harness.box import Box
 
@@ -51,6 +57,42 @@ def refused(box: Box, *words: str, stdin: bytes | None = None) -> str:
     assert len(lines) == 1, lines
     assert lines[0].startswith("qemubox: ")
     return lines[0]
+
+
+@pytest.fixture
+def place(vm: Box) -> Iterator[Path]:
+    """A directory of the host."""
+    directory = vm.containerd.cell.directory / "tmp" / f"copy-{vm.new_id()}"
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def container(box: Box, script: str = "sleep 1000", *options: str) -> Iterator[str]:
+    """One that runs until the block is over, if it does not end before."""
+    name = box.start("sh", "-c", script, options=("--null-io", *options))
+    yield name
+    box.kill(name)
+    box.wait_stopped(name)
+    box.delete_task(name)
+    box.remove(name).checked()
+
+
+def sh(box: Box, name: str, script: str) -> str:
+    """What a shell in the container says."""
+    ctr = box.containerd.ctr
+    return ctr("tasks", "exec", "--exec-id", "e", name, "sh", "-c", script, deadline_s=_DEADLINE_S).checked().text
+
+
+def archive(name: str, size: int) -> bytes:
+    """A tar archive with a file of random bytes in it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        tar.addfile(info, io.BytesIO(os.urandom(size)))
+    return out.getvalue()
 
 
 def tree(root: Path) -> dict[str, tuple[object, ...]]:
