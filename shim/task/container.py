@@ -302,14 +302,10 @@ class Container:
         await self._changes.ended()
 
     async def copied_into(self) -> None:
-        """Files were put into it. What comes after its end has to be brought to the host by itself.
-
-        Raises StateError where it is deleted meanwhile, and what a Pause does for changes that do not come back.
-        """
+        """Files were put into it. Raises StateError where it is deleted meanwhile, and as Changes.copied_into."""
         async with self.lock:
             self.init.require(State.CREATED, State.RUNNING, State.PAUSED, State.STOPPED, to="copy into")
-            if self.init.exit is not None:
-                await self._changes.copied_into()
+            await self._changes.copied_into()
 
     async def _execs_settled(self) -> None:
         """Return when no exec runs any more: they all end with the first process, whose namespace theirs is."""

@@ -54,7 +54,9 @@ class Changes:
                 )
 
     def begin(self) -> None:
-        """The container is about to run, and to write. Raises HostError or ResourceError."""
+        """The container is about to run, and to write, if it has not before. Raises HostError or ResourceError."""
+        if self._begun:
+            return
         self._begun = True
         if self._image is not None:
             pending.mark(self._image)
@@ -93,10 +95,7 @@ class Changes:
             run.cancel()
         place, failure = self._rootfs.place, run.exception()
         if failure is None:
-            if self._image is not None:
-                pending.clear(self._image)
-            if place is not None:
-                place.returned(changed=self._changed)
+            self._returned()
             return
         # The end is told all the same, whatever it is: nobody could ever delete the container else.
         self._log.error(
@@ -107,18 +106,26 @@ class Changes:
         )
 
     async def copied_into(self) -> None:
-        """Files were put into it after its end (shim/copy): bring those back, too. Raises as WriteBack.run.
+        """Files were put into it (shim/copy): before its start they count as written, after its end they come back now.
 
-        Where that fails the image is kept.
+        Raises as `begin`, and as WriteBack.run; then the image is kept.
         """
+        self.begin()
         if self._write_back is None or self._rootfs is None or not self._ended:
             return
-        place = self._rootfs.place
-        if place is not None:
-            place.written()
+        if self._image is not None:
+            pending.mark(self._image)
+        if self._rootfs.place is not None:
+            self._rootfs.place.written()
         await self._noted(self._write_back)
-        if place is not None:
-            place.returned(changed=self._changed)
+        self._returned()
+
+    def _returned(self) -> None:
+        """All has come back: the image goes with the container."""
+        if self._image is not None:
+            pending.clear(self._image)
+        if self._rootfs is not None and self._rootfs.place is not None:
+            self._rootfs.place.returned(changed=self._changed)
 
     async def _run(self, write_back: WriteBack) -> None:
         self._running = asyncio.create_task(self._noted(write_back), name="write back")

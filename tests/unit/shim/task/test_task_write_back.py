@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -238,6 +239,31 @@ async def test_switched_off_nothing_comes_back_and_the_image_goes(shim: Shim, ho
     world.vminitd.end(0)
     assert await wait(shim, "") == 0
     assert host.runs == []
+    assert not host.kept
+
+
+async def test_what_is_copied_into_one_that_has_ended_comes_back(host: Host, log: Logger) -> None:
+    """By a run of its own; where that fails the image is kept."""
+    changes = Changes("c", cast("Guest", None), host.rootfs_for_a_start(), enabled=True, log=log)
+    changes.begin()
+    await changes.copied_into()
+    assert host.runs == []
+    await changes.ended()
+    await changes.copied_into()
+    assert host.runs == ["done", "done"]
+    host.error = HostError("no")
+    with pytest.raises(HostError):
+        await changes.copied_into()
+    assert host.kept
+
+
+@pytest.mark.parametrize("copied", [False, True])
+async def test_what_is_copied_into_one_that_is_not_started_comes_back(host: Host, log: Logger, copied: bool) -> None:
+    changes = Changes("c", cast("Guest", None), host.rootfs_for_a_start(), enabled=True, log=log)
+    if copied:
+        await changes.copied_into()
+    await changes.ended()
+    assert host.runs == ["done"] * copied
     assert not host.kept
 
 
