@@ -3,47 +3,28 @@
 Names come from a guest. No symbolic link is followed, no mount crossed, and no way leads up and out. Linux 5.6.
 """
 
-import ctypes
 import errno
 import os
 import stat
 from typing import Final, TypeAlias
 
+from archive import beneath
+
 # Names from the directory on; those of the directory itself are none. In the order of such tuples, a directory comes
 # just before what is in it.
 Names: TypeAlias = tuple[bytes, ...]
 
-# linux/openat2.h; system calls since Linux 5.1 have the same number on every architecture.
-_SYS_OPENAT2: Final = 437
-_RESOLVE_NO_XDEV: Final = 0x01
-_RESOLVE_NO_MAGICLINKS: Final = 0x02
-_RESOLVE_NO_SYMLINKS: Final = 0x04
-_RESOLVE_BENEATH: Final = 0x08
-_RESOLVE: Final = _RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH
+_RESOLVE: Final = beneath.NO_XDEV | beneath.NO_MAGICLINKS | beneath.NO_SYMLINKS | beneath.BENEATH
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # A path has 4096 bytes with the zero behind it (PATH_MAX).
 _MOST_PATH: Final = 4095
 # Of a deep tree no more directories than so many are open.
 _MOST_OPEN: Final = 32
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _How(ctypes.Structure):
-    """struct open_how."""
-
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
 
 def open_beneath(directory: int, path: bytes, flags: int = _DIRECTORY) -> int:
     """A descriptor of what `path` names beneath an open directory. Raises OSError."""
-    how = _How(flags, 0, _RESOLVE)
-    arguments = (ctypes.c_int(directory), path, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
-    fd = int(_libc.syscall(ctypes.c_long(_SYS_OPENAT2), *arguments))
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), os.fsdecode(path))
-    return fd
+    return beneath.openat2(directory, path, flags, resolve=_RESOLVE)
 
 
 class Tree:

@@ -1,4 +1,4 @@
-"""The client of gRPC is the command's alone: neither the shim nor the service, which every shim is a fork of, have it."""
+"""The client of gRPC is the command's alone: neither the shim nor the service, which shims are forks of, has it."""
 
 import subprocess
 import sys
