@@ -40,7 +40,9 @@ def add(groups: Groups) -> None:
         "--no-pause", dest="pause", action="store_false", help="read what a container of another runtime is writing"
     )
     parser.add_argument("--uncompressed", dest="compressed", action="store_false", help="a layer that is not gzip'ed")
-    parser.add_argument("container", metavar="CONTAINER", help="its id")
+    parser.add_argument(
+        "container", metavar="CONTAINER", help="its id, the beginning of it, or the name that nerdctl has for it"
+    )
     parser.add_argument("image", metavar="IMAGE", help="the new image's name; an image that has it loses it")
     parser.set_defaults(action=_run)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +17,13 @@ from shim.containerd.connection import Connection
 from shim.containerd.content import Content
 from shim.containerd.snapshots import Snapshots
 from shim.deadlines import CONTAINERD_COMMIT_S, CONTAINERD_PAUSE_S
-from shim.errors import NotFoundError
+from shim.errors import NotFoundError, SpecError
 
 # Of a command that was killed, everything goes after this time (pkg/gc, label of a lease).
 _LEASE_HOURS: Final = 24
+# What ids and names consist of (containerd, pkg/identifiers), and how much of an id names a container.
+_PART_OF_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SHORTEST: Final = 4
 
 
 class Client:
@@ -43,12 +47,37 @@ class Client:
         return Snapshots(self._connection, snapshotter)
 
     async def container(self, container: str) -> api.Container:
-        """What containerd has written down of a container. Raises NotFoundError."""
+        """What containerd has written down of the container of that id, nerdctl name, or beginning of an id.
+
+        Raises NotFoundError; SpecError where several fit.
+        """
         request = api.GetContainerRequest(id=container)
-        reply = await self._connection.call(
-            "containers.v1.Containers/Get", request, api.GetContainerResponse, f"container {container}"
-        )
-        return reply.container
+        named = f"container {container}"
+        try:
+            reply = await self._connection.call(
+                "containers.v1.Containers/Get", request, api.GetContainerResponse, named
+            )
+            return reply.container
+        except NotFoundError:
+            if not _PART_OF_NAME.fullmatch(container):
+                raise
+            for wanted in (f'labels."nerdctl/name"=="{container}"', f'id~="^{container.replace(".", "[.]")}"'):
+                if wanted.startswith("id") and len(container) < _SHORTEST:
+                    break
+                found = await self._connection.call(
+                    "containers.v1.Containers/List",
+                    api.ListContainersRequest(filters=[wanted]),
+                    api.ListContainersResponse,
+                    named,
+                )
+                if len(found.containers) > 1:
+                    several = ", ".join(each.id for each in found.containers)
+                    raise SpecError(
+                        f"{container} is more than one container: {several}", hint="say the whole id"
+                    ) from None
+                if found.containers:
+                    return found.containers[0]
+            raise
 
     async def status(self, container: str) -> "task_types_pb2.Status | None":
         """The state of its task; None if it has none."""

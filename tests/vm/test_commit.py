@@ -157,6 +157,8 @@ def test_a_paused_container_stays_paused_and_a_stopped_one_stopped(box: Box) -> 
         assert box.status(container) == "PAUSED"
         box.containerd.ctr("tasks", "resume", container).checked()
         commit.shell(box, container, "echo y >/x")
+        box.containerd.ctr("containers", "label", container, f"nerdctl/name=name-of-{container}").checked()
+        _commit(box, f"name-of-{container}", "localhost/qemubox/stopped:1")
         commit.end(box, container)
         _commit(box, container, "localhost/qemubox/stopped:1")
     assert box.run("cat", "/x", image=_NEW).checked().text == "x"

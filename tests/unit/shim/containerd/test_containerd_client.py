@@ -22,6 +22,7 @@ from shim.errors import (
     NotFoundError,
     QemuboxError,
     ResourceError,
+    SpecError,
     StateError,
     UnsupportedError,
 )
@@ -43,6 +44,7 @@ class Containerd:
     def __mapping__(self) -> dict[str, Handler]:
         unary = {
             "containers.v1.Containers/Get": (api.GetContainerRequest, api.GetContainerResponse),
+            "containers.v1.Containers/List": (api.ListContainersRequest, api.ListContainersResponse),
             "tasks.v1.Tasks/Get": (api.GetTaskRequest, api.GetTaskResponse),
             "images.v1.Images/Create": (api.CreateImageRequest, api.CreateImageResponse),
             "images.v1.Images/Update": (api.UpdateImageRequest, api.UpdateImageResponse),
@@ -130,6 +132,24 @@ async def test_a_call_is_in_its_namespace(containerd: Containerd, client: Client
     assert request == api.GetContainerRequest(id="c")
     assert metadata["containerd-namespace"] == "ns"
     assert "containerd-lease" not in metadata
+
+
+async def test_a_container_has_a_name_and_the_beginning_of_its_id(containerd: Containerd, client: Client) -> None:
+    containerd.answers["containers.v1.Containers/Get"] = lambda _: GRPCError(Status.NOT_FOUND, "not found")
+    found: dict[str, list[str]] = {'labels."nerdctl/name"=="web.1"': ["abcdef"], 'id~="^abc[.]"': ["abc.1", "abc.2"]}
+
+    def listed(request: Message) -> Message:
+        assert isinstance(request, api.ListContainersRequest)
+        ids = found.get(request.filters[0], [])
+        return api.ListContainersResponse(containers=[api.Container(id=each) for each in ids])
+
+    containerd.answers["containers.v1.Containers/List"] = listed
+    assert (await client.container("web.1")).id == "abcdef"
+    with pytest.raises(SpecError, match=r"abc\. is more than one container: abc\.1, abc\.2"):
+        await client.container("abc.")
+    for nothing in ("abd", "none", 'a"b', ""):
+        with pytest.raises(NotFoundError, match=f"^container {nothing}: not found$"):
+            await client.container(nothing)
 
 
 async def test_what_is_made_belongs_to_the_lease_and_it_ends(containerd: Containerd, client: Client) -> None:
