@@ -175,8 +175,11 @@ async def _out(remote: _Remote, source: Place, destination: Place, *, follow: bo
         directory = os.open(where.directory, os.O_PATH | os.O_DIRECTORY)
 
         def work(pipe: BinaryIO) -> None:
-            os.umask(0)
-            unpack(read(pipe.read), directory, where.name, ALL if archive else HARMLESS, _say)
+            mask = os.umask(0)
+            try:
+                unpack(read(pipe.read), directory, where.name, ALL if archive else HARMLESS, _say)
+            finally:
+                os.umask(mask)
 
     grace_s = 0 if destination.is_stream else _GRACE_S
     call = remote.read(source.clean, writing, follow=follow)
