@@ -26,7 +26,7 @@ from shim.commit.source import Upper
 from shim.config import Config, load
 from shim.containerd.client import Client
 from shim.containerd.snapshots import Snapshots
-from shim.deadlines import CONTAINERD_BACK_S
+from shim.deadlines import CONTAINERD_BACK_S, CONTAINERD_PAUSE_S
 from shim.errors import AlreadyExistsError, HostError, QemuboxError, SpecError, StateError
 from shim.rootfs import flock
 
@@ -130,29 +130,34 @@ async def _standing_still(work: _Work) -> AsyncIterator[None]:
             _check_ended(work, status)
         yield
         return
-    # A pause that has been asked for comes, whether or not anybody waits for it.
+    # A pause that has been asked for comes, whether or not anybody waits for it, or containerd is there to tell of it.
     pausing = asyncio.ensure_future(client.pause(container.id))
     try:
         await _paused(work, asyncio.shield(pausing))
         yield
     finally:
         await asyncio.wait([pausing])
-        if not pausing.exception():
+        if not isinstance(pausing.exception(), StateError):  # that is the answer where somebody else has paused it
             await _resume(client, container.id)
 
 
 async def _resume(client: Client, container: str) -> None:
     """Have it go on. Where containerd has ended it is tried until it is back. Raises HostError."""
-    end = time.monotonic() + CONTAINERD_BACK_S
+    begun = time.monotonic()
     while True:
+        failure: QemuboxError | None = None
         try:
-            if await client.status(container) == states.PAUSED:
+            status = await client.status(container)
+            if status == states.PAUSED:
                 await client.resume(container)
-            return
+            if status != states.PAUSING:
+                return
         except QemuboxError as error:
-            if time.monotonic() > end:
-                hint = f"resume it: ctr tasks resume {container}"
-                raise HostError(f"container {container}: is still paused: {error.message}", hint=hint) from error
+            failure = error
+        if time.monotonic() - begun > (CONTAINERD_BACK_S if failure else CONTAINERD_PAUSE_S):
+            why = failure.message if failure else "its task is pausing"
+            hint = f"resume it: ctr tasks resume {container}"
+            raise HostError(f"container {container}: is still paused: {why}", hint=hint) from failure
         await asyncio.sleep(_RETRY_S)
 
 
