@@ -143,7 +143,7 @@ def _obey(libc: ctypes.CDLL, orders: socket.socket, *, unable: str) -> None:
             return
         answer, *netns = given
         if unable:
-            os.write(answer, b"\n" + unable.encode())
+            _tell(answer, b"\n" + unable.encode())
         elif root == VOLUMES:
             _fork_launcher(libc, answer, orders)
         elif os.fork() == 0:
@@ -169,7 +169,15 @@ def _fork_launcher(libc: ctypes.CDLL, answer: int, orders: socket.socket) -> Non
 
         launcher.run(libc, answer)
     number = ctypes.get_errno()
-    os.write(answer, b"%d\n" % pid if pid > 0 else b"\n" + os.strerror(number).encode())
+    _tell(answer, b"%d\n" % pid if pid > 0 else b"\n" + os.strerror(number).encode())
+
+
+def _tell(answer: int, words: bytes) -> None:
+    """Whoever asked may have given up: no reason for the source to end, and all anchors with it."""
+    try:
+        os.write(answer, words)
+    except OSError:
+        return
 
 
 def _run_anchor(

@@ -12,16 +12,19 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from shim import deadlines
 from shim.anchor_process import VOLUMES, Source
 from shim.descriptors import readable
-from shim.errors import HostError, MachineError
+from shim.errors import HostError
 from shim.journal import Journal
 from shim.mounts import Volume
 from shim.reclaim import open_marked, record_child
 from shim.vm.process import Process
 from shim.volumes import launcher
+
+_GONE: Final = "what was to become it has ended"
 
 
 class _Forked:
@@ -93,6 +96,8 @@ async def start(
     try:
         orders.setblocking(False)
         daemon = await _fork(source, orders, answer, output, connection)
+        if daemon.ended:
+            raise OSError(_GONE)
         record_child(journal, daemon.pid)
         message = launcher.message(
             [os.fsencode(word) for word in command],
@@ -140,7 +145,7 @@ def _connected(path: Path) -> tuple[socket.socket, socket.socket]:
 async def _fork(
     source: Source, orders: socket.socket, answer: socket.socket, output: int, connection: socket.socket
 ) -> Daemon:
-    """What is to become virtiofsd, and waits for `orders`. Raises OSError or MachineError."""
+    """What is to become virtiofsd, and waits for `orders`. `output` is its own then. Raises OSError."""
     try:
         socket.send_fds(source.orders, [VOLUMES], [answer.fileno()])
     except ConnectionError as error:
@@ -149,14 +154,12 @@ async def _fork(
     pid, _, problem = (await _hear(orders)).partition("\n")
     if not pid:
         raise OSError(problem or f"process {source.pid}, which forks it, does not")
-    daemon = Daemon(int(pid), output, connection)
-    checked = open_marked(daemon.pid, source.marker.encode())
-    if checked is not None:
-        os.close(checked)
-    if checked is None or daemon.ended:
-        await daemon.stop()
-        raise MachineError("what was to become virtiofsd has ended")
-    return daemon
+    # Before anything could be sent to it: its number may be somebody else's by now.
+    checked = open_marked(int(pid), source.marker.encode())
+    if checked is None:
+        raise OSError(_GONE)
+    os.close(checked)
+    return Daemon(int(pid), output, connection)
 
 
 async def _hear(orders: socket.socket) -> str:

@@ -209,6 +209,36 @@ async def test_what_fails_in_the_fork_is_told(new: New, volumes: list[Volume], s
         await new(volumes).serve()
 
 
+async def test_what_has_ended_before_it_is_told(
+    new: New, volumes: list[Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each descriptor is closed once: another thread may have the number by then."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Daemon, "ended", True)
+        with pytest.raises(HostError, match="cannot start virtiofsd: what was to become it has ended"):
+            await new(volumes).serve()
+    with monkeypatch.context() as patched:
+        patched.setattr("shim.volumes.daemon.open_marked", lambda *_: None)
+        with pytest.raises(HostError, match="cannot start virtiofsd: what was to become it has ended"):
+            await new(volumes).serve()
+    await new(volumes).serve()
+
+
+async def test_who_goes_before_it_is_answered_leaves_the_source(source: Source) -> None:
+    """Anchors die with it."""
+    orders, answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    orders.close()
+    source.orders.setblocking(True)
+    socket.send_fds(source.orders, [b"volumes"], [answer.fileno()])
+    answer.close()
+    orders, answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    orders.settimeout(20)
+    with orders, answer:
+        socket.send_fds(source.orders, [b"volumes"], [answer.fileno()])
+        answer.close()
+        assert int(orders.recv(100))
+
+
 async def test_two_hundred_and_fifty(new: New, tmp_path: Path, fake: Path) -> None:
     fake.write_text(f"{_HEAD}ls /sys | wc -l; echo done >&2; exec sleep 1000\n")
     share = new([Volume(str(n), tmp_path, read_only=True, recursive=False, is_file=False) for n in range(250)])
