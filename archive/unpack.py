@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from archive.beneath import open_directory, openat2
@@ -106,7 +107,8 @@ class _Unpacker:
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file.descriptor)
-            os.unlink(self._file.name, dir_fd=self._file.parent)
+            with suppress(OSError):  # it is mounted there, or gone; what went wrong before is what counts
+                os.unlink(self._file.name, dir_fd=self._file.parent)
             self._file = None
         self._forget_parent()
 
@@ -161,21 +163,28 @@ class _Unpacker:
     def _open(self, path: bytes, *, make: bool) -> int:
         """The directory `path`; those that a stream leaves out, as tar's may, are made."""
         try:
+            if make:
+                with suppress(FileNotFoundError):
+                    return open_directory(self._root, path)
+                self._make(path)
             return open_directory(self._root, path)
-        except FileNotFoundError:
-            if not make or not path:
-                raise
         except OSError as error:
             if error.errno in _IN_THE_WAY:
                 raise RefusedError(f"{shown(path)}: there is a symbolic link in the way, or no directory") from error
             raise
-        above, _, name = path.rpartition(b"/")
-        directory = self._open(above, make=True)
+
+    def _make(self, path: bytes) -> None:
+        """All directories on the way to `path`, and that: as many as a path can name, so not by recursion."""
+        directory = os.dup(self._root)
         try:
-            os.mkdir(name, 0o755, dir_fd=directory)
+            for name in path.split(b"/"):
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=directory)
+                below = open_directory(directory, name)
+                os.close(directory)
+                directory = below
         finally:
             os.close(directory)
-        return self._open(path, make=False)
 
     def _directory(self, parent: int, name: bytes, path: bytes) -> None:
         try:

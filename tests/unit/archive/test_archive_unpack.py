@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from archive import ArchiveError, CutError
 from archive.errors import RefusedError, said
 from archive.pack import pack
-from archive.records import END, HEADER, Entry, Kind, encode, read
+from archive.records import END, HEADER, Entry, Kind, Record, encode, read
 from archive.unpack import ALL, HARMLESS, Keep, unpack
 from harness.copying import tree
 
@@ -202,6 +203,25 @@ def test_the_directory_that_is_filled_keeps_what_it_is(site: Site) -> None:
 def test_directories_that_a_stream_leaves_out_are_made(site: Site) -> None:
     site.unpack(_ROOT, file(b"a/b/c/f", b"deep"), END)
     assert (site.here / "a/b/c/f").read_text() == "deep"
+
+
+def test_a_path_of_as_many_directories_as_it_can_have(site: Site) -> None:
+    try:
+        site.unpack(_ROOT, file(b"d/" * 1500 + b"f", b"deep"), END)
+        assert (site.here / ("d/" * 1500 + "f")).read_text() == "deep"
+    finally:
+        subprocess.run(["rm", "-r", site.here / "d"], check=True, timeout=60)  # pytest would by recursion
+
+
+def test_half_a_file_that_somebody_has_removed_hides_no_error(site: Site) -> None:
+    def records() -> Iterator[Record]:
+        yield Entry(b"", Kind.DIRECTORY)
+        yield Entry(b"f", Kind.FILE, size=1)
+        (site.here / "f").unlink()
+        raise CutError
+
+    with pytest.raises(CutError):
+        unpack(records(), site.place, b"", HARMLESS, site.told.append)
 
 
 def test_more_than_a_file_system_has_room_for(site: Site) -> None:
