@@ -38,8 +38,8 @@ def user_namespace(owners: Owners) -> Iterator[int]:
         namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(ready)
-        os.kill(pid, signal.SIGKILL)
-        with suppress(ChildProcessError):  # it has been reaped with all others (reaper.py)
+        with suppress(ProcessLookupError, ChildProcessError):  # it has been reaped with all others (reaper.py)
+            os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     try:
         yield namespace

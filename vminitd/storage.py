@@ -3,6 +3,8 @@
 Mounted while crun waits for what it is to make, and taken apart in reverse once no process can see them.
 """
 
+from contextlib import ExitStack
+
 from vminitd.block_volumes import BlockVolume, BlockVolumes
 from vminitd.rootfs import Plan, Rootfs
 from vminitd.uevent import Uevents
@@ -43,8 +45,7 @@ class Storage:
 
         Raises MountError.
         """
-        try:
-            self._block_volumes.unmount()
-        finally:
-            self._share.unmount()
-            self.rootfs.unmount(layers=layers)
+        with ExitStack() as undo:  # one that fails keeps none of the others
+            undo.callback(self.rootfs.unmount, layers=layers)
+            undo.callback(self._share.unmount)
+            undo.callback(self._block_volumes.unmount)

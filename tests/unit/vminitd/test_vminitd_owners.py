@@ -1,5 +1,6 @@
 """Layers that are seen with other owners, by the real kernel: needs root, leaves no mount and no process."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from vminitd import owners
 from vminitd.disks import Layer
 from vminitd.errors import MountError, RequestError
 from vminitd.libc import MNT_DETACH, mount, replace_with_mapped, umount
@@ -40,13 +42,29 @@ def test_a_layer_is_seen_with_the_owners_of_a_user_namespace(layer: str) -> None
     assert psutil.Process().children() == []
 
 
-@pytest.mark.parametrize("owners", [Owners("nonsense", "0 0 1"), Owners("0 0 1", ""), Owners("0 5 9\n3 50 2", "0 0 1")])
-def test_maps_that_the_kernel_refuses(owners: Owners) -> None:
+@pytest.mark.parametrize("given", [Owners("nonsense", "0 0 1"), Owners("0 0 1", ""), Owners("0 5 9\n3 50 2", "0 0 1")])
+def test_maps_that_the_kernel_refuses(given: Owners) -> None:
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(OSError, match="Invalid argument"), user_namespace(owners):
+    with pytest.raises(OSError, match="Invalid argument"), user_namespace(given):
         pass
     assert os.listdir("/proc/self/fd") == before
     assert psutil.Process().children() == []
+
+
+def test_a_process_that_could_not_have_one_and_has_been_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told is why there is none, and not that its process is gone."""
+
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    def kill_what_is_gone(pid: int, _number: int) -> None:
+        os.waitpid(pid, 0)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(owners, "unshare_user", refuse)
+    monkeypatch.setattr(os, "kill", kill_what_is_gone)
+    with pytest.raises(OSError, match="No space left"), user_namespace(_OWNERS):
+        pass
 
 
 def test_the_error_names_the_maps(tmp_path: Path) -> None:
