@@ -35,6 +35,9 @@ ATTRIBUTES_MOST = 256 << 10
 _ENTRY_MOST = _ENTRY.size + 2 * PATH_MOST + ATTRIBUTES_MOST
 # What means "leave it as it is" to chown(2).
 _NOBODY = 0xFFFF_FFFF
+# Linux, include/linux/kdev_t.h: what a number of a device has room for, and a tar header, too.
+_MAJOR_MOST = (1 << 12) - 1
+_MINOR_MOST = (1 << 20) - 1
 SIZE_MOST = (1 << 63) - 1
 END = HEADER.pack(b"Z", 0)
 
@@ -126,6 +129,8 @@ def decode(body: bytes) -> Entry:
         raise MalformedError(f"{shown(path)}: a symbolic link to {shown(target)!r}")
     if _NOBODY in (uid, gid):
         raise MalformedError(f"{shown(path)}: there is no owner {_NOBODY}")
+    if major > _MAJOR_MOST or minor > _MINOR_MOST:
+        raise MalformedError(f"{shown(path)}: there is no device {major}:{minor}")
     if mode > 0o7777 or size > SIZE_MOST or (size and kind is not Kind.FILE):
         raise MalformedError(f"{shown(path)}: mode {mode:o}, size {size}")
     return Entry(path, kind, mode, uid, gid, mtime_ns, size, target, (major, minor), _attributes(path, attributes))

@@ -50,7 +50,7 @@ def _entries(draw: Callable[[st.SearchStrategy[object]], object]) -> Entry:
         drawn(st.integers(-(1 << 63), (1 << 63) - 1)),  # type: ignore[arg-type]
         drawn(st.integers(0, SIZE_MOST)) if kind is Kind.FILE else 0,  # type: ignore[arg-type]
         drawn(target.get(kind, st.just(b""))),  # type: ignore[arg-type]
-        (drawn(_U32), drawn(_U32)),  # type: ignore[arg-type]
+        (drawn(st.integers(0, 0xFFF)), drawn(st.integers(0, 0xFFFFF))),  # type: ignore[arg-type]
         tuple(drawn(st.lists(st.tuples(_NAMES, st.binary(max_size=30)), max_size=3))),  # type: ignore[arg-type]
     )
 
@@ -154,6 +154,8 @@ def test_what_cannot_be_said(entry: Entry) -> None:
         Entry(b"a", Kind.FILE, uid=0xFFFF_FFFF),
         Entry(b"a", Kind.FILE, mode=0o10000),
         Entry(b"a", Kind.FIFO, size=1),
+        Entry(b"a", Kind.BLOCK, device=(1 << 12, 0)),
+        Entry(b"a", Kind.CHARACTER, device=(0, 1 << 20)),
         Entry(b"a", Kind.SYMLINK),
         Entry(b"a", Kind.SYMLINK, target=b"a\0b"),
     ],
