@@ -96,7 +96,8 @@ class Share:
             async with asyncio.timeout(deadlines.VOLUMES_READY_S):
                 if not self._command:
                     found = program.find(self._configured)
-                    self._opened = await asyncio.to_thread(_open_all, self._volumes)
+                    if not self._opened:
+                        self._opened = await asyncio.to_thread(_open_all, self._volumes)
                     submounts = await asyncio.to_thread(_several_file_systems, self._opened)
                     self._command = await program.command(found, submounts=submounts)
                 daemon = await start(

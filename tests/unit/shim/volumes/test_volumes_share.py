@@ -200,6 +200,14 @@ async def test_what_is_wrong_is_told(new: New, volumes: list[Volume], tmp_path: 
         await new(volumes, configured="/nowhere").serve()
 
 
+async def test_a_second_try_opens_nothing_twice(new: New, volumes: list[Volume], fake: Path) -> None:
+    fake.write_text("#!/bin/sh\n")
+    share = new(volumes)
+    for _ in range(2):
+        with pytest.raises(HostError, match="no virtiofsd"):
+            await share.serve()
+
+
 async def test_what_fails_in_the_fork_is_told(new: New, volumes: list[Volume], source: Source) -> None:
     with pytest.raises(HostError, match="cannot start virtiofsd: "):
         await new([volumes[0], replace(volumes[0], name="0/0")]).serve()
