@@ -13,18 +13,22 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from api import guest_pb2
+from shim import deadlines
 from shim.errors import HostError, SpecError
 from shim.mounts import BlockVolume
 from shim.rootfs import flock
 from shim.rootfs.plan import Disk, Extent
 
 _SECTOR: Final = 512
+_RETRY_S: Final = 0.02
+_ALONE_S: Final = 0.5
 _LOOPS: Final = Path("/sys/block")
 
 
@@ -83,8 +87,9 @@ def _disk(volume: BlockVolume, serial: str, stack: contextlib.ExitStack) -> Disk
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
         raise SpecError(f"{what}: it is no block device and no file any more")
-    locked = flock.try_shared(fd) if volume.read_only else flock.try_exclusive(fd)
-    if not locked:
+    lock = flock.try_shared if volume.read_only else flock.try_exclusive
+    # systemd-udevd locks a device to look at it, also whenever somebody who has written to it has closed it.
+    if not _soon(lambda: lock(fd), deadlines.NEW_DEVICE_S if stat.S_ISBLK(status.st_mode) else 0.0):
         raise HostError(
             f"{what}: the disk is in use by another machine, or locked by a program of the host",
             hint="end what uses it, or mount it read-only everywhere",
@@ -106,7 +111,7 @@ def _open(volume: BlockVolume, what: str) -> int:
     flags = (os.O_RDONLY if volume.read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         if stat.S_ISBLK(os.stat(volume.source).st_mode):
-            exclusive = os.open(volume.source, flags | os.O_EXCL)
+            exclusive = _open_alone(volume.source, flags)
             if not volume.read_only:
                 return exclusive
             os.close(exclusive)
@@ -119,6 +124,28 @@ def _open(volume: BlockVolume, what: str) -> int:
         if error.errno == errno.EROFS and not volume.read_only:
             raise HostError(f"{what}: {error.strerror}", hint="mount it with the option ro") from error
         raise HostError(f"{what}: {error.strerror}") from error
+
+
+def _open_alone(source: Path, flags: int) -> int:
+    """Raises OSError. Another machine that only reads the device has it so for a moment, as we may."""
+    end = time.monotonic() + _ALONE_S
+    while True:
+        try:
+            return os.open(source, flags | os.O_EXCL)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        time.sleep(_RETRY_S)
+
+
+def _soon(attempt: Callable[[], bool], patience_s: float) -> bool:
+    """Whether it succeeds within that time. Blocks."""
+    end = time.monotonic() + patience_s
+    while not attempt():
+        if time.monotonic() > end:
+            return False
+        time.sleep(_RETRY_S)
+    return True
 
 
 def _loop_device(status: os.stat_result, *, written: bool) -> str:

@@ -33,7 +33,7 @@ GUEST_PAUSE_S: Final = 36.0
 # All that a container has written is in its snapshot's directory on the host. A gigabyte takes seconds; where the
 # host's disk nearly stands still, an image that is kept loses nothing, and a container that never ends is worse.
 WRITE_BACK_S: Final = 300.0
-# Whoever looks at a new block device of the host lets go of it.
+# Whoever looks at a block device of the host that is new, or was written to, lets go of it.
 NEW_DEVICE_S: Final = 5.0
 # A call to vminitd that only looks something up.
 GUEST_CALL_S: Final = 15.0

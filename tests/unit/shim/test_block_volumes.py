@@ -3,12 +3,14 @@
 import fcntl
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from api import guest_pb2
+from shim import deadlines
 from shim.block_volumes import BlockVolumes, open_all
 from shim.errors import HostError, QemuboxError, SpecError
 from shim.mounts import BlockVolume
@@ -93,8 +95,14 @@ async def test_without_any_there_is_nothing_to_hold() -> None:
 )
 @pytest.mark.parametrize("kind", ["image", "loop"])
 async def test_two_machines_never_write_one(
-    request: pytest.FixtureRequest, kind: str, first: bool, second: bool, works: bool
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    first: bool,
+    second: bool,
+    works: bool,
 ) -> None:
+    monkeypatch.setattr(deadlines, "NEW_DEVICE_S", 0.1)
     source: Path = request.getfixturevalue(kind)
     held = await _opened(_volume(source, read_only=first))
     if works:
@@ -109,6 +117,18 @@ async def test_what_a_program_of_the_host_has_locked(image: Path) -> None:
     with image.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         await _refused(_volume(image), "locked by a program of the host")
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_device_that_somebody_only_looks_at_is_waited_for(loop: Path, read_only: bool) -> None:
+    """systemd-udevd does, and another machine's shim that is about to read it."""
+    for flags, lock in ((0, fcntl.LOCK_SH if not read_only else fcntl.LOCK_EX), (os.O_EXCL, fcntl.LOCK_UN)):
+        fd = os.open(loop, os.O_RDONLY | flags)
+        fcntl.flock(fd, lock)
+        letting_go = threading.Timer(0.1, os.close, (fd,))
+        letting_go.start()
+        (await _opened(_volume(loop, read_only=read_only))).close()
+        letting_go.join()
 
 
 async def test_a_device_that_the_host_has_mounted(loop: Path, tmp_path: Path) -> None:
