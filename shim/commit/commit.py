@@ -136,9 +136,19 @@ async def _standing_still(work: _Work) -> AsyncIterator[None]:
         await _paused(work, asyncio.shield(pausing))
         yield
     finally:
-        await asyncio.wait([pausing])
-        if not isinstance(pausing.exception(), StateError):  # that is the answer where somebody else has paused it
-            await _resume(client, container.id)
+        going_on = asyncio.ensure_future(_go_on(client, container.id, pausing))
+        try:
+            await asyncio.shield(going_on)
+        except asyncio.CancelledError:  # a signal that came only now
+            await going_on
+            raise
+
+
+async def _go_on(client: Client, container: str, pausing: "asyncio.Future[None]") -> None:
+    """Take the pause back, whether or not it was heard that it came. Raises HostError."""
+    await asyncio.wait([pausing])
+    if not isinstance(pausing.exception(), StateError):  # that is the answer where somebody else has paused it
+        await _resume(client, container)
 
 
 async def _resume(client: Client, container: str) -> None:

@@ -1,5 +1,6 @@
 """A container that a commit pauses goes on afterwards, whatever becomes of the pause; one that others paused not."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -73,6 +74,29 @@ async def test_a_pause_that_failed_leaves_it_running() -> None:
     with pytest.raises(HostError, match="pause c1: no"):
         await _stand_still(containerd)
     assert containerd.resumed == 0
+
+
+async def test_an_interruption_while_it_is_resumed_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    containerd = Containerd([states.RUNNING, states.PAUSED], None)
+    asked, answered = asyncio.Event(), asyncio.Event()
+    status = containerd.status
+
+    async def slowly(container: str) -> "states.Status | None":
+        said = await status(container)
+        if said == states.PAUSED:
+            asked.set()
+            await answered.wait()
+        return said
+
+    monkeypatch.setattr(containerd, "status", slowly)
+    standing = asyncio.create_task(_stand_still(containerd))
+    await asked.wait()
+    standing.cancel()
+    await asyncio.sleep(0)
+    answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await standing
+    assert containerd.resumed == 1
 
 
 async def test_one_that_somebody_else_has_paused_stays_so() -> None:
