@@ -138,17 +138,20 @@ class BlockVolumes:
     def unmount(self) -> list[str]:
         """Unmounts what is mounted, last first. Blocks. Gives what had to be detached because it is still in use.
 
-        Raises MountError for what is mounted still.
+        Raises MountError for what is mounted still; all others are not.
         """
         detached = []
-        while self._mounted:
-            name, at = self._mounted.popitem()
+        failure: MountError | None = None
+        for name, at in reversed([*self._mounted.items()]):
             try:
                 if unmount_one(at):
                     detached.append(at)
+                del self._mounted[name]
             except OSError as error:
-                self._mounted[name] = at
-                raise MountError(f"cannot unmount {at}: {error.strerror}") from error
+                failure = MountError(f"cannot unmount {at}: {error.strerror}")
+                failure.__cause__ = error
+        if failure is not None:
+            raise failure
         return detached
 
 

@@ -1,5 +1,6 @@
 """Disks of the host as a container's volumes: mounted by the real kernel from loop devices, and put into its view."""
 
+import errno
 import json
 import os
 import subprocess
@@ -170,6 +171,33 @@ async def test_what_was_mounted_before_one_that_fails_is_unmounted(
     assert os.path.ismount(tmp_path / "disks/0")
     assert volumes.unmount() == []
     assert not os.path.ismount(tmp_path / "disks/0")
+
+
+async def test_one_that_cannot_be_unmounted_keeps_none_of_the_others(
+    volumes: BlockVolumes,
+    at: dict[str, str],
+    loop: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was written to those is on their disks then."""
+    at |= {"serial-0": loop("ext4"), "serial-1": loop("ext4")}
+    await _mounted(volumes, _spec("/a", "/b"), _volume("0"), _volume("1"))
+
+    def unmount_one(target: str) -> bool:
+        if target.endswith("/1"):
+            raise OSError(errno.EIO, "Input/output error")
+        umount(target)
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(block_volumes, "unmount_one", unmount_one)
+        with pytest.raises(MountError, match=r"cannot unmount .*/disks/1: Input/output error"):
+            volumes.unmount()
+    assert not os.path.ismount(tmp_path / "disks/0")
+    assert os.path.ismount(tmp_path / "disks/1")
+    assert volumes.unmount() == []
+    assert not os.path.ismount(tmp_path / "disks/1")
 
 
 async def test_a_raw_disk_is_a_device_node(
