@@ -22,9 +22,10 @@ _PIECE: Final = 1 << 20
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
 _NS: Final = 10**9
-# The attributes in which overlayfs keeps its own affairs: with `userxattr` in the second of the two
-# (Linux, Documentation/filesystems/overlayfs.rst).
-_OVERLAY: Final = ("trusted.overlay.", "user.overlay.")
+# The attributes in which overlayfs keeps its own affairs (Linux, Documentation/filesystems/overlayfs.rst). With
+# `userxattr` they would be user.overlay.*, but such a snapshot is refused, so those are a container's: of a rootless
+# container in it, say.
+_OVERLAY: Final = "trusted.overlay."
 # With these, a directory's or file's content is elsewhere than in the upper directory.
 _ELSEWHERE: Final = ("redirect", "metacopy")
 # Of security.*, only capabilities are the file's own; the others are labels of the host's policy.
@@ -99,7 +100,7 @@ def _attributes(node: Node, *, overlay: bool) -> dict[str, str]:
     records = {}
     for name, value in node.xattrs.items():
         if overlay and name.startswith(_OVERLAY):
-            if name.partition("overlay.")[2] in _ELSEWHERE:
+            if name.removeprefix(_OVERLAY) in _ELSEWHERE:
                 raise UnsupportedError(
                     f"/{node.shown}: overlayfs has its content in another layer ({name})",
                     hint="mount the snapshot without redirect_dir and metacopy, or use nerdctl commit",
@@ -144,7 +145,7 @@ def _read(node: Node, fd: int, size: int) -> bytes:
 
 def _is_opaque(node: Node) -> bool:
     """An opaque directory hides what lower layers have in it; "x" only says that there are whiteouts in it."""
-    return any(node.xattrs.get(f"{prefix}opaque") == b"y" for prefix in _OVERLAY)
+    return node.xattrs.get(f"{_OVERLAY}opaque") == b"y"
 
 
 def _whiteout(path: bytes) -> bytes:

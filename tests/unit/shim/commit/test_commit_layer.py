@@ -60,13 +60,25 @@ def test_whiteouts_and_opaque_directories(upper: Path) -> None:
     os.mknod(upper / "gone", stat.S_IFCHR, os.makedev(0, 0))
     (upper / "not").mkdir()
     os.setxattr(upper / "not", "trusted.overlay.opaque", b"x")
-    (upper / "rootless").mkdir()
-    os.setxattr(upper / "rootless", "user.overlay.opaque", b"y")
     found = _read(_tar(upper))
-    whiteouts = {"dir/.wh..wh..opq", "dir/.wh.gone", ".wh.gone", "rootless/.wh..wh..opq"}
-    assert set(found) == {"dir", "not", "rootless"} | whiteouts
+    whiteouts = {"dir/.wh..wh..opq", "dir/.wh.gone", ".wh.gone"}
+    assert set(found) == {"dir", "not"} | whiteouts
     assert all(found[name].isreg() and found[name].size == 0 for name in whiteouts)
     assert not any(header.startswith(_PATH) for info in found.values() for header in info.pax_headers)
+
+
+def test_what_a_rootless_container_in_it_has_hidden_is_its_own(upper: Path) -> None:
+    """Of snapshots that are mounted with `userxattr` there are no layers."""
+    (upper / "rootless").mkdir()
+    for name in ("opaque", "redirect"):
+        os.setxattr(upper / "rootless", f"user.overlay.{name}", b"y")
+    found = _read(_tar(upper))
+    assert [*found] == ["rootless"]
+    headers = found["rootless"].pax_headers
+    assert {name: headers[name] for name in headers if name.startswith(_PATH)} == {
+        f"{_PATH}user.overlay.opaque": "y",
+        f"{_PATH}user.overlay.redirect": "y",
+    }
 
 
 def test_a_plain_directory_has_no_whiteouts(upper: Path) -> None:
