@@ -122,7 +122,10 @@ def _content(node: Node) -> Iterator[bytes]:
     left = node.status.st_size
     if not left:
         return
-    fd = node.open()
+    try:
+        fd = node.open()
+    except OSError as error:
+        raise HostError(f"/{node.shown}: {error.strerror}") from error
     try:
         while left:
             data = _read(node, fd, min(left, _PIECE))

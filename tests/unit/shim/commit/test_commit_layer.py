@@ -1,5 +1,6 @@
 """An upper directory becomes a layer: every kind of inode, read back with tarfile and compared. As root."""
 
+import errno
 import io
 import os
 import shutil
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shim.commit import layer, tree
+from shim.commit.tree import Node
 from shim.errors import HostError, UnsupportedError
 
 _NS = 10**9
@@ -79,6 +81,16 @@ def test_what_a_rootless_container_in_it_has_hidden_is_its_own(upper: Path) -> N
         f"{_PATH}user.overlay.opaque": "y",
         f"{_PATH}user.overlay.redirect": "y",
     }
+
+
+def test_a_file_that_cannot_be_opened_is_named(upper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Node) -> int:
+        raise OSError(errno.EIO, "Input/output error", "/proc/self/fd/7")
+
+    (upper / "bad").write_text("x")
+    monkeypatch.setattr(Node, "open", refuse)
+    with pytest.raises(HostError, match=r"^/bad: Input/output error"):
+        _tar(upper)
 
 
 def test_a_plain_directory_has_no_whiteouts(upper: Path) -> None:
