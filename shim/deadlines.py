@@ -18,6 +18,10 @@ TEMPLATE_LOAD_S: Final = 30.0
 TEMPLATE_LOCK_S: Final = 300.0
 # The vsock daemon listens.
 VSOCK_READY_S: Final = 10.0
+# The sources of a container's mounts are looked at, of which one may lie on a server that does not answer: for a guess
+# before anybody can call the shim, and in Create.
+SOURCES_GUESS_S: Final = 1.0
+SOURCES_S: Final = 15.0
 # virtiofsd is found, its volumes are opened, and it runs. From its end to the machine's, which may be why.
 VOLUMES_READY_S: Final = 15.0
 VOLUMES_LOST_S: Final = 0.5

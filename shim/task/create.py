@@ -115,13 +115,15 @@ class Creator:
             namespace=self._identity.namespace,
             network=self._config.network.name,
         )
-        guest_spec = await asyncio.to_thread(
-            spec.for_guest,
-            document,
-            terminal=request.terminal,
-            vcpus=wanted.cpus,
-            names=network_plan.way is Way.CONFIGURED,
-            bundle=bundle,
+        guest_spec = await _in_time(
+            functools.partial(
+                spec.for_guest,
+                document,
+                terminal=request.terminal,
+                vcpus=wanted.cpus,
+                names=network_plan.way is Way.CONFIGURED,
+                bundle=bundle,
+            )
         )
         writes_back = is_wanted(self._config.rootfs.write_back, document)
         paths = StdioPaths(request.terminal, request.stdin, request.stdout, request.stderr)
@@ -364,3 +366,15 @@ class Creator:
         async with sandbox.streams(streams, message.stdio):
             deadline_s = self._config.vm.boot_timeout_s + deadlines.GUEST_CRUN_S
             await sandbox.guest.call(sandbox.guest.containers.Create(message), deadline_s=deadline_s)
+
+
+async def _in_time(look: Callable[[], spec.GuestSpec]) -> spec.GuestSpec:
+    """What comes of looking at the sources of mounts, in a thread. Raises HostError where one does not answer."""
+    try:
+        async with asyncio.timeout(deadlines.SOURCES_S):
+            return await asyncio.to_thread(look)
+    except TimeoutError:
+        raise HostError(
+            f"a source of the container's mounts does not answer within {deadlines.SOURCES_S:g} s",
+            hint="look at the host's network file systems",
+        ) from None

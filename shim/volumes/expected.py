@@ -4,9 +4,10 @@ The machine of such a container needs memory that another process can map, and i
 (shim/prelaunch.py). A wrong guess costs the machine that was started, and is no error.
 """
 
+import threading
 from pathlib import Path
 
-from shim import spec
+from shim import deadlines, spec
 from shim.errors import QemuboxError
 from shim.mounts import classify
 
@@ -19,6 +20,15 @@ def expected(bundle: Path) -> bool:
         return False
     if b"bind" not in data:  # no bind mount in any wording: nothing more to be read, as most often with ctr
         return False
+    # In a thread, since nobody can call the shim meanwhile, and a dead server's file system never answers.
+    found: list[bool] = []
+    looking = threading.Thread(target=lambda: found.append(_has_volumes(bundle)), name="sources", daemon=True)
+    looking.start()
+    looking.join(deadlines.SOURCES_GUESS_S)
+    return found == [True]
+
+
+def _has_volumes(bundle: Path) -> bool:
     try:
         return bool(classify(spec.objects(spec.load(bundle), "mounts"), bundle).volumes)
     except QemuboxError:

@@ -1,17 +1,18 @@
 """A machine is begun before Create for a container that may be had, and for no other."""
 
 import json
+import threading
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from api import task_pb2
-from shim import annotations
+from shim import annotations, deadlines, spec
 from shim.anchor import Anchors
 from shim.annotations import Wishes
 from shim.config import parse
-from shim.errors import SpecError
+from shim.errors import HostError, SpecError
 from shim.host import bounds
 from shim.identity import Identity
 from shim.log import Logger
@@ -66,3 +67,19 @@ async def test_none_is_begun_for_what_will_be_refused(begun: list[Prelaunch], tm
     assert begun == []
     with pytest.raises(SpecError, match=r"io\.qemubox\.vm\.console_kib = '1' must be a whole number from 16 to 256"):
         await creator.create(task_pb2.CreateTaskRequest(id="c", bundle=str(tmp_path)))
+
+
+async def test_sources_that_do_not_answer_fail_create(
+    tmp_path: Path, log: Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(deadlines, "SOURCES_S", 0.01)
+    monkeypatch.setattr(spec, "for_guest", lambda *_, **__: answers.wait(60))
+    (tmp_path / "config.json").write_text("{}")
+    try:
+        with pytest.raises(HostError, match=r"a source of the container's mounts does not answer within 0\.01 s"):
+            await _creator(annotations.read(parse(""), tmp_path), tmp_path, log).create(
+                task_pb2.CreateTaskRequest(id="c", bundle=str(tmp_path))
+            )
+    finally:
+        answers.set()

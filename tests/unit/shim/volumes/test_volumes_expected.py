@@ -1,10 +1,13 @@
 """The guess, from a bundle, whether its container wants volumes."""
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from shim import deadlines
 from shim.volumes.expected import expected
 
 _NAMESPACES = [{"type": kind} for kind in ("mount", "network", "pid", "ipc", "uts")]
@@ -45,3 +48,21 @@ def test_no_bundle_wants_none(tmp_path: Path) -> None:
 
 def test_what_will_be_refused_wants_none(tmp_path: Path) -> None:
     assert not expected(_bundle(tmp_path, _bind(tmp_path / "nothing", "rw")))
+
+
+def test_a_source_that_does_not_answer_wants_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server is down, say: the shim must answer all the same."""
+    answers = threading.Event()
+    realpath = os.path.realpath
+
+    def never(path: Path, *, strict: bool) -> str:
+        assert answers.wait(60)
+        return realpath(path, strict=strict)
+
+    monkeypatch.setattr(os.path, "realpath", never)
+    monkeypatch.setattr(deadlines, "SOURCES_GUESS_S", 0.01)
+    assert not expected(_bundle(tmp_path, _bind(tmp_path, "rw")))
+    answers.set()
+    for thread in threading.enumerate():
+        if thread.name == "sources":
+            thread.join(60)
