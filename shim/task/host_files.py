@@ -11,8 +11,10 @@ Nothing in here may harm a container that runs: what cannot be read or sent is l
 """
 
 import asyncio
+import errno
 import os
 import stat
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from api import guest_pb2
@@ -21,6 +23,8 @@ from shim.errors import GuestError, HostError, MachineError, MissingPartError, S
 from shim.guest import Guest
 from shim.inotify import IN_ATTRIB, IN_CLOSE_WRITE, IN_MODIFY, Watch
 from shim.log import Logger
+from shim.mounts import sources
+from shim.mounts.sources import Source
 from shim.spec import FILES_LIMIT, HostFile
 
 # Whoever writes truncates first, and writes several files: all that comes within this time is read at once.
@@ -187,8 +191,24 @@ class HostFiles:
 
 
 def _open(file: HostFile) -> int:
-    """Raises OSError. What is no regular file any more must not keep us waiting (open(2), O_NONBLOCK)."""
-    return os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    """Raises OSError. What is no regular file any more must not keep us waiting (open(2), O_NONBLOCK).
+
+    Whoever can write beside it may have put something in its place since the specification was read, before which a
+    machine is started: what is refused there is refused here, too.
+    """
+    fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file any more")
+        sources.refuse(Source(Path(os.readlink(f"/proc/self/fd/{fd}")), status), "it is another file by now")
+    except SpecError as error:
+        os.close(fd)
+        raise OSError(errno.EINVAL, error.message) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _inode(fd: int) -> tuple[int, int]:

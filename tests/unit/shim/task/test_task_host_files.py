@@ -56,6 +56,23 @@ async def test_one_that_is_gone_is_named(tmp_path: Path, log: Logger) -> None:
             files.read()
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("/proc/cpuinfo", "it is another file by now: /proc shows what the host's kernel has"),
+        ("/dev/zero", "it is no regular file any more"),
+        ("/", "it is no regular file any more"),
+    ],
+)
+async def test_what_was_put_in_its_place_is_not_read(tmp_path: Path, log: Logger, target: str, words: str) -> None:
+    """By another container that has the directory as a volume, say."""
+    path = tmp_path / "link"
+    path.symlink_to(target)
+    async with _files(log, path) as files:
+        with pytest.raises(MissingPartError, match=f"cannot read {path} for the container: {words}"):
+            files.read()
+
+
 async def test_without_files_nothing_is_watched(log: Logger) -> None:
     world = World(log)
     async with _files(log) as files:
