@@ -22,11 +22,12 @@ from ttrpc import Code
 _NAME_BYTES: Final = 255
 _TARGET_BYTES: Final = 4095
 _XATTR_NAME_BYTES: Final = 255
+# What the host's file system gives a file room by.
+_PAGE: Final = 4096
 # No path of so many names can be given to any system call; a tree that is deeper was made step by step.
 MOST_DEPTH: Final = 4096
 # ext4's own limit, with blocks of 4 KiB.
 _MOST_SIZE: Final = 1 << 44
-_MOST_INLINE: Final = 64 << 10
 # ext4's smallest block. All extents are of whole ones.
 _BLOCK: Final = 1024
 # Of one file: 25 MiB of memory.
@@ -34,8 +35,11 @@ _MOST_EXTENTS: Final = 1 << 20
 # An image has an inode for each 16 KiB, unless somebody has made it otherwise, and names take room, too.
 _BYTES_PER_ENTRY: Final = 4096
 _FEW_ENTRIES: Final = 1 << 16
-# Files with further names to come, which are to be remembered.
-_MOST_LINKED: Final = 1 << 19
+# Memory for files with further names to come: of half a million that are where files usually are. One of them takes so
+# much without its names, each of which is a word more: a path can have thousands.
+_MOST_LINKED_BYTES: Final = 256 << 20
+_LINKED_BYTES: Final = 400
+_WORD: Final = 8
 _MAJOR_LIMIT: Final = 1 << 12
 _MINOR_LIMIT: Final = 1 << 20
 _NO_ID: Final = 0xFFFFFFFF
@@ -104,8 +108,14 @@ class Item:
 @dataclass(slots=True)
 class _Linked:
     first: Names
-    facts: bytes
+    # A digest of its facts.
+    digest: bytes
     seen: int = 1
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes it takes."""
+        return _LINKED_BYTES + _WORD * len(self.first) + len(self.first[-1])
 
 
 class Listing:
@@ -116,11 +126,15 @@ class Listing:
         self._most_entries = max(_FEW_ENTRIES, image_bytes // _BYTES_PER_ENTRY)
         self._entries = 0
         self._data_bytes = 0
+        # What the data take on the host, where room is given by whole pages; and all that is kept beside data.
+        self._room = 0
+        self._beside = 0
         self._began_ns: int | None = None
         # The directory that entries are in now, if they are not further up, and the last name in each on the way.
         self._directory: Names = ()
         self._last: list[bytes] = []
         self._linked: dict[int, _Linked] = {}
+        self._linked_bytes = 0
         # Of the entry whose extents go on in the next one.
         self._unfinished: Item | None = None
         self._ended = False
@@ -158,6 +172,7 @@ class Listing:
                 _refuse(f"it has more than {self._most_entries} entries")
             item = _read(entry, self._place(entry))
             self._connect(item)
+            self._add_beside(item, entry)
         if stat.S_ISREG(item.mode):
             self._add_data(item, entry)
         elif entry.more or entry.extents or entry.inline:
@@ -199,23 +214,26 @@ class Listing:
     def _connect(self, item: Item) -> None:
         """Say what else is the same file, and what tells whether it is unchanged."""
         assert self._began_ns is not None
+        digest = blake2b(item.facts(), digest_size=16).digest()
         if item.ctime_ns < self._began_ns - _SECOND_NS:
-            item.digest = blake2b(item.facts(), digest_size=16).digest()
+            item.digest = digest
         # Overlayfs gives all its whiteouts one inode, which is none of the container's doing.
         if item.links == 1 or item.is_directory or item.is_whiteout:
             return
         linked = self._linked.get(item.inode)
         if linked is None:
-            if len(self._linked) == _MOST_LINKED:
-                _refuse(f"more than {_MOST_LINKED} files have further names")
-            self._linked[item.inode] = _Linked(item.names, item.facts())
+            linked = self._linked[item.inode] = _Linked(item.names, digest)
+            self._linked_bytes += linked.memory
+            if self._linked_bytes > _MOST_LINKED_BYTES:
+                _refuse(f"the {len(self._linked)} files with further names are more than can be remembered")
             return
-        if linked.facts != item.facts():
+        if linked.digest != digest:
             _refuse(f"{_shown(item.names)} and {_shown(linked.first)} are one file and differ")
         item.same_as = linked.first
         linked.seen += 1
         if linked.seen == item.links:
             del self._linked[item.inode]
+            self._linked_bytes -= linked.memory
 
     def _go_on(self, item: Item, entry: changes_pb2.Entry) -> Item:
         if entry.name != item.names[-1] or entry.facts != item.packed:
@@ -238,10 +256,26 @@ class Listing:
                 _refuse(f"{_shown(names)} has an extent at {place} of a disk of {self._image_bytes} bytes")
             if item.same_as is None:
                 self._data_bytes += length
+                self._room += max(0, _pages(offset + length) - max(offset // _PAGE, _pages(end))) * _PAGE
             end = offset + length
             item.extents.extend((offset, place, min(length, item.size - offset)))
-        if self._data_bytes > self._image_bytes:
+        # With blocks of 1 KiB each file may end in a page of its own on the host; more than that no file system needs.
+        most_room = self._image_bytes + _PAGE * self._entries
+        if self._data_bytes > self._image_bytes or self._room > most_room:
             _refuse(f"its files' data are more than the disk's {self._image_bytes} bytes")
+
+    def _add_beside(self, item: Item, entry: changes_pb2.Entry) -> None:
+        """What the host's file system has to keep of it besides its name and its extents."""
+        if item.same_as is None:
+            attributes = sum(len(name) + len(value) for name, value in item.xattrs.items())
+            self._beside += len(entry.inline) + len(item.target) + attributes
+        if self._beside > self._image_bytes:
+            _refuse(f"its links and attributes are more than the disk's {self._image_bytes} bytes")
+
+
+def _pages(end: int) -> int:
+    """How many pages there are before `end`, the last of them maybe in part."""
+    return -(-end // _PAGE)
 
 
 def _read(entry: changes_pb2.Entry, names: Names) -> Item:

@@ -153,11 +153,44 @@ def test_no_more_names_than_an_image_has_room_for() -> None:
 
 
 def test_no_more_files_of_several_names_than_can_be_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_MOST_LINKED", 10)
+    monkeypatch.setattr(listing, "_MOST_LINKED_BYTES", 4500)
     pairs = [entry(1, b"%03d" % n, links=2, inode=n // 2) for n in range(100)]
     assert len(read(*pairs)) == 101  # each is forgotten with its last name
-    with pytest.raises(GuestError, match="more than 10 files"):
+    with pytest.raises(GuestError, match="the 11 files with further names"):
         read(*(entry(1, b"%03d" % n, links=2, inode=n) for n in range(100)))
+
+
+def test_far_down_each_of_them_takes_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name there is a tuple of all that lead to it: half a million of those were gigabytes."""
+    monkeypatch.setattr(listing, "_MOST_LINKED_BYTES", 40_000)
+    way = [folder(depth, b"d") for depth in range(1, 1001)]
+    files = [entry(1001, b"f%d" % n, links=2, inode=n) for n in range(9)]
+    assert len(read(*way, *files[:4])) == 1005
+    with pytest.raises(GuestError, match="files with further names"):
+        read(*way, *files)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"inline": b"x" * 200_000, "size": 200_000},
+        {"mode": stat.S_IFIFO, "xattrs": [xattr(b"trusted.a", b"x" * 200_000)]},
+    ],
+)
+def test_what_is_kept_beside_data_has_room_in_the_image_too(said: dict[str, object]) -> None:
+    """The host's file system may take far more of it than a guest's ext4."""
+    assert len(read(*(entry(1, b"%d" % n, **said) for n in range(5)))) == 6
+    with pytest.raises(GuestError, match="more than the disk"):
+        read(*(entry(1, b"%d" % n, **said) for n in range(6)))
+
+
+def test_single_kibibytes_far_apart_take_no_more_of_the_host_than_the_image() -> None:
+    """There each takes a page. Side by side, as in a file system of such blocks, four of them share one."""
+    apart = [number for at in range(_IMAGE // 1024) for number in (at * 4096, at * 1024, 1024)]
+    with pytest.raises(GuestError, match="more than the disk"):
+        read(entry(1, b"a", size=1 << 40, extents=apart))
+    beside = [number for at in range(_IMAGE // 1024) for number in (at * 1024, at * 1024 ^ 1024, 1024)]
+    assert len(read(entry(1, b"a", size=_IMAGE, extents=beside))) == 2
 
 
 def test_no_more_extents_than_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
