@@ -5,11 +5,12 @@ that is in them has been done.
 """
 
 import contextlib
+import itertools
 import os
 import stat
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from shim.changes import inodes
@@ -19,6 +20,8 @@ from shim.changes.listing import Item
 from shim.changes.record import Known, Record
 from shim.changes.target import Kind, Target
 
+# So many steps are written down before they are taken. What was removed may be all that a container had.
+_AT_ONCE: Final = 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -47,8 +50,10 @@ class Applying:
     All but `close` raise OSError; GuestError for data that are not there; NotTold; and CalledOff once `stop` is set.
     """
 
-    def __init__(self, target: Target, stop: threading.Event) -> None:
+    def __init__(self, target: Target, stop: threading.Event, *, trusted: bool = True) -> None:
         self._target = target
+        # Whether what is remembered as applied is there.
+        self._trusted = trusted
         self._copy = inodes.Copy(target.image, stop)
         self._open = contextlib.ExitStack()
         self._at: list[_Directory] = []
@@ -60,7 +65,9 @@ class Applying:
         root = os.open(self._target.directory, _DIRECTORY)
         self._tree = Tree(root)
         self._open.callback(self._tree.close)
-        self._record = self._open.enter_context(Record(self._target.record, os.fstat(root).st_ino))
+        self._record = self._open.enter_context(
+            Record(self._target.record, os.fstat(root).st_ino, trusted=self._trusted)
+        )
         self._comparison = Comparison(self._record.known)
         # Nothing is known of what is in the directory, but that nothing else should be.
         self._all_exact = self._target.mirror and (self._record.interrupted or not self._record.found)
@@ -76,23 +83,30 @@ class Applying:
 
     def page(self, items: list[Item]) -> None:
         """Do what the next items call for."""
-        steps = list(self._comparison.steps(items))
-        if any(step.what is What.PUT and step.item and step.item.brief and not step.item.same_as for step in steps):
-            raise NotTold
-        for step in steps:
-            if step.item is not None:
-                self._record.add(Known(step.names, step.item.digest, self._covers(step)))
-        self._record.flush()
-        for step in steps:
-            self._do(step)
+        self._take(self._comparison.steps(items))
 
     def end(self, items: list[Item]) -> None:
         """Do what the last items call for, and what is left to do after them."""
         self.page(items)
-        for step in self._comparison.rest():
-            self._do(step)
+        self._take(self._comparison.rest())
         self._leave(0)
         self._record.finish()
+
+    def _take(self, steps: Iterable[Step]) -> None:
+        """Each is in the record before it is taken."""
+        coming = iter(steps)
+        while some := list(itertools.islice(coming, _AT_ONCE)):
+            for step in some:
+                if step.item is None:
+                    assert step.known is not None
+                    self._record.add(replace(step.known, gone=True))
+                    continue
+                if step.what is What.PUT and step.item.brief and not step.item.same_as:
+                    raise NotTold
+                self._record.add(Known(step.names, step.item.digest, self._covers(step)))
+            self._record.flush()
+            for step in some:
+                self._do(step)
 
     def _covers(self, step: Step) -> bool:
         """Whether what is put at a place takes that of a whiteout which is not this image's own.

@@ -4,11 +4,12 @@
     RECORD.new   what the run that is under way has applied, or is about to; it becomes RECORD
 
 Both are in the order of the listing. Where RECORD.new was left by a run that did not end well, everything in either
-of them may be in the directory, and none of what the new one has can be relied on: it is applied again.
+of them may be in the directory, and nothing can be relied on that comes before where the run was, or is in there: it
+is applied again. So the new one also has what the run has removed.
 
-A header says for which directory it is. After that, for each name: how many names it has, what else is known,
-the digest of its inode (listing.py), the length of the last name, and that. RECORD ends with a digest of all before it.
-A record that is damaged, or of another directory, is none.
+A header says for which directory it is. After that, for each name: how many names it has, what else is known (_COVERS,
+_GONE), the digest of its inode (listing.py), the length of the last name, and that. RECORD ends with a digest of all
+before it. A record that is damaged, or of another directory, is none.
 """
 
 import contextlib
@@ -29,6 +30,8 @@ _MAGIC: Final = b"qemubox changes 1\n"
 # Inode of the directory; the name of what is being made in it.
 _HEADER: Final = struct.Struct("<18sQ16s")
 _ENTRY: Final = struct.Struct("<HB16sB")
+_COVERS: Final = 1
+_GONE: Final = 2
 _DIGEST_BYTES: Final = 16
 _CHUNK: Final = 1 << 20
 
@@ -41,15 +44,18 @@ class Known:
     digest: bytes
     # A whiteout was at its place, of an earlier start: it is put back if the name goes away.
     covers: bool
+    # It was removed, or was about to be.
+    gone: bool = False
 
 
 class Record:
     """The record at `path`, of a directory with the inode number `directory`, read and written by one at a time.
 
-    Opening it raises OSError. `interrupted` says that the last run did not end well.
+    Opening it raises OSError. `interrupted` says that the last run did not end well. Unless it is `trusted`, nothing is
+    known of what was applied but the names.
     """
 
-    def __init__(self, path: Path, directory: int) -> None:
+    def __init__(self, path: Path, directory: int, *, trusted: bool = True) -> None:
         self._path = path
         self._new = path.with_name(f"{path.name}.new")
         self._directory = directory
@@ -67,7 +73,8 @@ class Record:
             self.known: Iterator[Known] = iter(())
             if old is not None:
                 file = stack.enter_context(path.open("rb"))
-                self.known = _entries(file, old[0])
+                entries = (known for known in _entries(file, old[0]) if not known.gone)
+                self.known = entries if trusted else _forget(entries)
             self._file: BinaryIO = stack.enter_context(self._new.open("wb"))
             self._write(_HEADER.pack(_MAGIC, directory, self._token))
             self._stack = stack.pop_all()
@@ -136,10 +143,14 @@ class Record:
             token = self._header(new)
             if token is None:  # killed before it had written anything, or damaged
                 return None
-            parts: list[Iterator[Known]] = [_forget(_entries(new, os.fstat(new.fileno()).st_size))]
+            end = os.fstat(new.fileno()).st_size
+            reached: Names | None = None
+            for known in _entries(new, end):
+                reached = known.names
+            parts = [_forget(_entries(new, end))]
             if has_old:
                 old = stack.enter_context(self._path.open("rb"))
-                parts.append(_entries(old, os.fstat(old.fileno()).st_size - _DIGEST_BYTES))
+                parts.append(_beyond(reached, _entries(old, os.fstat(old.fileno()).st_size - _DIGEST_BYTES)))
             digest = blake2b(digest_size=_DIGEST_BYTES)
             file = stack.enter_context(united.open("wb"))
             for data in (_HEADER.pack(_MAGIC, self._directory, token), *map(_packed, _join(*parts))):
@@ -152,7 +163,8 @@ class Record:
 
 def _packed(known: Known) -> bytes:
     name = known.names[-1] if known.names else b""
-    return _ENTRY.pack(len(known.names), known.covers, known.digest, len(name)) + name
+    what = known.covers * _COVERS | known.gone * _GONE
+    return _ENTRY.pack(len(known.names), what, known.digest, len(name)) + name
 
 
 def _entries(file: BinaryIO, end: int) -> Iterator[Known]:
@@ -161,18 +173,30 @@ def _entries(file: BinaryIO, end: int) -> Iterator[Known]:
     at = _HEADER.size
     names: Names = ()
     while at + _ENTRY.size <= end:
-        depth, covers, digest, length = _ENTRY.unpack(file.read(_ENTRY.size))
+        depth, what, digest, length = _ENTRY.unpack(file.read(_ENTRY.size))
         at += _ENTRY.size + length
         name = file.read(length)
         if at > end or depth > len(names) + 1 or bool(depth) != bool(name):
             return
         names = (*names[: depth - 1], name) if depth else ()
-        yield Known(names, digest, bool(covers))
+        yield Known(names, digest, bool(what & _COVERS), bool(what & _GONE))
 
 
 def _forget(entries: Iterator[Known]) -> Iterator[Known]:
     """The same names, of which nobody knows what they are."""
     return (Known(known.names, RACY, known.covers) for known in entries)
+
+
+def _beyond(reached: Names | None, entries: Iterator[Known]) -> Iterator[Known]:
+    """Those of the record before, of which only what comes after what the run had `reached` is known to be as it was.
+
+    What the run did not find any more it may have removed; and what is in a directory went with that.
+    """
+    for known in entries:
+        if known.gone:
+            continue
+        untouched = reached is None or (known.names > reached and known.names[: len(reached)] != reached)
+        yield known if untouched else Known(known.names, RACY, known.covers)
 
 
 def _join(*parts: Iterator[Known]) -> Iterator[Known]:

@@ -28,6 +28,9 @@ class Target:
     # What was applied is remembered in this file, for as long as the image lives, and in one beside it whose name
     # has `.new` appended, while it is being applied.
     record: Path
+    # An earlier start has written to the image. What is remembered of that is no proof: the host may have lost its
+    # power before the directory was on its disk, or somebody has changed that since.
+    taken_up: bool = False
 
     @property
     def has_earlier(self) -> bool:

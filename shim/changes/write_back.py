@@ -49,6 +49,8 @@ class WriteBack:
         self._lock = asyncio.Lock()
         # What was changed before this, by the guest's clock, was applied, and is as it was unless its facts differ.
         self._known_ns = 0
+        # Of an image that is taken up all is applied once more.
+        self._trusted = not target.taken_up
 
     async def run(self, deadline_s: float) -> Applied:
         """Bring the target up to what the guest's upper directory holds now.
@@ -87,7 +89,7 @@ class WriteBack:
         page = await self._page(0)
         items = listing.page(page)
         stop = threading.Event()
-        applying = Applying(self._target, stop)
+        applying = Applying(self._target, stop, trusted=self._trusted)
         number = 0
         try:
             await _in_thread(applying.begin, stop)
@@ -98,6 +100,7 @@ class WriteBack:
             await _in_thread(functools.partial(applying.end, items), stop)
         finally:
             applying.close()
+        self._trusted = True
         self._known_ns = max(0, listing.began_ns - _MARGIN_NS)
         return Applied(listing.entries, applying.applied, applying.removed, applying.data_bytes)
 

@@ -126,7 +126,8 @@ async def prepare(
         guest_writable = GuestLayer(disks[-1].serial, 0, snapshot.fstype if snapshot else "ext4", options)
         kind = Kind.OVERLAY if plan.lower else Kind.PLAIN
         if place is not None:
-            target = Target(place.snapshot.directory, kind, not place.upper.exists(), top.fd, place.record)
+            mirror, taken_up = not place.upper.exists(), place.taken_up
+            target = Target(place.snapshot.directory, kind, mirror, top.fd, place.record, taken_up)
         elif upper is not None and not plan.whole:
             target = Target(upper, kind, True, top.fd, data_dir / _RECORD)
     message = to_message(GuestRootfs(tuple(lower), guest_writable, plan.whole, len(plan.lower), plan.owners))

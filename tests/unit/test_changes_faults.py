@@ -1,6 +1,8 @@
 """Changes on their way from a real ext4 to the host: what is remembered of it, and what goes wrong."""
 
 import asyncio
+import dataclasses
+import errno
 import os
 import shutil
 import subprocess
@@ -13,7 +15,10 @@ import pytest
 
 from api import changes_pb2 as pb
 from shim.changes import inodes
+from shim.changes.apply import Applying
+from shim.changes.compare import Comparison, Step
 from shim.changes.listing import Item
+from shim.changes.record import Known
 from shim.changes.target import Kind, Target
 from shim.changes.write_back import Applied, WriteBack
 from shim.errors import GuestError, ResourceError
@@ -162,6 +167,91 @@ def die_at(count: int) -> None:
 
     inodes.Copy.fill = filled  # type: ignore[method-assign]
     os.rename = renamed  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("others", [0, 2000])
+def test_a_directory_that_an_interrupted_run_has_removed_comes_back(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch, others: int, mirror: bool
+) -> None:
+    """What is in it has not changed, but is not there any more."""
+    later(monkeypatch)
+    (upper / "d/below").mkdir(parents=True)
+    (upper / "d/below/file").write_text("never changed")
+    (upper / "z").write_text("z")
+    for number in range(others):  # removed in more than one step
+        (upper / f"e{number}").write_text("")
+    to = target(host, guest_disk.image, mirror=mirror)
+    write_back(upper, to)
+    (upper / "d").rename(upper / "x")
+    for number in range(others):
+        (upper / f"e{number}").unlink()
+    (upper / "z").write_text("other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inodes.Copy, "fill", full)
+        with pytest.raises(ResourceError):
+            write_back(upper, to)
+    assert not (host / "d").exists()
+    (upper / "x").rename(upper / "d")
+    write_back(upper, to)
+    assert tree(host) == tree(upper)
+
+
+def full(_: inodes.Copy, _fd: int, _item: Item) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_is_removed_is_not_all_kept_in_memory(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path has thousands of names, and a directory may have had hundreds of thousands of files."""
+    for number in range(3000):
+        (upper / f"a{number}").touch()
+    (upper / "z").touch()
+    to = target(host, guest_disk.image)
+    write_back(upper, to)
+    for number in range(3000):
+        (upper / f"a{number}").unlink()
+    waiting = most = 0
+    do, gone = Applying._do, Comparison._gone
+
+    def begun(self: Comparison, known: Known) -> Iterator[Step]:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        return gone(self, known)
+
+    def done(self: Applying, step: Step) -> None:
+        nonlocal waiting
+        waiting -= step.item is None
+        do(self, step)
+
+    monkeypatch.setattr(Comparison, "_gone", begun)
+    monkeypatch.setattr(Applying, "_do", done)
+    assert write_back(upper, to).removed == 3000
+    assert 0 < most <= 1024
+
+
+@pytest.mark.parametrize("lost", ["data", "a file", "a directory"])
+def test_what_is_remembered_of_an_earlier_start_is_no_proof(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """The host has lost its power, and with it what had not been on its disk; the record had been."""
+    later(monkeypatch)
+    (upper / "d").mkdir()
+    (upper / "d/file").write_text("synced by the container")
+    to = target(host, guest_disk.image)
+    write_back(upper, to)
+    if lost == "data":
+        os.truncate(host / "d/file", 0)
+    elif lost == "a file":
+        (host / "d/file").unlink()
+    else:
+        shutil.rmtree(host / "d")
+    done = write_back(upper, dataclasses.replace(to, taken_up=True))
+    assert done.applied == 3
+    assert tree(host) == tree(upper)
+    assert write_back(upper, to).applied == 0
 
 
 # What goes wrong

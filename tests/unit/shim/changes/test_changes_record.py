@@ -57,7 +57,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path, names: set[tuple[bytes, ..
 def test_after_an_interrupted_run_all_of_both_may_be_there(
     tmp_path: Path, old: set[tuple[bytes, ...]], new: set[tuple[bytes, ...]], cut: int
 ) -> None:
-    """And of none that the new one has is it known how."""
+    """And of none that comes before where it was, or is in there, is it known how."""
     path = clean(tmp_path)
     before, after = knowledge(old, b"1" * 16), knowledge(new, b"2" * 16)
     making = write(path, before)
@@ -78,7 +78,9 @@ def test_after_an_interrupted_run_all_of_both_may_be_there(
         assert each.covers == (len(each.names) == 2)
         assert each.digest in (RACY, b"1" * 16)
         if whole:
-            assert (each.digest == RACY) == (each.names in {one.names for one in after})
+            reached = max(one.names for one in after)
+            beyond = each.names > reached and each.names[: len(reached)] != reached
+            assert (each.digest == RACY) != beyond
 
 
 def test_interrupted_again_and_again(tmp_path: Path) -> None:
@@ -87,6 +89,27 @@ def test_interrupted_again_and_again(tmp_path: Path) -> None:
     assert write(path, knowledge({(b"b",)}, b"2" * 16), finish=False) == making
     with Record(path, _DIRECTORY) as record:
         assert [each.names for each in record.known] == [(), (b"a",), (b"b",)]
+
+
+def test_what_was_removed_is_known_only_to_who_comes_after_an_interruption(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    entries = knowledge({(b"a",)}, b"1" * 16)
+    gone = Known((b"b",), b"1" * 16, covers=True, gone=True)
+    write(path, [*entries, gone], finish=False)
+    with Record(path, _DIRECTORY) as record:
+        assert [(each.names, each.covers, each.digest) for each in record.known][-1] == ((b"b",), True, RACY)
+    write(path, [*entries, gone])
+    assert read(path) == (entries, True, False)
+
+
+def test_a_record_that_is_not_trusted_has_names_alone(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    entries = knowledge({(b"a", b"b")}, b"1" * 16)
+    write(path, entries)
+    with Record(path, _DIRECTORY, trusted=False) as record:
+        assert [(each.names, each.covers, each.digest) for each in record.known] == [
+            (each.names, each.covers, RACY) for each in entries
+        ]
 
 
 def test_a_run_that_was_killed_before_its_first_word(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ async def test_an_image_that_was_written_to_is_taken_up_upon_the_layers_of_then(
         assert (root / "written").read_text() == "by the container"
     assert prepared.target is not None
     assert not prepared.target.mirror
+    assert prepared.target.taken_up
     prepared.close()
     assert len(list(host.places.iterdir())) == 1
 
