@@ -135,8 +135,9 @@ class Place:
             draft.rename(self._directory / FACTS)
 
     def note_now(self) -> None:
-        """Remember the times of this moment."""
-        self.note(_times(self.snapshot.directory))
+        """Remember the times of this moment. Nothing, where the snapshot has been removed meanwhile."""
+        with contextlib.suppress(OSError):
+            self.note(_times(self.snapshot.directory))
 
     def close(self) -> None:
         """Let go of it, and remove it unless it is kept. Blocks: what has come back is on the disk before that.

@@ -6,6 +6,7 @@ not, and the image is kept for the next start (shim/rootfs/place.py). The end wi
 """
 
 import asyncio
+import contextlib
 from typing import Final, Literal
 
 from shim import deadlines
@@ -42,6 +43,8 @@ class Changes:
         self._changed = False
         self._write_back: WriteBack | None = None
         self._running: asyncio.Task[None] | None = None
+        # Held from a run after the end to the word that all has come back: of two of them the later one has it.
+        self._at_end = asyncio.Lock()
         if self._rootfs is not None and self._rootfs.target is not None:
             self._write_back = WriteBack(container_id, guest, self._rootfs.target, log)
         if rootfs is not None and rootfs.place is not None and rootfs.place.taken_up:
@@ -57,11 +60,11 @@ class Changes:
         """The container is about to run, and to write, if it has not before. Raises HostError or ResourceError."""
         if self._begun:
             return
-        self._begun = True
         if self._image is not None:
             pending.mark(self._image)
         if self._rootfs is not None and self._rootfs.place is not None:
             self._rootfs.place.begin()
+        self._begun = True
 
     async def paused(self) -> None:
         """All stands still: bring its changes back. Raises as WriteBack.run, or StateError where it ends meanwhile."""
@@ -88,15 +91,12 @@ class Changes:
             await asyncio.wait([self._running])
         if self._write_back is None or self._rootfs is None or not (self._begun or self._rootfs.persistent):
             return
-        run = asyncio.create_task(self._noted(self._write_back), name="write back at the end")
-        try:
-            await asyncio.wait([run])
-        finally:
-            run.cancel()
-        place, failure = self._rootfs.place, run.exception()
-        if failure is None:
-            self._returned()
-            return
+        async with self._at_end:
+            failure = await self._run_at_end(self._write_back)
+            if failure is None:
+                self._returned()
+                return
+        place = self._rootfs.place
         # The end is told all the same, whatever it is: nobody could ever delete the container else.
         self._log.error(
             "what the container has written did not come back",
@@ -104,6 +104,18 @@ class Changes:
             kept=str(place.image) if place else "",
             exc_info=None if isinstance(failure, QemuboxError) else failure,
         )
+
+    async def _run_at_end(self, write_back: WriteBack) -> BaseException | None:
+        """One run, which is over with this in any case: whoever called it off closes the image next."""
+        run = asyncio.create_task(self._noted(write_back), name="write back at the end")
+        try:
+            await asyncio.wait([run])
+        finally:
+            run.cancel()
+            while not run.done():
+                with contextlib.suppress(asyncio.CancelledError):  # one is enough
+                    await asyncio.wait([run])
+        return run.exception()
 
     async def copied_into(self) -> None:
         """Files were put into it (shim/copy): before its start they count as written, after its end they come back now.
@@ -113,12 +125,13 @@ class Changes:
         self.begin()
         if self._write_back is None or self._rootfs is None or not self._ended:
             return
-        if self._image is not None:
-            pending.mark(self._image)
-        if self._rootfs.place is not None:
-            self._rootfs.place.written()
-        await self._noted(self._write_back)
-        self._returned()
+        async with self._at_end:
+            if self._image is not None:
+                pending.mark(self._image)
+            if self._rootfs.place is not None:
+                self._rootfs.place.written()
+            await self._noted(self._write_back)
+            self._returned()
 
     def _returned(self) -> None:
         """All has come back: the image goes with the container."""

@@ -242,6 +242,77 @@ async def test_switched_off_nothing_comes_back_and_the_image_goes(shim: Shim, ho
     assert not host.kept
 
 
+async def test_a_delete_that_does_not_wait_for_them_waits_until_nobody_reads_the_image(
+    host: Host, log: Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread reads it by its descriptor, whose number is another file's once it is closed."""
+    over = asyncio.Event()
+
+    async def slow_to_stop(_write_back: WriteBack, _deadline_s: float) -> Applied:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            over.set()
+        raise AssertionError
+
+    monkeypatch.setattr(WriteBack, "run", slow_to_stop)
+    changes = Changes("c", cast("Guest", None), host.rootfs_for_a_start(), enabled=True, log=log)
+    changes.begin()
+    ending = asyncio.create_task(changes.ended())
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        ending.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([ending])
+    assert ending.cancelled()
+    assert over.is_set()
+    assert host.kept
+
+
+async def test_a_copy_that_does_not_come_back_is_kept_also_when_the_end_before_it_did(host: Host, log: Logger) -> None:
+    changes = Changes("c", cast("Guest", None), host.rootfs_for_a_start(), enabled=True, log=log)
+    changes.begin()
+    host.may_run.clear()
+    ending = asyncio.create_task(changes.ended())
+    await _until_begun(host)
+    copying = asyncio.create_task(changes.copied_into())
+    await turns()
+    host.may_run.set()
+    await ending
+    host.error = HostError("no")
+    with pytest.raises(HostError):
+        await copying
+    assert host.runs == ["done", "failed"]
+    assert host.kept
+
+
+async def test_a_start_that_could_not_keep_the_image_is_tried_again(
+    host: Host, log: Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Place) -> None:
+        raise HostError("read-only file system")
+
+    changes = Changes("c", cast("Guest", None), host.rootfs_for_a_start(), enabled=True, log=log)
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "begin", refuse)
+        with pytest.raises(HostError):
+            changes.begin()
+    changes.begin()
+    assert host.kept
+
+
+async def test_a_pause_says_what_failed_where_the_snapshot_has_been_removed(host: Host, log: Logger) -> None:
+    changes = Changes("c", cast("Guest", None), host.rootfs_for_a_start(), enabled=True, log=log)
+    changes.begin()
+    host.upper.rmdir()
+    host.error = HostError("no such directory")
+    with pytest.raises(HostError, match="no such directory"):
+        await changes.paused()
+    await changes.ended()
+
+
 async def test_what_is_copied_into_one_that_has_ended_comes_back(host: Host, log: Logger) -> None:
     """By a run of its own; where that fails the image is kept."""
     changes = Changes("c", cast("Guest", None), host.rootfs_for_a_start(), enabled=True, log=log)
