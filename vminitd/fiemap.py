@@ -48,9 +48,13 @@ class Map:
                 return bytes(self._buffer[_HEADER.size : _HEADER.size + EXTENT.size]), 0, False
             if count < FEW:
                 return _places(self._buffer, count, size)
-        buffer = _question(start, MANY)
-        fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, buffer)
-        return _places(buffer, _HEADER.unpack_from(buffer)[3], size)
+        while True:
+            buffer = _question(start, MANY)
+            fcntl.ioctl(descriptor, _FS_IOC_FIEMAP, buffer)
+            found, start, inline = _places(buffer, _HEADER.unpack_from(buffer)[3], size)
+            # All of them may be unwritten, as of a large file that is not used yet: nothing to tell, and not the end.
+            if found or not start:
+                return found, start, inline
 
 
 def _question(start: int, most: int) -> bytearray:

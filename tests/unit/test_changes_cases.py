@@ -18,7 +18,7 @@ from shim.changes.write_back import WriteBack
 from shim.errors import HostError
 from shim.guest import Guest
 from tests.unit.changes_world import Disk, ListingGuest, disk, mounted, quiet, target, tree, write_back
-from vminitd import changes
+from vminitd import changes, fiemap
 
 _BLOCK = 4096
 
@@ -93,6 +93,22 @@ def test_a_file_of_very_many_extents(
         for number in range(3000):
             os.pwrite(file.fileno(), number.to_bytes(4, "little") * 1024, number * 2 * _BLOCK)
     (upper / "z").write_text("after it")
+    write_back(upper, target(host, guest_disk.image))
+    assert tree(host) == tree(upper)
+
+
+@pytest.mark.parametrize("written", [(), (0,), (30,), (0, 30)])
+def test_a_file_of_many_extents_that_are_not_written_yet(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch, written: tuple[int, ...]
+) -> None:
+    """As of a database that has taken its room in advance: more of them than the kernel tells at once."""
+    monkeypatch.setattr(fiemap, "FEW", 2)
+    monkeypatch.setattr(fiemap, "MANY", 4)
+    with (upper / "file").open("wb") as file:
+        for number in range(30):
+            os.posix_fallocate(file.fileno(), number * 2 * _BLOCK, _BLOCK)
+        for number in written:
+            os.pwrite(file.fileno(), b"x" * _BLOCK, number * 2 * _BLOCK)
     write_back(upper, target(host, guest_disk.image))
     assert tree(host) == tree(upper)
 
