@@ -201,8 +201,10 @@ class Applying:
 
     def _dress(self, item: Item) -> None:
         """Make a directory, if there is none, and have it look like the item."""
-        self.applied += 1
         opaque = item.opaque
+        if not item.names and inodes.is_dressed(self._tree.at(()), item):
+            return  # every guest has it with a time of its own, also one that has written nothing
+        self.applied += 1
         if item.names:
             self._at[-1].touched = True
             status = self._tree.status(item.names)

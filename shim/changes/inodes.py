@@ -110,6 +110,15 @@ def dress(fd: int, item: Item) -> None:
     os.fchmod(fd, stat.S_IMODE(item.mode))
 
 
+def is_dressed(fd: int, item: Item) -> bool:
+    """Whether an open directory has them already. Raises OSError."""
+    status = os.fstat(fd)
+    if (status.st_uid, status.st_gid, status.st_mode) != (item.uid, item.gid, item.mode):
+        return False
+    names = [os.fsencode(name) for name in os.listxattr(fd)]
+    return {name: os.getxattr(fd, name) for name in names if is_taken(name, stat.S_IFMT(item.mode))} == item.xattrs
+
+
 def set_time(fd: int, item: Item) -> None:
     """Set the time of modification, and that of access to the same. Raises OSError."""
     os.utime(fd, ns=(item.mtime_ns, item.mtime_ns))

@@ -30,7 +30,7 @@ class Applied:
 
     # Listed by the guest, the root directory included.
     entries: int = 0
-    # Made or changed on the host.
+    # Made or changed on the host. The root directory, of which only the time is another, does not count.
     applied: int = 0
     # Names that are gone from the host.
     removed: int = 0
