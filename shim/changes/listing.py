@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 
 from api import changes_pb2
 from api.inode import EXTENT, FACTS
+from shim import untrusted
 from shim.changes.beneath import Names
 from shim.errors import GuestError
 from ttrpc import Code
@@ -50,6 +51,8 @@ _ACL: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
 # At the front of FACTS, and no fact of the inode.
 _DEPTH_BYTES: Final = 4
 _SECOND_NS: Final = 1_000_000_000
+# Characters of a path in a message.
+_SHOWN: Final = 300
 
 # What was applied with this digest is applied again: it may have changed in the very moment after it was listed.
 RACY: Final = bytes(16)
@@ -176,11 +179,11 @@ class Listing:
         if stat.S_ISREG(item.mode):
             self._add_data(item, entry)
         elif entry.more or entry.extents or entry.inline:
-            _refuse(f"{_shown(item.names)} is no regular file and has data")
+            _refuse(f"{shown(item.names)} is no regular file and has data")
         self._unfinished = item if entry.more else None
         if entry.more:
             if not entry.extents:
-                _refuse(f"{_shown(item.names)} has no end")
+                _refuse(f"{shown(item.names)} has no end")
             return None
         return item
 
@@ -188,22 +191,22 @@ class Listing:
         """Where the entry is; the walk is there then."""
         name = bytes(entry.name)
         if len(entry.facts) != FACTS.size:
-            _refuse(f"{_shown((name[: _NAME_BYTES + 1],))} has {len(entry.facts)} bytes of facts")
+            _refuse(f"{shown((name[: _NAME_BYTES + 1],))} has {len(entry.facts)} bytes of facts")
         depth, mode = FACTS.unpack(entry.facts)[:2]
         if self._entries == 1:
             if depth or name or not stat.S_ISDIR(mode):
                 _refuse("it does not begin with the directory itself")
             return ()
         if not 0 < depth <= len(self._directory) + 1:
-            _refuse(f"an entry of depth {depth} follows {_shown(self._directory)}")
+            _refuse(f"an entry of depth {depth} follows {shown(self._directory)}")
         if depth > MOST_DEPTH:
             _refuse(f"it is deeper than {MOST_DEPTH} directories")
         if not name or len(name) > _NAME_BYTES or name in (b".", b"..") or b"/" in name or b"\0" in name:
-            _refuse(f"{_shown((name[: _NAME_BYTES + 1],))} is no name")
+            _refuse(f"{shown((name[: _NAME_BYTES + 1],))} is no name")
         del self._last[depth:]
         if len(self._last) == depth:
             if name <= self._last[-1]:
-                _refuse(f"{_shown((name,))} does not come after {_shown((self._last[-1],))}")
+                _refuse(f"{shown((name,))} does not come after {shown((self._last[-1],))}")
             self._last[-1] = name
         else:
             self._last.append(name)
@@ -228,7 +231,7 @@ class Listing:
                 _refuse(f"the {len(self._linked)} files with further names are more than can be remembered")
             return
         if linked.digest != digest:
-            _refuse(f"{_shown(item.names)} and {_shown(linked.first)} are one file and differ")
+            _refuse(f"{shown(item.names)} and {shown(linked.first)} are one file and differ")
         item.same_as = linked.first
         linked.seen += 1
         if linked.seen == item.links:
@@ -237,23 +240,23 @@ class Listing:
 
     def _go_on(self, item: Item, entry: changes_pb2.Entry) -> Item:
         if entry.name != item.names[-1] or entry.facts != item.packed:
-            _refuse(f"the rest of {_shown(item.names)} is missing")
+            _refuse(f"the rest of {shown(item.names)} is missing")
         return item
 
     def _add_data(self, item: Item, entry: changes_pb2.Entry) -> None:
         names = item.names
         if entry.inline and (entry.extents or item.extents or len(entry.inline) != item.size):
-            _refuse(f"{_shown(names)} has data within its inode that are not all of its data")
+            _refuse(f"{shown(names)} has data within its inode that are not all of its data")
         item.inline = entry.inline
         count = (len(item.extents) // 3) + len(entry.extents) / EXTENT.size
         if count > _MOST_EXTENTS or len(entry.extents) % EXTENT.size:
-            _refuse(f"{_shown(names)} has {count:g} extents")
+            _refuse(f"{shown(names)} has {count:g} extents")
         end = item.extents[-3] + item.extents[-1] if item.extents else 0
         for offset, place, length in EXTENT.iter_unpack(entry.extents):
             if offset < end or offset >= item.size or not length or (offset | place | length) % _BLOCK:
-                _refuse(f"{_shown(names)} cannot have an extent of {length} bytes at {offset}")
+                _refuse(f"{shown(names)} cannot have an extent of {length} bytes at {offset}")
             if place + length > self._image_bytes:
-                _refuse(f"{_shown(names)} has an extent at {place} of a disk of {self._image_bytes} bytes")
+                _refuse(f"{shown(names)} has an extent at {place} of a disk of {self._image_bytes} bytes")
             if item.same_as is None:
                 self._data_bytes += length
                 self._room += max(0, _pages(offset + length) - max(offset // _PAGE, _pages(end))) * _PAGE
@@ -283,16 +286,16 @@ def _read(entry: changes_pb2.Entry, names: Names) -> Item:
     _, mode, uid, gid, rdev, size, mtime_ns, ctime_ns, inode, links = FACTS.unpack(entry.facts)
     kind = stat.S_IFMT(mode)
     if kind not in _TYPES or mode & ~(0o7777 | kind):
-        _refuse(f"{_shown(names)} has the mode {mode:o}")
+        _refuse(f"{shown(names)} has the mode {mode:o}")
     if _NO_ID in (uid, gid):
-        _refuse(f"{_shown(names)} belongs to nobody")
+        _refuse(f"{shown(names)} belongs to nobody")
     if not links or size > (_MOST_SIZE if kind == stat.S_IFREG else 0):
-        _refuse(f"{_shown(names)} has {size} bytes and {links} names")
+        _refuse(f"{shown(names)} has {size} bytes and {links} names")
     if rdev and (os.major(rdev) >= _MAJOR_LIMIT or os.minor(rdev) >= _MINOR_LIMIT):
-        _refuse(f"{_shown(names)} is the device {rdev:#x}")
+        _refuse(f"{shown(names)} is the device {rdev:#x}")
     target = bytes(entry.target)
     if bool(target) != (kind == stat.S_IFLNK) or len(target) > _TARGET_BYTES or b"\0" in target:
-        _refuse(f"{_shown(names)} is a link to {len(target)} bytes")
+        _refuse(f"{shown(names)} is a link to {len(target)} bytes")
     return Item(
         names=names,
         packed=entry.facts,
@@ -319,7 +322,7 @@ def _xattrs(said: Iterable[changes_pb2.Xattr], kind: int, names: Names) -> dict[
     xattrs: dict[bytes, bytes] = {}
     for xattr in said:
         if not 0 < len(xattr.name) <= _XATTR_NAME_BYTES or b"\0" in xattr.name or xattr.name in xattrs:
-            _refuse(f"{_shown(names)} has an attribute {_shown((xattr.name[: _XATTR_NAME_BYTES + 1],))}")
+            _refuse(f"{shown(names)} has an attribute {shown((xattr.name[: _XATTR_NAME_BYTES + 1],))}")
         if is_taken(xattr.name, kind):
             xattrs[xattr.name] = xattr.value
     return xattrs
@@ -336,9 +339,9 @@ def is_taken(xattr: bytes, kind: int) -> bool:
     return xattr in _ACL[: 2 if kind == stat.S_IFDIR else 1] and kind != stat.S_IFLNK
 
 
-def _shown(names: Names) -> str:
-    """As text that any log takes."""
-    return ascii("/".join(os.fsdecode(name) for name in names) or "/")
+def shown(names: Names) -> str:
+    """As text that any log takes. A path can have a million bytes, and an answer to containerd no more than four."""
+    return untrusted.plain(ascii("/".join(os.fsdecode(name) for name in names) or "/"), _SHOWN)
 
 
 def _refuse(why: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Final
 
 from api import changes_pb2
 from shim.changes.apply import Applying, NotTold
-from shim.changes.listing import Listing
+from shim.changes.listing import Listing, shown
 from shim.changes.target import Target
 from shim.errors import GuestError, HostError, ResourceError
 from shim.guest import Guest
@@ -129,8 +129,8 @@ class WriteBack:
                 coming.exception()
 
     def _failure(self, error: OSError) -> HostError | ResourceError:
-        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-        what = f"changes of {self._container_id} in {self._target.directory}, at {where!a}: {error.strerror}"
+        where = os.fsencode(error.filename) if isinstance(error.filename, str | bytes) else b""
+        what = f"changes of {self._container_id} in {self._target.directory}, at {shown((where,))}: {error.strerror}"
         if error.errno in _NO_ROOM:
             return ResourceError(what, hint="free some of that file system; the rest is done by the next run")
         return HostError(what)

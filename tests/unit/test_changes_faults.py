@@ -275,6 +275,23 @@ def test_a_full_disk_leaves_nothing_half(guest_disk: Disk, upper: Path, tmp_path
         assert tree(host / "fs") == tree(upper)
 
 
+def test_a_path_that_is_told_is_not_a_million_bytes(
+    guest_disk: Disk, upper: Path, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = os.open(upper, os.O_RDONLY)
+    for _ in range(100):
+        os.mkdir(b"\xff" * 250, dir_fd=at)
+        below = os.open(b"\xff" * 250, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=at))
+    os.close(at)
+    monkeypatch.setattr(inodes.Copy, "fill", full)
+    with pytest.raises(ResourceError, match="No space left") as error:
+        write_back(upper, target(host, guest_disk.image))
+    assert len(error.value.message) < 1000
+
+
 def test_an_image_that_ends_early_is_told(guest_disk: Disk, upper: Path, host: Path) -> None:
     """QEMU is not trusted: it could have cut it off. What is read is an error, not zeros."""
     (upper / "file").write_bytes(b"x" * 100_000)

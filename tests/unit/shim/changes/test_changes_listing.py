@@ -126,6 +126,13 @@ def test_what_cannot_be_is_refused(entries: list[pb.Entry], why: str) -> None:
     assert len(refused.value.message) < 1000
 
 
+def test_a_message_is_no_longer_than_anybody_reads() -> None:
+    way = [folder(depth, b"\xff" * 255) for depth in range(1, 1001)]
+    with pytest.raises(GuestError, match="cannot have an extent") as refused:
+        read(*way, entry(1001, b"a", size=1, extents=[0, 0, 1]))
+    assert len(refused.value.message) < 1000
+
+
 def test_it_begins_with_a_directory() -> None:
     for first in (entry(0, b""), folder(1, b""), folder(0, b"a"), entry(1, b"a")):
         with pytest.raises(GuestError, match="does not begin"):
