@@ -50,9 +50,12 @@ def remove_gone(parent: Path) -> None:
 
     Nothing else is locked, not even for a moment.
     """
-    with contextlib.suppress(OSError, HostError):
-        for name in os.listdir(parent):
-            directory = parent / name
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = os.listdir(parent)
+    for name in names:
+        directory = parent / name
+        with contextlib.suppress(OSError, HostError):
             if (directory / USED).exists() and not _why_kept(directory / FACTS):
                 _sweep_one(directory, dry_run=False)
 

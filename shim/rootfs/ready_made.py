@@ -8,6 +8,7 @@ kept: whoever may set the annotation for it could fill the disk otherwise.
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -43,16 +44,9 @@ class ReadyMade:
         Raises as `writable.make`.
         """
         for _ in range(_TRIES):
-            try:
-                fd = os.open(self._directory / f"{size_bytes}.ext4", os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                await self._make(size_bytes)
-                continue
-            try:
-                await asyncio.to_thread(_copy, fd, path)
-            finally:
-                os.close(fd)
-            return
+            if await asyncio.to_thread(_copy, self._directory / f"{size_bytes}.ext4", path):
+                return
+            await self._make(size_bytes)
         raise HostError(f"{self._directory}: what is made there is removed again at once")
 
     async def _make(self, size_bytes: int) -> None:
@@ -66,14 +60,22 @@ class ReadyMade:
 
     def _clean(self) -> None:
         """Remove all but those that were made last."""
-        files = [(path.stat().st_mtime_ns, path) for path in self._directory.glob("*.ext4")]
+        files = []
+        for path in self._directory.glob("*.ext4"):
+            with contextlib.suppress(FileNotFoundError):  # another is at it, too
+                files.append((path.stat().st_mtime_ns, path))
         for _, path in sorted(files)[:-_LIMIT]:
             path.unlink(missing_ok=True)
 
 
-def _copy(source: int, path: Path) -> None:
+def _copy(ready: Path, path: Path) -> bool:
+    """Whether there was one to be copied. It is closed here: a thread goes on when nobody waits for it any more."""
     draft = path.with_name(f"{path.name}.making")
     with told(path):
+        try:
+            source = os.open(ready, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
         try:
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
@@ -83,7 +85,9 @@ def _copy(source: int, path: Path) -> None:
                 os.close(fd)
             draft.rename(path)
         finally:
+            os.close(source)
             draft.unlink(missing_ok=True)
+    return True
 
 
 def _copy_data(source: int, target: int) -> None:

@@ -258,6 +258,30 @@ def test_who_ends_removes_what_nobody_can_take_up_and_nothing_else(host: Host) -
     kept.remove_gone(host.places / "nowhere")
 
 
+def test_one_that_cannot_be_looked_at_keeps_no_other(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.crash()
+    lost, host.upper = host.upper, host.upper.parents[1] / "8" / "fs"
+    host.upper.mkdir(parents=True)
+    host.crash()
+    shutil.rmtree(host.upper.parent)
+    names = sorted(os.listdir(host.places), key=lambda name: str(lost) not in _facts(host, name))
+    listed = os.listdir
+
+    def dead(one: snapshot.Snapshot) -> bool | None:
+        if one.directory == lost:
+            raise HostError(f"{lost}: Stale file handle")
+        return snapshot.is_gone(one)
+
+    monkeypatch.setattr(os, "listdir", lambda path: names if path == host.places else listed(path))
+    monkeypatch.setattr(kept, "is_gone", dead)
+    kept.remove_gone(host.places)
+    assert listed(host.places) == names[:1]
+
+
+def _facts(host: Host, name: str) -> str:
+    return (host.places / name / "facts.json").read_text()
+
+
 def test_gc_keeps_what_another_directory_hides(host: Host) -> None:
     """No snapshotter gives a number twice: something is mounted there, or was put there by hand."""
     host.crash()

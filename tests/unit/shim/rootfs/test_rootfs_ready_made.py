@@ -1,15 +1,17 @@
 """Ready-made empty file systems: what is copied is what mkfs made, and little of it."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from shim.errors import MissingPartError, ResourceError
 from shim.journal import Journal
-from shim.rootfs import writable
+from shim.rootfs import ready_made, writable
 from shim.rootfs.ready_made import ReadyMade
 
 _MKFS = writable.tool("mkfs.ext4", 30)
@@ -59,6 +61,37 @@ async def test_what_a_killed_maker_left_is_made_anew(tmp_path: Path) -> None:
     await _ready(tmp_path).copy(tmp_path / "a", _GIB)
     subprocess.run(["e2fsck", "-fn", tmp_path / "a"], check=True, capture_output=True)  # noqa: ASYNC221
     assert Journal(tmp_path).entries() == [{"kind": "draft", "path": str(tmp_path / "empty" / f"{_GIB}.ext4.making")}]
+
+
+async def test_one_that_is_called_off_reads_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread goes on: what it reads must not be closed, and its number another file's, meanwhile."""
+    await _ready(tmp_path).copy(tmp_path / "a", 64 << 20)
+    begun, go_on, over = asyncio.Event(), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    read: list[int] = []
+
+    def slow(source: int, _target: int) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(10)
+        with contextlib.suppress(OSError):
+            read.append(os.fstat(source).st_size)
+        loop.call_soon_threadsafe(over.set)
+
+    monkeypatch.setattr(ready_made, "_copy_data", slow)
+    copying = asyncio.create_task(_ready(tmp_path).copy(tmp_path / "b", 64 << 20))
+    await begun.wait()
+    copying.cancel()
+    await asyncio.wait([copying])
+    go_on.set()
+    await over.wait()
+    assert read == [64 << 20]
+
+
+async def test_two_may_clean_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, what: [path / "removed.ext4", *glob(path, what)])
+    await _ready(tmp_path).copy(tmp_path / "a", 64 << 20)
+    assert (tmp_path / "a").exists()
 
 
 async def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
