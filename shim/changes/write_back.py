@@ -67,6 +67,10 @@ class WriteBack:
                 except NotTold:  # its clock was set back, or the record is gone
                     self._known_ns = 0
                     done = await self._run()
+        except NotTold:
+            raise GuestError(
+                Code.DATA_LOSS, f"the guest does not tell all of the changes of {self._container_id}"
+            ) from None
         except TimeoutError:
             raise GuestError(
                 Code.DEADLINE_EXCEEDED,

@@ -346,6 +346,26 @@ async def test_one_that_is_called_off_is_over(
     assert tree(host) == tree(upper)
 
 
+async def test_a_guest_that_never_tells_all(
+    guest_disk: Disk, host: Path, upper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (upper / "file").write_text("text")
+    guest = ListingGuest(upper)
+    honest = guest.changes.List
+
+    async def brief(request: pb.ListRequest) -> pb.ListResponse:
+        page = await honest(request)
+        for entry in page.entries:
+            entry.brief = True
+        return page
+
+    monkeypatch.setattr(guest.changes, "List", brief)
+    back = WriteBack("c", cast(Guest, guest), target(host, guest_disk.image), quiet())
+    with pytest.raises(GuestError, match="does not tell all"):
+        await back.run(10)
+    assert os.listdir(host) == []
+
+
 async def test_a_guest_that_does_not_answer(
     guest_disk: Disk, host: Path, upper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
