@@ -55,8 +55,8 @@ class Journal:
         `cni` path (an attachment to a CNI network, shim/network/attached.py), `ingress` path and link (a network
         namespace that is not ours, and the interface in it that gets an ingress qdisc; with `inode`, the namespace's
         number, nothing is done to another that has come by that path), `writable` path (the place of a snapshot's
-        writable image, which stays once a container may have written to it, shim/rootfs/place.py; `pid` has it locked);
-        paths are absolute.
+        writable image, which stays once a container may have written to it, shim/rootfs/place.py; once more with the
+        `pid` that has it locked); paths are absolute.
         Raises OSError where it cannot be written, ValueError for what could not be undone.
         """
         import json

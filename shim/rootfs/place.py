@@ -67,10 +67,12 @@ class Place:
         """
         snapshot = identify(upper)
         directory = parent / snapshot.key
-        journal.record("writable", path=str(directory), pid=os.getpid())
+        journal.record("writable", path=str(directory))
         with _told(directory):
             lock = _lock(directory)
             try:
+                # Not before: whoever finds it in use must not take it for his own when he plays his journal.
+                journal.record("writable", path=str(directory), pid=os.getpid())
                 place = cls(directory, lock, snapshot)
                 if not place.taken_up:
                     empty(directory)

@@ -199,10 +199,23 @@ def test_the_journal_of_a_killed_shim_removes_unused_images_alone(host: Host) ->
 def test_the_journal_leaves_alone_what_another_has_by_now(host: Host) -> None:
     place = host.start()
     journal = Journal(host.state)
-    (entry,) = journal.entries()
+    entry = journal.entries()[0]
     (host.state / "journal").unlink()
     journal.record("writable", path=str(entry["path"]), pid=1)
     assert reclaim(host.state) == []
+    assert len(host.images()) == 1
+    place.close()
+
+
+def test_the_journal_of_who_found_it_in_use_leaves_it_alone(host: Host, tmp_path: Path) -> None:
+    """The container whose place it is has been created, and is not started yet."""
+    place = host.start()
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(HostError, match="in use"):
+        Place.claim(host.places, host.upper, Journal(other))
+    assert reclaim(other) == []
+    place.begin()
     assert len(host.images()) == 1
     place.close()
 

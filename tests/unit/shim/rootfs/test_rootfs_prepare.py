@@ -198,7 +198,7 @@ async def test_a_full_disk(host: Host, small_disk: Path) -> None:
     with pytest.raises(ResourceError, match=f"{small_disk}/writable/.*(No space left|upper)|no room"):
         await host.prepare(host.overlay(upper, base))
     assert os.listdir(host.places) == []
-    (entry,) = [entry for entry in host.journal.entries() if entry["kind"] == "writable"]
+    entry = next(entry for entry in host.journal.entries() if entry["kind"] == "writable")
     assert Path(str(entry["path"])).parent == host.places
 
 
