@@ -211,7 +211,7 @@ def test_a_bundle_that_cannot_be_written_leaves_nothing(host: Host) -> None:
     refused = shim.start()
     assert (refused.status, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 0)
     assert b"shim.pid" in refused.stderr
-    assert shim.left() == []
+    until(lambda: shim.left() == [], "nothing is left")
 
 
 def test_an_answer_that_nobody_takes_leaves_nothing(host: Host) -> None:
