@@ -40,12 +40,15 @@ def test_a_tmpfs_is_as_it_is_asked_for(box: Box) -> None:
 
 
 def test_a_later_mount_covers_an_earlier_one(box: Box) -> None:
-    """ctr adds a mount to those that containerd has anyway, /run's among them."""
+    """Whether containerd's own mount of /run is there beside these depends on its version."""
     mounts = (*_mount("tmpfs", "/run", "size=3m"), *_mount("tmpfs", "/run", "size=4m"))
-    script = "df -k /run | tail -n 1; grep -c ' /run ' /proc/mounts"
-    said = box.run("sh", "-c", script, options=mounts).checked().text.splitlines()
+    said = (
+        box.run("sh", "-c", "df -k /run | tail -n 1; grep -c ' /run ' /proc/mounts", options=mounts)
+        .checked()
+        .text.splitlines()
+    )
     assert said[0].split()[1] == "4096"
-    assert int(said[1]) == 3
+    assert int(said[1]) in (2, 3)
 
 
 @pytest.mark.on("2")
