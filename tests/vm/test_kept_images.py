@@ -100,6 +100,7 @@ def _killed_again_and_again(vm: Box, runs: int, *options: str) -> None:
             assert ctr.wait(_DEADLINE_S) == 137
 
 
+@pytest.mark.timeout(1800)  # with --image-kills 50
 def test_qemu_is_killed_while_it_writes(vm: Box, request: pytest.FixtureRequest) -> None:
     _killed_again_and_again(vm, request.config.getoption("--image-kills"))
     assert _images(vm) == []
@@ -107,6 +108,7 @@ def test_qemu_is_killed_while_it_writes(vm: Box, request: pytest.FixtureRequest)
 
 @pytest.mark.on("2")
 @pytest.mark.usefixtures("erofs")
+@pytest.mark.timeout(1800)  # with --image-kills 50
 def test_qemu_is_killed_while_it_writes_to_a_snapshot_s_own_image(vm: Box, request: pytest.FixtureRequest) -> None:
     _killed_again_and_again(vm, request.config.getoption("--image-kills"), "--snapshotter", "erofs")
 
