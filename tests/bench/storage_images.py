@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from deploy.image import Entry, busybox_layer, directory, file, write_archive
+from deploy.image import Entry, busybox_layer, directory, file, symlink, write_archive
 from harness.flavours import CHECKOUT, output_of
 from harness.images import programs_layer
 
@@ -28,7 +28,8 @@ _DEADLINE_S: Final = 900.0
 def tools_archive(directory_: Path) -> Path:
     """TOOLS as a tar file in `directory_`. Raises MissingPart, CalledProcessError."""
     out = directory_ / "tools.tar"
-    layers = [busybox_layer(), programs_layer([Path("/usr/bin/git")]), [file("bin/io", _io(), 0o755)], _repository()]
+    ours = [file("bin/io", _io(), 0o755), symlink("bin/git-upload-pack", "git")]
+    layers = [busybox_layer(), programs_layer([Path("/usr/bin/git")]), ours, _repository()]
     write_archive(out, TOOLS, layers)
     return out
 
