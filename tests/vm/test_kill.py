@@ -60,6 +60,7 @@ def _ready(box: Box, container: str, path: str) -> None:
     eventually(lambda: box.containerd.ctr(*arguments).code == 0, f"{path} is there", _DEADLINE_S)
 
 
+@pytest.mark.timeout(180)
 def test_every_signal_arrives(box: Box) -> None:
     with _running(box, _TRAPS) as container:
         _ready(box, container, "/got")
