@@ -1,6 +1,5 @@
 """What is killed while a container runs takes everything of that container with it, and says so."""
 
-import psutil
 import pytest
 
 from harness.box import Box
@@ -9,28 +8,17 @@ from harness.messages import assert_one_clear_line
 _GONE_DEADLINE_S = 20.0
 
 
-def _lose(box: Box, container: str, victim: psutil.Process) -> int:
-    """Kill `victim` without warning; the exit status published for the container."""
-    with box.events() as events:
-        victim.kill()
-        status = events.wait("/tasks/exit", container, _GONE_DEADLINE_S).fields["exit_status"]
-    assert isinstance(status, int)
-    box.containerd.ctr("tasks", "delete", "-f", container)
-    box.remove(container).checked()
-    return status
-
-
 @pytest.mark.keeps_image
 def test_kill_of_the_shim(box: Box) -> None:
     """containerd runs `delete`, which answers 137; the machine is gone with all that belonged to it."""
     container = box.start("sleep", "1000")
-    assert _lose(box, container, box.shim(container)) == 137
+    assert box.lose(container, box.shim(container), _GONE_DEADLINE_S) == 137
 
 
 @pytest.mark.keeps_image
 def test_kill_of_qemu(vm: Box) -> None:
     container = vm.start("sleep", "1000")
-    assert _lose(vm, container, vm.processes("qemu-system-x86_64")[0]) == 137
+    assert vm.lose(container, vm.processes("qemu-system-x86_64")[0], _GONE_DEADLINE_S) == 137
 
 
 @pytest.mark.keeps_image
@@ -38,7 +26,7 @@ def test_kill_of_the_vsock_daemon(vm: Box) -> None:
     """Without it the guest cannot be reached any more: the container is lost, not stuck."""
     with vm.qemubox.changed({"vsock": {"mode": "user"}}):
         container = vm.start("sleep", "1000")
-        assert _lose(vm, container, vm.processes("vhost-device-vsock", "--vm")[0]) == 137
+        assert vm.lose(container, vm.processes("vhost-device-vsock", "--vm")[0], _GONE_DEADLINE_S) == 137
 
 
 @pytest.mark.keeps_image
@@ -84,5 +72,5 @@ def test_sigkill_ends_a_machine_that_stands_still(vm: Box) -> None:
 @pytest.mark.keeps_image
 def test_the_same_id_runs_again_after_a_loss(box: Box) -> None:
     container = box.start("sleep", "1000")
-    _lose(box, container, box.shim(container))
+    box.lose(container, box.shim(container), _GONE_DEADLINE_S)
     assert box.run("echo", "again", container=container).text == "again"

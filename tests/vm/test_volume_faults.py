@@ -27,13 +27,8 @@ def _daemons(box: Box) -> list[psutil.Process]:
 
 
 def _lose(box: Box, container: str, victim: psutil.Process) -> int:
-    """Kill `victim` without warning; the exit status published for the container, with nothing left of its volumes."""
-    with box.events() as events:
-        victim.kill()
-        status = events.wait("/tasks/exit", container, _GONE_DEADLINE_S).fields["exit_status"]
-    assert isinstance(status, int)
-    box.containerd.ctr("tasks", "delete", "-f", container)
-    box.remove(container).checked()
+    """Box.lose, with nothing left of the volumes."""
+    status = box.lose(container, victim, _GONE_DEADLINE_S)
     eventually(lambda: not _daemons(box), "virtiofsd is gone", _GONE_DEADLINE_S)
     return status
 

@@ -211,6 +211,7 @@ def test_a_bundle_that_cannot_be_written_leaves_nothing(host: Host) -> None:
     refused = shim.start()
     assert (refused.status, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 0)
     assert b"shim.pid" in refused.stderr
+    # The daemon has been waited for; the source of its anchors, which the kernel kills with it, has not.
     until(lambda: shim.left() == [], "nothing is left")
 
 

@@ -139,6 +139,16 @@ class Box:
         assert isinstance(document, dict)
         return document
 
+    def lose(self, container: str, victim: psutil.Process, deadline_s: float) -> int:
+        """Kill `victim` without warning, then remove the container; the exit status that was published for it."""
+        with self.events() as events:
+            victim.kill()
+            status = events.wait("/tasks/exit", container, deadline_s).fields["exit_status"]
+        assert isinstance(status, int)
+        self.containerd.ctr("tasks", "delete", "-f", container)
+        self.remove(container).checked()
+        return status
+
     def events(self) -> AbstractContextManager[Events]:
         """What containerd publishes from now on."""
         return subscribed(self.containerd)
