@@ -4,7 +4,9 @@ The daemon serves one vhost-user connection, ours, which we open and hand to QEM
 descriptor; and for a guest's connection to port P of the host it connects to the unix
 socket `<uds-path>_P`, where we listen. It runs as the unprivileged user in a directory of
 its own (0700), dies with us, and only it may connect to us: the peer's pid is checked,
-because daemons of other machines run as the same user.
+because daemons of other machines run as the same user. For the same reason whatever is
+done by name in there is done while the directory is still root's, and who listens where
+we connect is looked at: another's process could put a link in the place of a name.
 
 Nothing is dialled from host to guest: a `CONNECT` before the guest's driver is up can
 wedge the daemon for good (measured: one start in five).
@@ -58,11 +60,11 @@ class UserVsock:
                 f"{self._daemon}: no such program", hint="install vhost-device-vsock, or name it as vsock.daemon"
             )
         cid = random_cid()
-        self._make_directory()
+        listener = self._make_directory(cid)
+        self._acceptor = Acceptor(listener, admit=self._is_daemon, token_timeout_s=TOKEN_TIMEOUT_S)
         with Watch() as watch:
             watch.add(self._directory, IN_CREATE | IN_MOVED_TO)
             self._process = self._start_daemon(cid)
-            self._acceptor = Acceptor(self._listen(cid), admit=self._is_daemon, token_timeout_s=TOKEN_TIMEOUT_S)
             try:
                 async with asyncio.timeout(timeout_s):
                     self._vhost_user = await self._connect(watch, self._process)
@@ -118,13 +120,20 @@ class UserVsock:
             raise MachineError("vsock is not prepared yet")
         return self._acceptor
 
-    def _make_directory(self) -> None:
+    def _make_directory(self, cid: int) -> socket.socket:
+        """The directory, with our listening socket in it; it becomes the user's when that is all there."""
         self._journal.record("path", path=str(self._directory))
         try:
             self._directory.mkdir(mode=0o700)
-            os.chown(self._directory, self._credentials.uid, self._credentials.gid)
         except OSError as error:
             raise HostError(f"{self._directory} cannot be made: {error.strerror}") from error
+        listener = self._listen(cid)
+        try:
+            os.chown(self._directory, self._credentials.uid, self._credentials.gid)
+        except OSError as error:
+            listener.close()
+            raise HostError(f"{self._directory} cannot be given away: {error.strerror}") from error
+        return listener
 
     def _remove_directory(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -144,7 +153,7 @@ class UserVsock:
         )
 
     def _listen(self, cid: int) -> socket.socket:
-        """Listen where the daemon brings the guest's connections to port `cid`."""
+        """Listen where the daemon brings the guest's connections to port `cid`. The directory is still root's."""
         path = self._directory / f"{self._uds.name}_{cid}"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -158,7 +167,7 @@ class UserVsock:
         return listener
 
     def _is_daemon(self, peer: socket.socket) -> bool:
-        """Whether the peer is our daemon (unix(7), SO_PEERCRED: pid, uid, gid)."""
+        """Whether the peer, which called or listens, is our daemon (unix(7), SO_PEERCRED: pid, uid, gid)."""
         pid, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return self._process is not None and pid == self._process.pid
 
@@ -176,6 +185,8 @@ class UserVsock:
                     raise MachineError(process.failure())
                 with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
                     sock.connect(str(self._socket))
+                    if not self._is_daemon(sock):
+                        raise MachineError(f"{self._socket}: it is not {self._daemon} that listens there")
                     return sock
                 await asyncio.sleep(_LISTEN_PAUSE_S)
         except BaseException:

@@ -90,6 +90,36 @@ async def test_only_the_daemon_may_dial(daemon: Path, credentials: Credentials, 
     await vsock.close(20)
 
 
+async def test_whoever_else_listens_is_not_given_to_qemu(
+    daemon: Path, credentials: Credentials, journal: Journal
+) -> None:
+    """Another process of the same user could put a link to any socket in the place of the daemon's."""
+    elsewhere = "import os\nif os.fork():\n    os.wait()\n    sys.exit()\nlistener.listen(1)"
+    daemon.write_text(DAEMON.replace("listener.listen(1)", elsewhere))
+    vsock = backend(daemon, credentials, journal)
+    with pytest.raises(MachineError, match=r"vhost: it is not .*/daemon that listens there"):
+        await vsock.prepare(20)
+    await vsock.close(20)
+
+
+async def test_nothing_is_given_away_by_name_once_the_directory_is_the_users(
+    daemon: Path, credentials: Credentials, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chown(2) follows links: whoever owns the directory could have put one there."""
+    given: list[tuple[str, int]] = []
+    chown = os.chown
+
+    def note(path: Path, uid: int, gid: int) -> None:
+        given.append((path.name, path.parent.stat().st_uid))
+        chown(path, uid, gid)
+
+    monkeypatch.setattr(os, "chown", note)
+    vsock = backend(daemon, credentials, journal)
+    device = await vsock.prepare(20)
+    await vsock.close(20)
+    assert given == [(f"host_{device.cid}", os.getuid()), ("vsock", os.getuid())]
+
+
 async def test_its_end_is_told(daemon: Path, credentials: Credentials, journal: Journal) -> None:
     vsock = backend(daemon, credentials, journal)
     await vsock.prepare(20)
