@@ -237,7 +237,8 @@ class Machine:
         return replace(self, kernel_args=" ".join(filter(None, (*words, self.kernel_args))))
 
     def _machine(self) -> str:
-        off = "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,dump-guest-core=off"
+        """mem-merge: where the host merges equal pages (KSM), one machine could feel by time what another one has."""
+        off = "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,dump-guest-core=off,mem-merge=off"
         return f"q35,memory-backend=base,{off}"
 
     def _memory(self) -> str:

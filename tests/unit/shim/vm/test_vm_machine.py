@@ -41,7 +41,7 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
             "-display none",
             "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
             "-machine q35,memory-backend=base,"
-            "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,dump-guest-core=off",
+            "vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off,dump-guest-core=off,mem-merge=off",
             "-accel tcg,tb-size=256",
             "-cpu max",
             "-smp cpus=4,sockets=1,cores=4,threads=1",
