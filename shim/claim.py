@@ -19,8 +19,26 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LOCK_NAME = "lock"
+# Others may pass, as QEMU's user must on the way to the vsock daemon's sockets; only root sees what there is.
+_DIRECTORY_MODE = 0o711
 # Once the deadline is over the alarm goes on ringing at this interval.
 _AGAIN_S = 0.05
+
+
+def make_directory(path: str | os.PathLike[str]) -> None:
+    """Make a directory of ours, and each above it that is missing; their mode is the same with every umask.
+
+    os.makedirs has its mode for the last one alone. Raises OSError; one that is there is left as it is.
+    """
+    try:
+        os.mkdir(path, _DIRECTORY_MODE)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_directory(os.path.dirname(path))
+        make_directory(path)
+        return
+    os.chmod(path, _DIRECTORY_MODE)
 
 
 class ClaimTimeout(Exception):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from cni import CniError
-from shim.claim import LOCK_NAME, ClaimTimeout, claim, sign
+from shim.claim import LOCK_NAME, ClaimTimeout, claim, make_directory, sign
 from shim.config import Config
 from shim.errors import HostError
 from shim.journal import FILE_NAME, Journal
@@ -241,7 +241,7 @@ def _described(attachment: Attached) -> str:
 def _claim(directory: Path) -> int:
     """Own the directory, made if need be, if nobody else does; the lock. Raises ClaimTimeout, OSError."""
     while True:
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        make_directory(directory)
         try:
             lock = claim(directory, deadline_s=0)
         except FileNotFoundError:

@@ -58,10 +58,11 @@ class Inspection:
 
 
 def write(directory: Path, inspection: Inspection) -> None:
-    """Leave it in the shim's directory. Raises OSError."""
+    """Leave it in the shim's directory, for root to read. Raises OSError."""
     path = directory / FILE_NAME
     draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(dataclasses.asdict(inspection), indent=1) + "\n")
+    with open(draft, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(json.dumps(dataclasses.asdict(inspection), indent=1) + "\n")
     draft.rename(path)
 
 

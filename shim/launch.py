@@ -16,7 +16,7 @@ import socket
 
 from shim import bundle, log_level, wire
 from shim.arguments import Arguments
-from shim.claim import ClaimTimeout, claim, sign
+from shim.claim import ClaimTimeout, claim, make_directory, sign
 from shim.identity import DEFAULT_SOCKET_DIR, Identity
 from shim.journal import Journal
 from shim.reclaim import reclaim
@@ -168,7 +168,7 @@ def become_daemon(prepared: Prepared, *, why: str = "") -> None:
 
 def _claim(directory: str, identity: Identity) -> int:
     while True:
-        os.makedirs(directory, mode=0o711, exist_ok=True)
+        make_directory(directory)
         try:
             return claim(directory, deadline_s=_OLD_SHIM_DEADLINE_S)
         except FileNotFoundError:

@@ -36,7 +36,7 @@ def append(
         "phases": dict(phases),
         "guest": dict(guest),
     }
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # One write: lines of shims that start at once do not mix (O_APPEND, open(2)).
         os.write(fd, json.dumps(record).encode() + b"\n")

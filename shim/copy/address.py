@@ -28,8 +28,9 @@ class Address:
 
 
 def write(directory: Path, address: Address) -> None:
-    """Leave it in the shim's directory. Raises OSError."""
-    (directory / FILE_NAME).write_text(json.dumps(asdict(address)) + "\n")
+    """Leave it in the shim's directory, for root to read. Raises OSError."""
+    with open(directory / FILE_NAME, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(json.dumps(asdict(address)) + "\n")
 
 
 def find(state_dir: Path, container: str, namespace: str = "") -> Address:

@@ -28,7 +28,7 @@ from types import FrameType
 from typing import Final
 
 import shim
-from shim.claim import LOCK_NAME, ClaimTimeout, claim
+from shim.claim import LOCK_NAME, ClaimTimeout, claim, make_directory
 from shim.errors import HostError
 from shim.log import Logger, open_service_log
 from shim.warm import child, message
@@ -217,7 +217,7 @@ def _close_others(listener: socket.socket | None) -> None:
 
 def _claim(path: str) -> int:
     directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o711, exist_ok=True)
+    make_directory(directory)
     try:
         return claim(directory, deadline_s=_LOCK_S)
     except ClaimTimeout as timeout:

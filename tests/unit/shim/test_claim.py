@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from shim.claim import LOCK_NAME, ClaimTimeout, claim, sign
+from shim.claim import LOCK_NAME, ClaimTimeout, claim, make_directory, sign
 from tests.unit.shim.observe import Spawn, line_of, release, same_fds, until, wait_in_flock
 
 # claim() has the alarm that pytest-timeout would otherwise use.
@@ -46,6 +47,19 @@ except Exception as error:
 else:
     print("same" if os.path.samestat(os.fstat(fd), os.stat(sys.argv[1] + "/lock")) else "another", flush=True)
 """
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_a_new_directory_lets_others_pass_and_see_nothing(tmp_path: Path, umask: int) -> None:
+    """Also those above it: who can write to one of them can put other directories in its place."""
+    before = os.umask(umask)
+    try:
+        make_directory(tmp_path / "qemubox/vm/key")
+        make_directory(tmp_path / "qemubox/vm/key")
+    finally:
+        os.umask(before)
+    made = [tmp_path / name for name in ("qemubox", "qemubox/vm", "qemubox/vm/key")]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o711] * 3
 
 
 def test_the_lock_is_signed_by_its_holder(tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ def test_a_line_says_who_how_and_when(tmp_path: Path) -> None:
     assert (second["id"], second["template"]) == ("c2", True)
 
 
+def test_it_is_roots_alone(tmp_path: Path) -> None:
+    add(tmp_path, "c1")
+    assert (tmp_path / timelines.FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
 def test_two_files_of_a_bounded_size(tmp_path: Path) -> None:
     for number in range(4000):
         add(tmp_path, f"c{number}")
