@@ -25,6 +25,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from shim.errors import HostError, MissingPartError
@@ -35,6 +36,7 @@ from shim.vm.states import describe_status
 SETPRIV: Final = "/usr/bin/setpriv"
 # How much of standard error is kept: its end.
 STDERR_LIMIT: Final = 16384
+_PROC: Final = Path("/proc")
 # What QEMU says, again and again, of free pages in memory that is a sealed template's: it cannot give them back.
 _IDLE_WORDS: Final = "ram_block_discard_range: Failed to fallocate base:"
 
@@ -180,12 +182,25 @@ def spawn(
         os.close(theirs)
     try:
         record_child(journal, child.pid)
+        _unshield(child.pid)
     except BaseException:
         child.kill()
         child.wait()
         os.close(ours)
         raise
     return Process(name, child, ours)
+
+
+def _unshield(pid: int) -> None:
+    """Have the kernel end it like any other program when the host's memory is used up: a guest's memory is in it.
+
+    containerd is spared (systemd's OOMScoreAdjust=-999), and all that it starts inherits that: the host would lose
+    everything else first. A program that has ended by now has nothing to be changed.
+    """
+    score = _PROC / str(pid) / "oom_score_adj"
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        if int(score.read_text()) < 0:
+            score.write_text("0")
 
 
 @contextlib.contextmanager

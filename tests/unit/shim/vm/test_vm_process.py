@@ -81,6 +81,32 @@ async def test_it_may_open_many_files_and_dumps_no_core(credentials: Credentials
     assert (resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_CORE)) == before
 
 
+@pytest.mark.parametrize(("inherited", "given"), [("-999\n", "0"), ("-1\n", "0"), ("0\n", "0\n"), ("300\n", "300\n")])
+async def test_the_host_can_kill_it_for_its_memory_before_what_is_spared(
+    credentials: Credentials,
+    journal: Journal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    inherited: str,
+    given: str,
+) -> None:
+    """To be spared takes a capability that these tests need not have: so /proc is a directory here."""
+    made: list[int] = []
+    popen = subprocess.Popen
+
+    def note(*words: object, **options: object) -> subprocess.Popen[bytes]:
+        child: subprocess.Popen[bytes] = popen(*words, **options)  # type: ignore[call-overload]
+        made.append(child.pid)
+        (tmp_path / str(child.pid)).mkdir()
+        (tmp_path / str(child.pid) / "oom_score_adj").write_text(inherited)
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    monkeypatch.setattr(process, "_PROC", tmp_path)
+    assert await ended(start("true", credentials, journal)) == 0
+    assert (tmp_path / str(made[0]) / "oom_score_adj").read_text() == given
+
+
 async def test_only_the_descriptors_it_is_given(credentials: Credentials, journal: Journal) -> None:
     read, write = os.pipe()
     os.set_inheritable(read, True)
