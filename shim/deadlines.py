@@ -90,3 +90,5 @@ CONTAINERD_WRITE_S: Final = 60.0
 CONTAINERD_COMMIT_S: Final = 600.0
 CONTAINERD_LAYER_S: Final = 3600.0
 CONTAINERD_BACK_S: Final = 60.0
+# `qemubox ps`: a shim takes the connection, and says how its task is. It is for the moments when something hangs.
+LOOK_S: Final = 1.0

@@ -66,10 +66,28 @@ def write(directory: Path, inspection: Inspection) -> None:
     draft.rename(path)
 
 
+def read(directory: Path) -> Inspection | None:
+    """What the shim of that directory has written; None before its container has started, and when it has ended.
+
+    Of a shim of another version, what this one knows. Raises HostError for a file that cannot be read.
+    """
+    path = directory / FILE_NAME
+    try:
+        document = json.loads(path.read_text())
+        known = {field.name: document[field.name] for field in dataclasses.fields(Inspection) if field.name in document}
+        known["interfaces"] = {name: Interface(**each) for name, each in known["interfaces"].items()}
+        return Inspection(**known)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HostError(f"{path} cannot be read: {error}") from error
+
+
 def find(state_dir: Path, container_id: str, namespace: str = "") -> Iterator[dict[str, object]]:
     """All machines of that container id, in `namespace` if one is given, that are there now.
 
-    With QEMU's command line as "qemu". Raises NotFoundError for none, HostError for a file that cannot be read.
+    With the shim's directory as "directory", and QEMU's command line as "qemu". Raises NotFoundError for none,
+    HostError for a file that cannot be read.
     """
     found = False
     for path in sorted(state_dir.glob(f"vm/*/{FILE_NAME}")):
@@ -81,7 +99,7 @@ def find(state_dir: Path, container_id: str, namespace: str = "") -> Iterator[di
             raise HostError(f"{path} cannot be read: {error}") from error
         if document.get("id") == container_id and namespace in ("", document.get("namespace")):
             found = True
-            yield document | {"qemu": _command_line(document["qemu_pid"])}
+            yield document | {"directory": str(path.parent), "qemu": _command_line(document["qemu_pid"])}
     if not found:
         where = f" in namespace {namespace}" if namespace else ""
         raise NotFoundError(f"no machine runs for container {container_id}{where}")

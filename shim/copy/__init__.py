@@ -1,7 +1,7 @@
 """`qemubox cp`: files into a container and out of it, with the semantics of docker cp.
 
     place     arguments, and where what is copied comes to lie      pure
-    address   how the command finds the container's shim
+    address   how commands find a container's shim, and connection, how they call it
     command   the command: packs and unpacks on this side of a pipe
     tar       the stream `-` of the command, as tar
     carry     the shim's side: bytes between a pipe and the guest, of which it looks at none

@@ -1,4 +1,4 @@
-"""How `qemubox cp` finds a container's shim: a file in each shim's directory says for whom it is and where it listens.
+"""How `qemubox` finds a container's shim: a file in each shim's directory says for whom it is and where it listens.
 
 It is there from the daemon's start on, and goes with the directory.
 """
@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from shim.errors import HostError, NotFoundError, SpecError
 
@@ -33,44 +33,55 @@ def write(directory: Path, address: Address) -> None:
         file.write(json.dumps(asdict(address)) + "\n")
 
 
+class Shim(NamedTuple):
+    """A shim's directory, and what it has written there of itself."""
+
+    directory: Path
+    address: Address
+
+
 def find(state_dir: Path, container: str, namespace: str = "") -> Address:
+    """The shim that files are to be copied by; as `locate`."""
+    hint = "start it, or copy with nerdctl cp, which looks into the snapshot of a container without a task"
+    return locate(state_dir, container, namespace, hint=hint).address
+
+
+def locate(state_dir: Path, container: str, namespace: str = "", *, hint: str = "see qemubox ps") -> Shim:
     """The shim of the container of that id, nerdctl name or beginning of an id, in `namespace` if one is given.
 
-    Raises NotFoundError, SpecError where several fit, HostError for a file that cannot be read.
+    Raises NotFoundError, with that hint, SpecError where several fit, HostError for a file that cannot be read.
     """
-    known = [each for each in _all(state_dir) if namespace in ("", each.namespace)]
+    known = [each for each in shims(state_dir) if namespace in ("", each.address.namespace)]
     for fits in (
-        [each for each in known if each.id == container],
-        [each for each in known if _nerdctl_name(each.bundle) == container],
-        [each for each in known if len(container) >= _SHORTEST and each.id.startswith(container)],
+        [each for each in known if each.address.id == container],
+        [each for each in known if _nerdctl_name(each.address.bundle) == container],
+        [each for each in known if len(container) >= _SHORTEST and each.address.id.startswith(container)],
     ):
         if len(fits) > 1:
-            several = ", ".join(f"{each.id} of namespace {each.namespace}" for each in fits)
+            several = ", ".join(f"{each.address.id} of namespace {each.address.namespace}" for each in fits)
             raise SpecError(
                 f"{container} is more than one container: {several}", hint="say --namespace, or the whole id"
             )
         if fits:
             return fits[0]
     where = f" in namespace {namespace}" if namespace else ""
-    raise NotFoundError(
-        f"container {container}{where} has no machine",
-        hint="start it, or copy with nerdctl cp, which looks into the snapshot of a container without a task",
-    )
+    raise NotFoundError(f"container {container}{where} has no machine", hint=hint)
 
 
-def _all(state_dir: Path) -> list[Address]:
+def shims(state_dir: Path) -> list[Shim]:
+    """All that there are. Raises HostError for what cannot be read."""
     found = []
     for path in sorted(state_dir.glob(f"vm/*/{FILE_NAME}")):
         try:
-            found.append(Address(**json.loads(path.read_text())))
+            found.append(Shim(path.parent, Address(**json.loads(path.read_text()))))
         except FileNotFoundError:  # it ended while we looked
             continue
         except PermissionError:
-            raise HostError(f"{path} cannot be read", hint="qemubox cp is root's") from None
+            raise HostError(f"{path} cannot be read", hint="machines are root's") from None
         except (OSError, ValueError, TypeError) as error:
             raise HostError(f"{path} cannot be read: {error}") from error
     if not found and not os.access(state_dir, os.R_OK | os.X_OK) and os.path.lexists(state_dir):
-        raise HostError(f"{state_dir} cannot be read", hint="qemubox cp is root's")
+        raise HostError(f"{state_dir} cannot be read", hint="machines are root's")
     return found
 
 

@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import os
 import posixpath
-import socket
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final, TypeVar, cast
 
@@ -28,9 +27,10 @@ from archive.records import Entry, read
 from archive.unpack import ALL, HARMLESS, unpack
 from shim import deadlines
 from shim.copy import address, tar
+from shim.copy.connection import connection
 from shim.copy.place import Landing, Place, There, check, landing, parse
 from shim.errors import GuestError, HostError, NotFoundError, QemuboxError, SpecError
-from ttrpc import Client, Code, ConnectionClosed, StatusError, Stream
+from ttrpc import Code, StatusError, Stream
 
 _BUFFER: Final = 1 << 20
 _LINKS_MOST: Final = 40
@@ -77,38 +77,14 @@ def _run(shim: address.Address, source: Place, destination: Place, *, follow: bo
 
 
 async def _copy(shim: address.Address, source: Place, destination: Place, *, follow: bool, archive: bool) -> None:
-    async with _connection(shim.socket) as files:
-        remote = _Remote(files, shim.id)
+    async with connection(shim.socket) as client:
+        remote = _Remote(FilesStub(client), shim.id)
         if source.container:
             await _out(remote, source, destination, follow=follow, archive=archive)
         elif source.is_stream:
             await _stream_in(remote, destination, archive=archive)
         else:
             await _in(remote, source, destination, follow=follow, archive=archive)
-
-
-@contextlib.asynccontextmanager
-async def _connection(path: str) -> AsyncIterator[FilesStub]:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        async with asyncio.timeout(deadlines.DIAL_S):
-            await asyncio.get_running_loop().sock_connect(sock, path)
-    except (FileNotFoundError, ConnectionError) as error:
-        sock.close()
-        raise NotFoundError(f"the container's shim is not there any more: {error.strerror}") from error
-    except PermissionError as error:
-        sock.close()
-        raise HostError(f"{path}: {error.strerror}", hint="qemubox cp is root's") from error
-    except BaseException:
-        sock.close()
-        raise
-    client = Client(sock)
-    try:
-        yield FilesStub(client)
-    except ConnectionClosed as error:
-        raise HostError("the shim has closed the connection: its container is gone") from error
-    finally:
-        await client.close()
 
 
 class _Remote:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.cli import _parser
+from shim.cli.tree import parser
 
 _ROOT = Path(__file__).parents[3]
 _UNITS = sorted((_ROOT / "deploy/systemd").glob("*.service"))
@@ -54,7 +54,7 @@ def test_a_unit_calls_what_there_is(unit: Path, tmp_path: Path) -> None:
     assert sections.keys() == {"Unit", "Service", "Install"}
     program, *words = sections["Service"]["ExecStart"].split()
     assert program == f"{tmp_path}/bin/qemubox"
-    _parser("/").parse_args(words)  # exits where it is no command of ours
+    parser("/").parse_args(words)  # exits where it is no command of ours
     assert "@" not in _installed(unit, tmp_path)
 
 

@@ -15,16 +15,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from shim.config import Config, load
 from shim.errors import HostError, SpecError
 from shim.rootfs import erofs, flock, superblock
 from shim.rootfs.store import Store, StoredImage
 from shim.rootfs.users import LOCKS, inode_of, shared_locks
-
-if TYPE_CHECKING:
-    _Groups = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _SHORT: Final = 12
 _MIB: Final = 1 << 20
@@ -48,25 +45,19 @@ class Shown:
         return "  ".join((*words, ", ".join(self.layers) or "for no layer that is there"))
 
 
-def add_to(groups: "_Groups") -> None:
-    """Give the command line its group `cache`."""
-    cache = groups.add_parser("cache", help="the images of layers that are kept for the next container")
-    actions = cache.add_subparsers(required=True, metavar="ACTION")
+def show(arguments: argparse.Namespace) -> int:
+    """List the images."""
+    return _run(_show, arguments)
 
-    def add(
-        name: str, help_: str, action: Callable[[Config, Store, argparse.Namespace], int]
-    ) -> argparse.ArgumentParser:
-        parser = actions.add_parser(name, help=help_, description=help_)
-        parser.set_defaults(action=lambda arguments: _run(action, arguments))
-        return parser
 
-    show = add("show", "list the images: size on disk and in all, last use, users, and the layers they are of", _show)
-    show.add_argument("--json", action="store_true", help="for programs")
-    prune = add("prune", "remove images whose layers are gone, and what is above the limit; none in use", _prune)
-    which = prune.add_mutually_exclusive_group()
-    which.add_argument("--all", action="store_true", help="every image that is not in use")
-    which.add_argument("--to", metavar="MIB", type=int, help="least recently used first, until so much is left")
-    add("verify", "read all images and compare them with when they were made; damaged ones are removed", _verify)
+def prune(arguments: argparse.Namespace) -> int:
+    """Make room."""
+    return _run(_prune, arguments)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Read all of them."""
+    return _run(_verify, arguments)
 
 
 def _run(action: Callable[[Config, Store, argparse.Namespace], int], arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The `qemubox` command where it needs no machine."""
+"""`qemubox template` where it needs no machine."""
 
 from pathlib import Path
 

@@ -1,0 +1,62 @@
+"""`qemubox`, the administrator's command.
+
+    qemubox service
+    qemubox ps [--namespace NS] [--json] [-q]
+    qemubox inspect [--namespace NS] ID
+    qemubox logs [--console] [-f] [--namespace NS] ID
+    qemubox cp [--namespace NS] [-L] [-a] SRC DST
+    qemubox commit [--address ADDRESS] [-n NAMESPACE] [-a AUTHOR] [-m MESSAGE] [-c INSTRUCTION] [--no-pause]
+        [--uncompressed] CONTAINER IMAGE
+    qemubox gc [--dry-run] [--json]
+    qemubox config show [--json] [--defaults]
+    qemubox cache show [--json]
+    qemubox cache prune [--all] [--to MIB]
+    qemubox cache verify
+    qemubox template build [--namespace NS] [--again] [--if-used]
+    qemubox template list [--json]
+    qemubox template verify [NAME...]
+    qemubox template rm [--all] [NAME...]
+    qemubox completion bash|zsh|fish
+    qemubox man DIR
+
+It reads the shim's configuration (QEMUBOX_CONFIG, or /etc/qemubox/config.toml). Exit statuses: see EXIT_STATUSES.
+
+What words there are is in tree.py, which everything else about them is made from: help, completion.py, man.py. The
+module of a command is imported when the command is to be done; tests hold this list equal to the tree.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from shim.cli.tree import parser
+from shim.errors import QemuboxError
+from shim.warm.ask import packages
+
+EXIT_STATUSES: Final = {
+    "0": "done",
+    "1": "it could not be done, or not all of it; one line says what is wrong and what to do",
+    "2": "the words are not understood",
+    "130": "ended by ^C",
+}
+
+
+def main(words: Sequence[str] | None = None, *, link: str = "") -> int:
+    """Do what the command line asks for; the answer is the exit status.
+
+    `link` is the path by which our packages were found, links and all; empty: their directory itself.
+    """
+    arguments = parser(link or packages()).parse_args(words)
+    action: Callable[[argparse.Namespace], int] = arguments.action
+    try:
+        return action(arguments)
+    except QemuboxError as error:
+        print(f"qemubox: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read it has had enough, as head(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter tries once more at its end
+        return 1
+    except KeyboardInterrupt:
+        return 130
