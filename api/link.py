@@ -8,6 +8,8 @@ come behind. Each stream of standard input or output has a port of its own, whos
 from typing import Final
 
 CONTROL_PORT: Final = "qemubox.control"
+# The word on the kernel's command line that has vminitd put a prompt on the console (debug.guest_console).
+GUEST_CONSOLE: Final = "qemubox.guest_console"
 # How many calls a template has had before a clone's first.
 CALLS_BEFORE: Final = 1
 

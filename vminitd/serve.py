@@ -8,6 +8,7 @@ from ttrpc import Server
 from vminitd import log, milestones, power
 from vminitd.boot import RUN_DIR
 from vminitd.capacity import Capacity
+from vminitd.console import is_wanted, keep_prompt
 from vminitd.containers import Containers
 from vminitd.crun import Crun
 from vminitd.forward import Forwarder
@@ -15,12 +16,14 @@ from vminitd.launch import Machinery
 from vminitd.link import find_link
 from vminitd.network.network import Network
 from vminitd.parked import Prepared
+from vminitd.programs import Programs
 from vminitd.reaper import Reaper
 from vminitd.services.archive import ArchiveService
 from vminitd.services.changes import ChangesService
 from vminitd.services.containers import ContainersService
 from vminitd.services.machine import MachineService
 from vminitd.services.network import NetworkService
+from vminitd.services.programs import ProgramsService
 from vminitd.trace import Traced
 from vminitd.uevent import Uevents, kernel_socket
 
@@ -56,22 +59,34 @@ async def _serve() -> None:
         milestones.mark("warm")
         _settle()
 
-    machine = MachineService(capacity, network, containers, become_template)
+    programs = Programs(reaper, link.dial)
+    machine = MachineService(capacity, network, containers, programs, become_template)
     forwarding = NetworkService(Forwarder(link.dial))
     calls = ContainersService(containers, machine, capacity, network)
-    services = (machine, calls, ChangesService(containers), ArchiveService(containers), forwarding)
+    copying = ArchiveService(containers)
+    services = (machine, calls, ChangesService(containers), copying, forwarding, ProgramsService(programs))
     server = Server([Traced(service) for service in services], on_error=_report)
     _settle()
     control = await link.attach(become_template)
     milestones.mark("connected")
     log.info("connected")
     serving = asyncio.create_task(server.serve(control))
+    # Kept by its name: the loop alone would not keep it.
+    prompt = asyncio.create_task(_prompt(machine, reaper)) if is_wanted() else None
     ended = asyncio.create_task(machine.ended.wait())
     await asyncio.wait([serving, ended], return_when=asyncio.FIRST_COMPLETED)
     # Delivers the answer to Shutdown, if that is why.
     await server.close(0)
     log.info("powering off", reason="asked to" if machine.ended.is_set() else "the host is gone")
+    if prompt is not None:
+        prompt.cancel()
     await containers.end(0)
+
+
+async def _prompt(machine: MachineService, reaper: Reaper) -> None:
+    """Not in a template: its clones' prompts are processes of their own."""
+    await machine.identified.wait()
+    await keep_prompt(reaper)
 
 
 def _settle() -> None:

@@ -15,6 +15,7 @@ from vminitd.capacity import Capacity
 from vminitd.containers import Containers
 from vminitd.errors import RequestError
 from vminitd.network.network import Network
+from vminitd.programs import Programs
 
 
 class MachineService(MachineBase):
@@ -25,13 +26,19 @@ class MachineService(MachineBase):
     """
 
     def __init__(
-        self, capacity: Capacity, network: Network, containers: Containers, warm: Callable[[], Awaitable[None]]
+        self,
+        capacity: Capacity,
+        network: Network,
+        containers: Containers,
+        programs: Programs,
+        warm: Callable[[], Awaitable[None]],
     ) -> None:
         self.ended = asyncio.Event()
         self.identified = asyncio.Event()
         self._capacity = capacity
         self._network = network
         self._containers = containers
+        self._programs = programs
         self._warm = warm
 
     async def WarmUp(self, request: Empty, context: Context) -> Empty:
@@ -70,6 +77,7 @@ class MachineService(MachineBase):
         return Empty()
 
     async def Shutdown(self, request: ShutdownRequest, context: Context) -> Empty:
+        await self._programs.close()  # one may be at home in a file system that is to be unmounted
         await self._containers.end(request.grace_ms / 1000)
         await asyncio.to_thread(os.sync)
         self.ended.set()
