@@ -32,7 +32,7 @@ EXTRA_MODULES = ("encodings.utf_8", "encodings.ascii", "encodings.latin_1", "os"
 # for other systems, for the network beyond sockets, for compression, for processes by multiprocessing.
 EXCLUDED = frozenset(
     {
-        *("_pyrepl", "bdb", "cmd", "code", "codeop", "doctest", "pdb", "pydoc", "rlcompleter", "test", "unittest"),
+        *("_pyrepl", "bdb", "cmd", "doctest", "readline", "pdb", "pydoc", "rlcompleter", "test", "unittest"),
         *("_testcapi", "_testinternalcapi", "_testlimitedcapi", "ctypes.wintypes", "asyncio.windows_events"),
         *("asyncio.proactor_events", "asyncio.windows_utils", "ctypes._aix", "encodings.mbcs", "_osx_support"),
         *("_ios_support", "_aix_support", "_android_support", "argparse", "getopt", "gettext", "optparse"),
