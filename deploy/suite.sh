@@ -1,11 +1,11 @@
 #!/bin/sh
-# usage: deploy/suite.sh SUITE PACKAGE...
+# usage: deploy/suite.sh [--with-dependencies] SUITE PACKAGE...
 #
-# Downloads the named packages, and only those, from a Debian suite that is not the host's own (say a
-# newer one), and prints the directory that holds them: PACKAGE_VERSION_ARCH.deb each, and a file
-# `versions` with a line "package version sha256" for each. Nothing is installed, and the host's apt
-# configuration is read (its mirror, its proxy) but never changed: lists, cache and sources are private.
-# Dependencies are not resolved; the caller knows what it needs.
+# Downloads the named packages from a Debian suite that is not the host's own (say a newer one), and prints the
+# directory that holds them: PACKAGE_VERSION_ARCH.deb each, and a file `versions` with a line
+# "package version sha256" for each. Nothing is installed, and the host's apt configuration is read (its mirror,
+# its proxy) but never changed: lists, cache and sources are private. Only those that are named; with the option,
+# what they depend on too (not what they recommend), down to the libc, as on a machine that has nothing yet.
 #
 # Kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/debs/<hash of suite and names>/, so a second
 # call needs no network; remove that directory to get newer versions.
@@ -17,7 +17,14 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 die() { echo "suite: $*" >&2; exit 1; }
 
-[ $# -ge 2 ] || { echo "usage: $0 SUITE PACKAGE..." >&2; exit 2; }
+option=
+fetch=fetch_named
+if [ "${1:-}" = --with-dependencies ]; then
+    option=$1
+    fetch=fetch_all
+    shift
+fi
+[ $# -ge 2 ] || { echo "usage: $0 [--with-dependencies] SUITE PACKAGE..." >&2; exit 2; }
 suite=$1
 shift
 
@@ -59,6 +66,17 @@ for_apt() {
     if [ "$(id -u)" -eq 0 ] && getent passwd _apt >/dev/null; then chown _apt "$@"; fi
 }
 
+fetch_named() {
+    (cd "$work" && private_apt apt-get download "$@")
+}
+
+# To apt this is the installation of a machine whose packages it knows nothing of: the status is empty.
+fetch_all() {
+    for_apt "$work/partial"
+    private_apt apt-get install --download-only --yes --no-install-recommends -o Dir::Cache::Archives="$work" "$@" &&
+        rm -r "$work/partial" "$work/lock"
+}
+
 download() {
     apt=$cache/apt/$suite-$arch
     mkdir -p "$apt/cache"
@@ -69,12 +87,14 @@ download() {
     private_apt apt-get update || die "apt cannot read the suite $suite from the host's mirror (is its name right?)"
     rm -rf "$work"
     for_apt "$work"
-    (cd "$work" && private_apt apt-get download "$@") || die "apt cannot download from $suite: $*"
+    $fetch "$@" || die "apt cannot download from $suite: $*"
     [ "$(id -u)" -ne 0 ] || chown -R 0:0 "$work"
     for package in "$@"; do
-        deb=$(echo "$work/${package}"_*.deb)
-        [ -f "$deb" ] || die "$suite has no package $package"
-        echo "$package $(dpkg-deb -f "$deb" Version) $(sha256sum <"$deb" | cut -d ' ' -f 1)"
+        [ -f "$(echo "$work/${package}"_*.deb)" ] || die "$suite has no package $package"
+    done
+    for deb in "$work"/*.deb; do
+        package=${deb##*/}
+        echo "${package%%_*} $(dpkg-deb -f "$deb" Version) $(sha256sum <"$deb" | cut -d ' ' -f 1)"
     done >"$work.versions"
     mv "$work.versions" "$work/versions"
     chmod 755 "$work"
@@ -82,7 +102,7 @@ download() {
 }
 
 arch=$(dpkg --print-architecture)
-result=$cache/$(printf '%s\n' "$arch" "$suite" "$@" | sha256sum | cut -c 1-24)
+result=$cache/$(printf '%s\n' "$arch" "$suite" "$@" $option | sha256sum | cut -c 1-24)
 if [ ! -d "$result" ]; then
     mkdir -p "$cache" || die "cannot write to $cache (set QEMUBOX_BUILD_CACHE to a directory that can be written to)"
     work=$cache/work

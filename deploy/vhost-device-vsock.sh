@@ -3,7 +3,8 @@
 #
 # Prints the path of the vhost-device-vsock daemon, which gives a VM vsock where the host's kernel has no
 # /dev/vhost-vsock. Debian has it since forky; its binary needs nothing but a libc of 2.34 or newer, so it
-# runs on Debian 12 too. Kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/tools/.
+# runs on Debian 12 too. Kept in ${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/tools/, with a file `manifest` beside it:
+# "package version sha256".
 set -eu
 umask 022
 
@@ -13,7 +14,8 @@ debs=$(sh "$here/suite.sh" $suite vhost-device-vsock)
 version=$(awk '$1 == "vhost-device-vsock" { print $2 }' "$debs/versions")
 tool=${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/tools/vhost-device-vsock_$version/vhost-device-vsock
 
-if [ ! -x "$tool" ]; then
+manifest=$(dirname "$tool")/manifest
+if [ ! -x "$tool" ] || [ ! -f "$manifest" ]; then
     unpacked=$(mktemp -d)
     trap 'rm -rf "$unpacked"' EXIT
     dpkg-deb -x "$debs"/vhost-device-vsock_*.deb "$unpacked"
@@ -23,5 +25,7 @@ if [ ! -x "$tool" ]; then
     mkdir -p "$(dirname "$tool")"
     install -m 755 "$unpacked/usr/bin/vhost-device-vsock" "$tool.$$"
     mv "$tool.$$" "$tool"
+    cp "$debs/versions" "$manifest.$$"
+    mv "$manifest.$$" "$manifest"
 fi
 echo "$tool"

@@ -30,24 +30,6 @@ locked() {
     done
 }
 
-# The pip of the project's own environment, or the system's.
-find_pip() {
-    for python in "$project/.venv/bin/python" python3 /usr/bin/python3; do
-        if "$python" -m pip --version >/dev/null 2>&1; then echo "$python"; return; fi
-    done
-    die "there is no pip to fetch $wheels with (run: apt-get install python3-pip)"
-}
-
-# Fetches the wheels that the guest's Python would be given, whatever Python this machine has.
-fetch_wheels() {
-    python=$(find_pip)
-    locked >"$1.lock"
-    "$python" -m pip --disable-pip-version-check download -q --no-deps --require-hashes --only-binary=:all: \
-        --python-version 3.13 --implementation cp --abi cp313 --abi abi3 --abi none \
-        --platform manylinux2014_x86_64 --platform any -r "$1.lock" -d "$1" >&2 ||
-        die "pip cannot fetch as locked in requirements.lock: $wheels"
-}
-
 build() {
     echo "initrd: base: packages of $suite and wheels" >&2
     # shellcheck disable=SC2086  # a list
@@ -55,17 +37,17 @@ build() {
     for deb in "$debs"/*.deb; do
         dpkg-deb -x "$deb" "$work/base"
     done
-    fetch_wheels "$work/wheels"
+    wheels=$(locked | sh "$project/deploy/wheels.sh")
     python=$work/base/usr/lib/qemubox
     mkdir -p "$python" "$work/base/usr/share/qemubox"
-    for wheel in "$work"/wheels/*.whl; do
-        "$(find_pip)" -m zipfile -e "$wheel" "$python"
+    for wheel in "$wheels"/*.whl; do
+        python3 -m zipfile -e "$wheel" "$python"
     done
     # Importing a namespace package looks into every directory of sys.path; nobody else has a part in this one.
     : >"$python/google/__init__.py"
     {
         LC_ALL=C sort "$debs/versions"
-        cd "$work/wheels" && sha256sum -- *.whl | awk '{ print $2, $1 }'
+        cd "$wheels" && sha256sum -- *.whl | awk '{ print $2, $1 }'
     } >"$work/manifest"
     mv "$work/manifest" "$work/base/usr/share/qemubox/manifest"
     chmod 755 "$work/base"

@@ -11,13 +11,11 @@ shared libraries that these are linked with. The libraries' modules are there as
 function and line number); ours keep their source too, so that a traceback on the console shows the line.
 """
 
-import os
-import py_compile
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+from deploy.tree import LIBRARIES, LOADER, compile_module, copy, linked_with
 from initrd.closure import closure
 
 OWN = frozenset({"api", "archive", "netlink", "ttrpc", "vminitd"})
@@ -45,8 +43,6 @@ EXCLUDED = frozenset(
 )
 
 PROGRAMS = ("usr/bin/python3.13", "usr/bin/crun")
-LIBRARIES = "usr/lib/x86_64-linux-gnu"
-LOADER = f"{LIBRARIES}/ld-linux-x86-64.so.2"
 # Opened by name when a thread is ended: glibc aborts the process if it is not there.
 EXTRA_LIBRARIES = (f"{LIBRARIES}/libgcc_s.so.1",)
 
@@ -104,14 +100,7 @@ def place(name: str, path: Path, roots: tuple[Path, ...], out: Path) -> Path:
     compiled = Path(compiled_beside(target)) if is_own else target.with_suffix(".pyc")
     if is_own:
         copy(path, target)
-    py_compile.compile(
-        str(path),
-        cfile=str(compiled),
-        dfile=f"/{target.relative_to(out)}",
-        doraise=True,
-        optimize=0 if is_own else 2,
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )
+    compile_module(path, compiled, f"/{target.relative_to(out)}", optimize=0 if is_own else 2)
     return compiled
 
 
@@ -119,26 +108,9 @@ def compiled_beside(source: Path) -> str:
     return str(source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc")
 
 
-def copy(source: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
-    return target
-
-
 def copy_libraries(base: Path, out: Path, files: list[Path]) -> None:
     """Copies the shared libraries that `files` are linked with, as the guest's own loader lists them."""
-    needed = {LOADER, *EXTRA_LIBRARIES}
-    for file in files:
-        listing = subprocess.run(
-            [base / LOADER, "--library-path", base / LIBRARIES, "--list", file],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for line in listing.splitlines():
-            if " => " in line:
-                needed.add(f"{LIBRARIES}/{line.split()[0].rpartition('/')[2]}")
+    needed = {LOADER, *EXTRA_LIBRARIES, *(f"{LIBRARIES}/{name}" for name in linked_with(base, files))}
     for library in sorted(needed):
         copy(base / library, out / library)
     (out / LOADER).chmod(0o755)
