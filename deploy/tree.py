@@ -30,7 +30,8 @@ def linked_with(base: Path, files: Iterable[Path]) -> set[str]:
     """
     names: set[str] = set()
     for file in files:
-        command = [base / LOADER, "--inhibit-cache", "--library-path", base / LIBRARIES, "--list", file]
+        options = ("--inhibit-cache", "--library-path", str(base / LIBRARIES), "--list")
+        command = [str(base / LOADER), *options, str(file)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         names |= listed(done.stdout, file)
     for name in sorted(names):

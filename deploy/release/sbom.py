@@ -6,7 +6,8 @@ VERSION  the release's
 EPOCH    seconds since 1970: when it was made, which is its commit's time
 OUT      the file
 SOURCE   KIND=FILE: lines that the build has kept of what it fetched
-    debian:SUITE:WHERE   "PACKAGE VERSION SHA256" (deploy/suite.sh; "-" for what is not known); a line "WHEEL SHA256" is a wheel (initrd/base.sh)
+    debian:SUITE:WHERE   "PACKAGE VERSION SHA256" (deploy/suite.sh), "-" for a hash that nobody has kept; a line
+                         "WHEEL SHA256" is a wheel (initrd/base.sh)
     wheels:WHERE         sha256sum's lines of wheels
     go:WHERE             what `go version -m` prints (deploy/parts.sh)
 WHERE says which part of the release has it.

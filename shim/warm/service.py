@@ -33,7 +33,7 @@ from shim.errors import HostError
 from shim.log import Logger, open_service_log
 from shim.warm import child, message
 from shim.warm.caller import standing
-from shim.warm.code import Code
+from shim.warm.code import Code, interpreter
 from shim.warm.holdings import Holdings
 
 # What is imported only where it is asked for: it need not even be installed.
@@ -131,7 +131,7 @@ class Service:
             os.dup2(self._listener.fileno(), _FIRST_FD)
         os.set_inheritable(_FIRST_FD, True)
         os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-        os.execv(sys.executable, sys.orig_argv)
+        os.execv(interpreter(), sys.orig_argv)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._signals.add(number)
