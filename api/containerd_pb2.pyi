@@ -467,3 +467,11 @@ class DeleteLeaseRequest(_message.Message):
     id: str
     sync: bool
     def __init__(self, id: _Optional[str] = ..., sync: _Optional[bool] = ...) -> None: ...
+
+class VersionResponse(_message.Message):
+    __slots__ = ("version", "revision")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    revision: str
+    def __init__(self, version: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...

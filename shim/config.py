@@ -246,44 +246,63 @@ def load(environment: Mapping[str, str] = os.environ) -> Config:
     Raises ConfigError for what cannot be read or is not allowed. A file that was named
     must be there; the default one need not.
     """
-    named = environment.get("QEMUBOX_CONFIG")
-    path = named or DEFAULT_PATH
-    try:
-        with open(path, "rb") as file:
-            text = file.read().decode()
-    except FileNotFoundError:
-        if named:
-            raise ConfigError(f"{path}: no such file", hint="QEMUBOX_CONFIG names it") from None
+    path, text = read(environment)
+    if text is None:
         return Config()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
     try:
         return parse(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
 
 
+def read(environment: Mapping[str, str] = os.environ) -> tuple[str, str | None]:
+    """The path of the file that is in force, and its text; None where it is not there and need not be.
+
+    Raises ConfigError for what cannot be read.
+    """
+    named = environment.get("QEMUBOX_CONFIG")
+    path = named or DEFAULT_PATH
+    try:
+        with open(path, "rb") as file:
+            return path, file.read().decode()
+    except FileNotFoundError:
+        if named:
+            raise ConfigError(f"{path}: no such file", hint="QEMUBOX_CONFIG names it") from None
+        return path, None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
+
+
 def parse(text: str) -> Config:
-    """Read the text of a configuration file. Raises ConfigError."""
+    """Read the text of a configuration file. Raises ConfigError, the first where there are several."""
+    config, faults = examine(text)
+    if faults:
+        raise faults[0]
+    return config
+
+
+def examine(text: str) -> tuple[Config, list[ConfigError]]:
+    """What is right in the text of a configuration file, with defaults for the rest; and all that is wrong in it."""
     import tomllib  # only where there is a file: 3 ms
 
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}") from error
+        return Config(), [ConfigError(f"not TOML: {error}")]
+    faults: list[ConfigError] = []
     for name, value in document.items():
         if name not in Config._fields:
             what = (
                 f"section [{name}]" if isinstance(value, dict) else f"key {name} = {value!r} before the first section"
             )
-            raise ConfigError(f"unknown {what}", hint=f"there are the sections {', '.join(Config._fields)}")
+            faults.append(ConfigError(f"unknown {what}", hint=f"there are the sections {', '.join(Config._fields)}"))
 
     def section(kind: type[_Section], name: str) -> _Section:
-        return _section(kind, name, document.get(name, {}))
+        return _section(kind, name, document.get(name, {}), faults)
 
-    return Config(
+    config = Config(
         runtime=section(RuntimeConfig, "runtime"),
         vm=section(VmConfig, "vm"),
         vsock=section(VsockConfig, "vsock"),
@@ -294,20 +313,23 @@ def parse(text: str) -> Config:
         annotations=section(AnnotationsConfig, "annotations"),
         log=section(LogConfig, "log"),
     )
+    return config, faults
 
 
-def _section(kind: type[_Section], name: str, table: object) -> _Section:
+def _section(kind: type[_Section], name: str, table: object, faults: list[ConfigError]) -> _Section:
     if not isinstance(table, dict):
-        raise ConfigError(f"{name} = {table!r}: must be a section, [{name}]")
-    for key, value in table.items():
-        if key not in kind._fields:
-            raise ConfigError(f"unknown key {name}.{key} = {value!r}", hint=f"there are {', '.join(kind._fields)}")
-        if refusal := _refusal(kind.__annotations__[key], value):
-            raise ConfigError(f"{name}.{key} = {value!r}: {refusal}")
+        faults.append(ConfigError(f"{name} = {table!r}: must be a section, [{name}]"))
+        return kind()
     found = dict(table)
     for key, value in table.items():
-        if isinstance(value, list):
-            found[key] = tuple(value)
+        del found[key]
+        if key not in kind._fields:
+            known = ", ".join(kind._fields)
+            faults.append(ConfigError(f"unknown key {name}.{key} = {value!r}", hint=f"there are {known}"))
+        elif refusal := _refusal(kind.__annotations__[key], value):
+            faults.append(ConfigError(f"{name}.{key} = {value!r}: {refusal}"))
+        else:
+            found[key] = tuple(value) if isinstance(value, list) else value
     return kind(**found)
 
 

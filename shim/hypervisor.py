@@ -38,6 +38,8 @@ class Hypervisor:
     # Which way that is: a value of vsock.mode, never auto.
     link: LinkMode
     credentials: Credentials
+    # Why it is this accelerator: one line.
+    reason: str = ""
 
 
 async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journal, log: Logger) -> Hypervisor:
@@ -76,7 +78,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
                 f"no KVM, and vm.allow_tcg is false: {chosen.reason}", hint="enable virtualization on the host"
             )
         log.warning("running under TCG, which is slow and no security boundary", reason=chosen.reason)
-    return Hypervisor(replace(machine, accel=chosen.accel), new_vsock, link, user)
+    return Hypervisor(replace(machine, accel=chosen.accel), new_vsock, link, user, chosen.reason)
 
 
 def program(name: str, *, key: str, package: str) -> Path:

@@ -8,6 +8,7 @@
     qemubox commit [--address ADDRESS] [-n NAMESPACE] [-a AUTHOR] [-m MESSAGE] [-c INSTRUCTION] [--no-pause]
         [--uncompressed] CONTAINER IMAGE
     qemubox gc [--dry-run] [--json]
+    qemubox check [--json] [--quick]
     qemubox config show [--json] [--defaults]
     qemubox cache show [--json]
     qemubox cache prune [--all] [--to MIB]

@@ -134,6 +134,10 @@ def _host(groups: "Groups") -> None:
     collect = _add(groups, "gc", what, "shim.cli.collect")
     collect.add_argument("--dry-run", action="store_true", help="only say what there is")
     collect.add_argument("--json", action="store_true", help=_JSON)
+    what = "look whether this host can run containers in machines, by trying it, and say what mends what is amiss"
+    check = _add(groups, "check", what, "shim.check.command")
+    check.add_argument("--json", action="store_true", help="one JSON document, for programs")
+    check.add_argument("--quick", action="store_true", help="boot no machine: seconds instead of up to a minute")
     actions = _group(groups, "config", "the configuration of this host")
     what = "show the configuration that is in force, and where each value comes from"
     show = _add(actions, "show", what, "shim.cli.config_show")

@@ -47,17 +47,17 @@ class Snapshot:
 
 def identify(directory: Path) -> Snapshot:
     """The snapshot whose writes go to `directory`. Raises HostError where there is no such directory."""
-    return Snapshot(directory, *_birth(directory), _store(directory))
+    return Snapshot(directory, *birth(directory), _store(directory))
 
 
 def _store(directory: Path) -> str:
     # .../snapshots/42/fs, or, of the native snapshotter, .../snapshots/42
     number = directory if directory.name.isdigit() else directory.parent
-    return repr(_birth(number.parent))
+    return repr(birth(number.parent))
 
 
-def _birth(directory: Path) -> tuple[int, int]:
-    """Inode number and time of birth, which is 0 where it is not known. Raises HostError."""
+def birth(directory: Path) -> tuple[int, int]:
+    """Inode number and time of birth (ns since 1970), which is 0 where it is not known. Raises HostError."""
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
     if _libc.statx(_AT_FDCWD, os.fsencode(directory), 0, _STATX_BTIME, buffer) != 0:
         number = ctypes.get_errno()

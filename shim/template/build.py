@@ -6,8 +6,10 @@ the point: what is frozen has no connection, no CID, no name and no container's 
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -61,6 +63,19 @@ async def _boot_and_save(
 
     When this returns QEMU is gone: nobody has the memory or the state open for writing any more.
     """
+    async with booted(machine, directory, credentials, boot_timeout_s, memory_fd=memory_fd) as vm:
+        await vm.pause()
+        return await vm.save(state_fd, machine.base_memory_mib * MIB, deadlines.TEMPLATE_SAVE_S)
+
+
+@contextlib.asynccontextmanager
+async def booted(
+    machine: Machine, directory: Path, credentials: Credentials, boot_timeout_s: float, *, memory_fd: int = -1
+) -> AsyncIterator[VirtualMachine]:
+    """A machine that has booted to where vminitd waits, with no device of any container; gone at the end.
+
+    `directory` has its console, and the journal of what is made. Raises BootError, MachineError, MissingPartError.
+    """
     vm = await VirtualMachine.launch(
         machine,
         # Not the template's name: another installation on this host may be making the same one, and whoever
@@ -83,8 +98,7 @@ async def _boot_and_save(
             await vm.hear(Guest(client, vm.exited).warm_up(), boot_timeout_s)
         else:
             await vm.printed(READY, boot_timeout_s)
-        await vm.pause()
-        return await vm.save(state_fd, machine.base_memory_mib * MIB, deadlines.TEMPLATE_SAVE_S)
+        yield vm
     finally:
         await vm.kill(deadlines.QEMU_KILL_S)
         if client is not None:
