@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 FORMAT: Final = 1
 
 
-def run(*, quick: bool, as_json: bool, environ: Mapping[str, str] = os.environ) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """What the command line says; the answer is the exit status."""
+    return check(quick=arguments.quick, as_json=arguments.json)
+
+
+def check(*, quick: bool, as_json: bool, environ: Mapping[str, str] = os.environ) -> int:
     """Look, and print; the answer is the exit status."""
     lines: list[Line] = []
 

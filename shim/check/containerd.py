@@ -67,7 +67,7 @@ async def _look_at(host: Host, report: Report, path: str) -> bool:
     else:
         report.ok(path, f"containerd {said}, process {pid}")
     await _shim(host, report, path, pid)
-    _configuration_of(host, report, pid)
+    _configuration_of(host, report, pid, before_2=numbers is not None and numbers < (2,))
     return True
 
 
@@ -148,7 +148,7 @@ def _same_configuration(host: Host, report: Report, its: str, path: str) -> None
         )
 
 
-def _configuration_of(host: Host, report: Report, pid: int) -> None:
+def _configuration_of(host: Host, report: Report, pid: int, *, before_2: bool) -> None:
     """The file that its command line names, else the default."""
     words = (host.text(f"/proc/{pid}/cmdline") or "").split("\0")
     name = criconfig.DEFAULT
@@ -156,11 +156,11 @@ def _configuration_of(host: Host, report: Report, pid: int) -> None:
         option, equals, value = word.partition("=")
         if option in ("-c", "--config", "-config"):
             name = value if equals else words[index + 1] if index + 1 < len(words) else name
-    configuration(report, host.path(name), host.root)
+    configuration(report, host.path(name), host.root, before_2=before_2)
 
 
-def configuration(report: Report, path: Path, root: Path) -> None:
-    """What containerd reads, and whether the CRI knows our runtime."""
+def configuration(report: Report, path: Path, root: Path, *, before_2: bool = False) -> None:
+    """What a containerd reads, of before 2.0 or newer, and whether the CRI knows our runtime."""
     try:
         files = criconfig.read(path, root)
     except FileNotFoundError:
@@ -177,6 +177,12 @@ def configuration(report: Report, path: Path, root: Path) -> None:
             entry.path,
             f"the runtime {entry.name} stands under {entry.misplaced!r}, which version {file.version} has not",
             f"write {criconfig.snippet(file.version)}",
+        )
+    elif found and before_2 and found[-1].path in (lost := criconfig.lost_in_1(files)):
+        report.failure(
+            found[-1].path,
+            f"the runtime {found[-1].name!r} is lost: this containerd takes the CRI's section of the last file whole",
+            f"have the whole section in one file: {', '.join(lost)} has another part of it",
         )
     elif found:
         report.ok(found[0].path, f"version {files[0].version}, with the runtime {found[0].name!r} for the CRI")

@@ -110,6 +110,12 @@ def cri_is_off(files: list[File]) -> bool:
     return False
 
 
+def lost_in_1(files: list[File]) -> list[str]:
+    """The files whose section of the CRI a containerd before 2.0 loses: it takes that of the last one whole."""
+    having = [file.path for file in files if any(_table(file.table, "plugins", name) for name in _PLUGIN[file.version])]
+    return having[:-1]
+
+
 def entries(files: list[File]) -> list[Entry]:
     """All runtimes of the CRI that are ours, where each file's version has them and elsewhere."""
     found = []

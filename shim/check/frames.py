@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -30,7 +31,7 @@ _GUEST, _OTHER = bytes.fromhex("020000716263"), bytes.fromhex("020000716264")
 _TYPE: Final = b"\x88\xb5"  # for experiments: no kernel sends it by itself
 _HEADER: Final = bytes(10)  # struct virtio_net_hdr
 _ALL: Final = 3  # ETH_P_ALL
-_WAIT_MS: Final = 2000
+_WAIT_S: Final = 2.0
 _TC: Final = ("sch_ingress", "cls_u32", "act_mirred")
 
 
@@ -98,9 +99,14 @@ def _carry(fd: int, interface: Interface) -> None:
 def _await(fd: int, read: Callable[[], bytes], wanted: bytes, which: str) -> None:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    while poller.poll(_WAIT_MS):
-        if read()[: len(wanted)] == wanted:
+    deadline = time.monotonic() + _WAIT_S
+    while (left := deadline - time.monotonic()) > 0 and poller.poll(left * 1000):
+        # What kernels say by themselves is passed over.
+        found = read()
+        if found[: len(wanted)] == wanted:
             return
+        if not found:
+            break
     raise HostError(f"a frame {which} was lost between the interface and the TAP")
 
 

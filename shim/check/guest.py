@@ -22,6 +22,8 @@ from shim.vm.process import SETPRIV, Credentials
 
 _ELF: Final = b"\x7fELF\x02\x01\x01"
 _X86_64: Final = 62
+# Of an ELF file, and so far that a bzImage says so, too.
+_HEADER_BYTES: Final = 0x206
 _PT_NOTE: Final = 4
 _PVH: Final = 18
 _BZIMAGE_AT, _BZIMAGE = 0x202, b"HdrS"
@@ -52,15 +54,22 @@ async def look(host: Host, report: Report) -> None:
 
 def kernel(path: Path) -> str:
     """What kernel it is. Raises OSError, or HostError for what QEMU cannot enter."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[_BZIMAGE_AT : _BZIMAGE_AT + 4] == _BZIMAGE:
-            raise HostError("it is a bzImage, and must be the uncompressed vmlinux", hint=_MEND)
-        if data[: len(_ELF)] != _ELF or struct.unpack_from("<H", data, 18) != (_X86_64,):
-            raise HostError("it is no kernel: no ELF file of x86_64", hint=_MEND)
-        if not any(_is_pvh(note) for note in _notes(data)):
-            raise HostError("it has no PVH entry (CONFIG_PVH), by which QEMU enters it", hint=_MEND)
-        banner = re.search(rb"Linux version (\S+)", data)
-        return f"Linux {banner[1].decode(errors='replace') if banner else 'of an unknown version'}, entered by PVH"
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < _HEADER_BYTES:
+            raise HostError("it is no kernel: it is shorter than any", hint=_MEND)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _described(data)
+
+
+def _described(data: mmap.mmap) -> str:
+    if data[_BZIMAGE_AT : _BZIMAGE_AT + 4] == _BZIMAGE:
+        raise HostError("it is a bzImage, and must be the uncompressed vmlinux", hint=_MEND)
+    if data[: len(_ELF)] != _ELF or struct.unpack_from("<H", data, 18) != (_X86_64,):
+        raise HostError("it is no kernel: no ELF file of x86_64", hint=_MEND)
+    if not any(_is_pvh(note) for note in _notes(data)):
+        raise HostError("it has no PVH entry (CONFIG_PVH), by which QEMU enters it", hint=_MEND)
+    banner = re.search(rb"Linux version (\S+)", data)
+    return f"Linux {banner[1].decode(errors='replace') if banner else 'of an unknown version'}, entered by PVH"
 
 
 def _notes(data: mmap.mmap) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 import enum
 import os
-import re
 
 from shim.check.host import Host
 
@@ -20,9 +19,14 @@ def module(host: Host, name: str) -> Module:
     if host.path(f"/sys/module/{name}").is_dir():
         return Module.THERE
     lists = f"/lib/modules/{os.uname().release}"
-    wanted = re.compile(rf"(?:^|/){re.escape(name).replace('_', '[-_]')}\.ko(?:\.\w+)?(?::|$)", re.MULTILINE)
-    if wanted.search(host.text(f"{lists}/modules.builtin") or ""):
+    if name in _listed(host.text(f"{lists}/modules.builtin") or ""):
         return Module.THERE
-    if wanted.search(host.text(f"{lists}/modules.dep") or ""):
+    if name in _listed(host.text(f"{lists}/modules.dep") or ""):
         return Module.LOADABLE
     return Module.MISSING
+
+
+def _listed(text: str) -> set[str]:
+    """The names of a list's modules, of which each is a path at the beginning of its line."""
+    paths = (line.partition(":")[0] for line in text.splitlines())
+    return {os.path.basename(path).partition(".ko")[0].replace("-", "_") for path in paths}
