@@ -1,14 +1,16 @@
 #!/bin/sh
-# usage: deploy/demo.sh PREFIX
+# usage: deploy/demo.sh PREFIX [MODE]
 #
 # Runs a container in a virtual machine by the qemubox that is installed in PREFIX, and shows what came of it and
-# where its start time went. Uses the host's containerd service where systemd runs; otherwise a containerd of its
-# own, with root, state and socket in a temporary directory, that is gone afterwards.
+# where its start time went. Uses qemubox's own containerd where it is installed in full (MODE is "full"), else the
+# host's, where systemd runs them; otherwise one for the demo, with root, state and socket in a temporary directory,
+# that is gone afterwards.
 set -eu
 umask 022
 
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=$1
+mode=${2:-host}
 image=localhost/qemubox/demo:1
 timeline=/run/qemubox/timeline.jsonl
 runtime=io.containerd.qemubox.v1
@@ -18,7 +20,8 @@ socket=/run/containerd/containerd.sock
 say() { echo "==> $*"; }
 die() { echo "demo: $*" >&2; exit 1; }
 
-PATH=$prefix/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+tools=$prefix/lib/qemubox/runtime/bin
+PATH=$prefix/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$tools
 export PATH CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
 
 clean_up() {
@@ -29,6 +32,13 @@ clean_up() {
     fi
     rm -rf "$work"
 }
+
+# The release brings both.
+python=/usr/bin/python3
+[ ! -x "$tools/python3" ] || python=$tools/python3
+busybox=/usr/bin/busybox
+[ ! -x "$prefix/lib/qemubox/demo/busybox" ] || busybox=$prefix/lib/qemubox/demo/busybox
+[ -x $busybox ] || die "there is no static busybox to make an image of: install busybox-static"
 
 client() { ctr --address "$socket" "$@"; }
 
@@ -42,10 +52,16 @@ wait_for_containerd() {
     done
 }
 
+use_own_service() {
+    socket=/run/qemubox/containerd.sock
+    systemctl start qemubox-containerd
+}
+
 use_service() {
     systemctl start containerd
     # The service finds shims in its own PATH only.
-    [ "$prefix" = /usr/local ] || [ "$prefix" = /usr ] || runtime=$prefix/bin/containerd-shim-qemubox-v1
+    [ "$prefix" = /usr/local ] || [ "$prefix" = /usr ] || [ -e /usr/local/bin/containerd-shim-qemubox-v1 ] ||
+        runtime=$prefix/bin/containerd-shim-qemubox-v1
 }
 
 start_own() {
@@ -90,17 +106,20 @@ show() {
 work=$(mktemp -d /var/tmp/qemubox-demo.XXXXXX)
 trap clean_up EXIT
 trap 'exit 130' HUP INT TERM
-if [ -d /run/systemd/system ] && systemctl cat containerd >/dev/null 2>&1; then use_service; else start_own; fi
+if [ -d /run/systemd/system ] && [ "$mode" = full ]; then use_own_service
+elif [ -d /run/systemd/system ] && systemctl cat containerd >/dev/null 2>&1; then use_service
+else start_own
+fi
 wait_for_containerd
 say "$(containerd --version | cut -d ' ' -f 1-3) at $socket; importing an image made here"
-/usr/bin/python3 -I "$here/image.py" "$work/image.tar" "$image"
+"$python" -I "$here/image.py" --busybox "$busybox" "$work/image.tar" "$image"
 client images import "$work/image.tar" >/dev/null
 
 show 1 uname -r
 echo
 say "the guest's kernel; this host's is $(uname -r)"
 say "from the command to its end: $took_ms ms, of which:"
-/usr/bin/python3 -I "$here/phases.py" "$timeline" default "$container"
+"$python" -I "$here/phases.py" "$timeline" default "$container"
 show 2 free -m
 echo
 say "the guest's memory; this host has $(awk '/^MemTotal:/ { printf "%d", $2 / 1024 }' /proc/meminfo) MiB"

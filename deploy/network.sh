@@ -1,19 +1,22 @@
 #!/bin/sh
-# usage: deploy/network.sh install DIR SUM
+# usage: deploy/network.sh check DIR SUM
+#        deploy/network.sh install DIR SUM
 #        deploy/network.sh uninstall DIR SUM
 #
+# `check` only tells what the network needs and this host lacks. QEMUBOX_TOOLS and QEMUBOX_CNI name directories of
+# programs, and of plugins, that an installation has brought beside the host's own.
 # The network of containers that come with none of their own: qemubox.conflist, in DIR. SUM is a file that remembers
 # what was put there, so that a file that was changed is never overwritten or removed. DIR is not CNI's own directory,
 # /etc/cni/net.d, where a kubelet's containerd would take the first network that it finds for the cluster's.
 set -eu
 umask 022
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${QEMUBOX_TOOLS:+:$QEMUBOX_TOOLS}
 LC_ALL=C.UTF-8
 export PATH LC_ALL
 
 say() { echo "network: $*"; }
 
-[ $# -eq 3 ] || { echo "usage: $0 install|uninstall DIR SUM" >&2; exit 2; }
+[ $# -eq 3 ] || { echo "usage: $0 check|install|uninstall DIR SUM" >&2; exit 2; }
 action=$1
 sum=$3
 file=$2/qemubox.conflist
@@ -44,7 +47,7 @@ without_ipv6() {
 # What the network needs and this host lacks, or has already.
 warn() {
     for plugin in $(sed -n 's/.*"type": "\([a-z-]*\)".*/\1/p' "$1"); do
-        [ -x "/opt/cni/bin/$plugin" ] || [ -x "/usr/lib/cni/$plugin" ] ||
+        [ -x "/opt/cni/bin/$plugin" ] || [ -x "/usr/lib/cni/$plugin" ] || [ -x "${QEMUBOX_CNI:-/opt/cni/bin}/$plugin" ] ||
             say "the CNI plugin $plugin is missing: install containernetworking-plugins, or containers have no network"
     done
     iptables -w 5 -t nat -S >/dev/null 2>&1 ||
@@ -107,7 +110,8 @@ uninstall_network() {
 }
 
 case $action in
+check) warn "$here/net.d/qemubox.conflist" ;;
 install) install_network ;;
 uninstall) uninstall_network ;;
-*) echo "$0: $action: there are install and uninstall" >&2; exit 2 ;;
+*) echo "$0: $action: there are check, install and uninstall" >&2; exit 2 ;;
 esac

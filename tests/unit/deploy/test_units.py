@@ -42,10 +42,11 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
 
 
 def test_all_are_there_and_installed() -> None:
-    names = ["qemubox-gc.service", "qemubox-template.service", "qemubox.service"]
+    names = ["qemubox-containerd.service", "qemubox-gc.service", "qemubox-template.service", "qemubox.service"]
     assert [unit.name for unit in _UNITS] == names
-    (line,) = [line for line in (_ROOT / "install.sh").read_text().splitlines() if line.startswith("units=")]
-    assert sorted(line.removeprefix("units=").strip('"').split()) == names
+    lines = (_ROOT / "deploy/install/systemd.sh").read_text().splitlines()
+    listed = [line.partition("=")[2] for line in lines if line.startswith(("units=", "own_units="))]
+    assert sorted(name for line in listed for name in line.strip('"').split()) == names
 
 
 @pytest.mark.parametrize("unit", _UNITS, ids=lambda unit: unit.name)
@@ -53,6 +54,9 @@ def test_a_unit_calls_what_there_is(unit: Path, tmp_path: Path) -> None:
     sections = _sections(_installed(unit, tmp_path))
     assert sections.keys() == {"Unit", "Service", "Install"}
     program, *words = sections["Service"]["ExecStart"].split()
+    if unit.name == "qemubox-containerd.service":
+        assert [program, *words] == [f"{tmp_path}/bin/containerd", "--config", "/etc/qemubox/containerd.toml"]
+        return
     assert program == f"{tmp_path}/bin/qemubox"
     parser("/").parse_args(words)  # exits where it is no command of ours
     assert "@" not in _installed(unit, tmp_path)
@@ -64,18 +68,21 @@ def test_systemd_understands_it(unit: Path, tmp_path: Path) -> None:
     if (analyze := shutil.which("systemd-analyze")) is None:
         assert _sections(_installed(unit, tmp_path))
         return
-    program = tmp_path / "bin" / "qemubox"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    for name in ("qemubox", "containerd"):
+        program = tmp_path / "bin" / name
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     installed = tmp_path / unit.name
     installed.write_text(_installed(unit, tmp_path))
     done = subprocess.run([analyze, "verify", installed], capture_output=True, text=True, check=False, timeout=50)
     assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
 
 
-def test_the_service_leaves_its_children_alone_and_is_where_containerd_is() -> None:
-    service = _sections((_ROOT / "deploy/systemd/qemubox.service").read_text())["Service"]
+@pytest.mark.parametrize("name", ["qemubox.service", "qemubox-containerd.service"])
+def test_a_service_leaves_its_children_alone_and_is_where_the_other_is(name: str) -> None:
+    service = _sections((_ROOT / "deploy/systemd" / name).read_text())["Service"]
+    assert service["Delegate"] == "yes"
     assert service["KillMode"] == "process"
     assert service["OOMPolicy"] == "continue"
     assert service["Type"] == "notify"
