@@ -134,6 +134,12 @@ daemon=$lib/vhost-device-vsock
 tools=$lib/runtime/bin # the release's programs; a checkout has none
 if [ $source = release ]; then python=$here/tree/lib/qemubox/runtime/bin/python3; else python=/usr/bin/python3; fi
 
+# Of an installation there may be no more than what it takes to remove it.
+if [ $action = uninstall ] && [ "$recorded_source" = release ] && [ ! -x "$python" ]; then python=$tools/python3; fi
+if [ $action = install ] && [ ! -d "$here/tree" ] && [ ! -d "$here/shim" ]; then
+    die "there is nothing to install beside $0: it is what an installation has left for --uninstall"
+fi
+
 if [ "$(id -u)" -ne 0 ] && [ $dry = no ]; then die "must be run as root: sudo $0"; fi
 # One installation at a time; the lock is on a directory, so that it leaves no file.
 command -v flock >/dev/null || die "flock is missing: install util-linux"

@@ -13,11 +13,16 @@ begin() {
     umask 022
     : >"$journal/journal"
     begun=yes
+    note made "$work"
 }
 begun=no
 
-# note VERB [PATH]
-note() { echo "$*" >>"$journal/journal" || die "cannot write to $journal/journal (is /var full?)"; }
+# note VERB [PATH]: with an end of its own, so that a line that was cut short (a full disk, a loss of power) is known as
+# that; what it was to tell of has not been done.
+note() { echo "$* ;" >>"$journal/journal" || die "cannot write to $journal/journal (is /var full?)"; }
+
+# What is noted, a line each, less the ends.
+noted() { sed -n 's/ ;$//p' "$1"; }
 
 # Removes what is kept beside; a run that ends in here is finished by the next.
 commit() {
@@ -33,18 +38,16 @@ commit() {
 remember_directories() {
     {
         cat "$share/directories" 2>/dev/null || true
-        sed -n 's/^directory //p' "$journal/journal"
+        noted "$journal/journal" | sed -n 's/^directory //p'
         printf '%s\n' /var/lib/qemubox /var/cache/qemubox
     } | sort -u >"$work/directories"
     put "$work/directories" "$share/directories" 644
 }
 
 forget_old() {
-    while read -r verb path; do
-        case $verb in
-        replaced) rm -f "$path.qemubox-old" "$path.qemubox-new" ;;
-        esac
-    done <"$journal/committed"
+    noted "$journal/committed" | while read -r verb path; do
+        [ "$verb" != replaced ] || rm -f "$path.qemubox-old" "$path.qemubox-new"
+    done
 }
 
 # What an earlier run has left that did not come to its end.
@@ -58,9 +61,10 @@ recover() {
         forget_old
     elif [ -f "$journal/journal" ]; then
         say "an earlier installation did not come to its end: undoing it"
-        undo
+        undo || die "some of it cannot be undone (see above): mend that, and run this again"
     fi
     rm -rf "$journal"
+    read_record # which may be another now
 }
 
 # At every exit: either all of it has been done, or nothing.
@@ -69,8 +73,9 @@ finish() {
     trap '' HUP INT TERM
     trap - EXIT
     set +e
-    if [ "$begun" = yes ]; then
-        begun=no
+    if [ -f "$journal/committed" ]; then # ended while it was forgetting the old
+        forget_old && rm -rf "$journal"
+    elif [ "$begun" = yes ]; then
         say "undoing what was done" >&2
         if undo; then
             rm -rf "$journal"
@@ -86,12 +91,13 @@ finish() {
 
 # The last first. Each step may have been taken or not, wholly or in part, and may be undone twice.
 undo() {
-    failed=0
-    sed '1!G;h;$!d' "$journal/journal" >"$work/backwards" || return 1
-    while read -r verb path; do
-        undo_one "$verb" "$path" || { echo "install.sh: cannot undo: $verb $path" >&2; failed=1; }
-    done <"$work/backwards"
-    return $failed
+    noted "$journal/journal" | sed '1!G;h;$!d' | {
+        failed=0
+        while read -r verb path; do
+            undo_one "$verb" "$path" || { echo "install.sh: cannot undo: $verb $path" >&2; failed=1; }
+        done
+        exit $failed # of this pipeline
+    }
 }
 
 undo_one() {

@@ -54,10 +54,30 @@ put_files() {
     done <"$work/files"
 }
 
-# Files of the installation before that this one does not have; once all else is done.
+# Files of the installation before that this one does not have go once all else is done; until then both are listed.
+remember_files() {
+    cat "$share/files" "$work/files" 2>/dev/null | sort -u >"$work/files.both"
+    put "$work/files.both" "$share/files" 644
+}
+
 remove_obsolete_files() {
-    [ -f "$work/files.before" ] || return 0
-    grep -vx -F -f "$work/files" "$work/files.before" | while read -r file; do rm -f "$prefix/$file"; done
+    ! same "$work/files" "$share/files" || return 0
+    grep -vx -F -f "$work/files" "$share/files" | while read -r file; do
+        rm -f "$prefix/$file"
+        [ "$(readlink "/usr/local/$file" || true)" != "$prefix/$file" ] || rm -f "/usr/local/$file"
+    done
+    install -m 644 "$work/files" "$share/files.new"
+    mv -f -T "$share/files.new" "$share/files"
+}
+
+# What it takes to uninstall, once the archive has been thrown away.
+put_uninstaller() {
+    (cd "$here" && ls install.sh VERSION deploy/network.sh deploy/containerd_config.py deploy/install/*.sh) >"$work/uninstaller"
+    while read -r file; do
+        mode_of=644
+        [ ! -x "$here/$file" ] || mode_of=755
+        put "$here/$file" "$share/installer/$file" $mode_of
+    done <"$work/uninstaller"
 }
 
 put_launchers() {
@@ -78,14 +98,14 @@ install_release() {
     if [ $dry = no ]; then
         begin
         note_running_units
-        [ ! -f "$share/files" ] || cp "$share/files" "$work/files.before"
     fi
     make_user
     say "files in $prefix"
     [ -d "$lib/runtime-$runtime_key" ] || stage "$here/tree/lib/qemubox/runtime" "$lib/runtime-$runtime_key"
     [ -d "$lib/venv-$venv_key" ] || stage "$here/tree/lib/qemubox/site-packages" "$lib/venv-$venv_key/$packages"
     put_files
-    put "$work/files" "$share/files" 644
+    remember_files
+    put_uninstaller
     link "runtime-$runtime_key" "$lib/runtime"
     link "venv-$venv_key" "$lib/venv"
     put_launchers
@@ -101,7 +121,7 @@ install_release() {
     [ $dry = no ] || return 0
     commit
     remove_obsolete_files
-    say "qemubox is installed in $prefix"
+    say "qemubox is installed in $prefix (to remove it: $share/installer/install.sh --uninstall)"
     tell_use
 }
 

@@ -45,7 +45,6 @@ uninstall() {
         return
     fi
     refuse_if_used
-    [ "$recorded_source" != release ] || [ -x "$python" ] || python=$tools/python3
     remove_units
     restore_containerd
     export QEMUBOX_TOOLS="$tools"
@@ -86,8 +85,7 @@ remove_state() {
         *) remove "$path" ;;
         esac
     done
-    rm_run=/run/qemubox
-    remove $rm_run
+    remove /run/qemubox
     if [ -d /sys/class/net/qemubox0 ]; then
         if [ $dry = yes ]; then would "remove the bridge qemubox0"; else ip link delete qemubox0 || say "the bridge qemubox0 stays (see above)"; fi
     fi
