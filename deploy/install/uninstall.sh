@@ -11,10 +11,11 @@ remove() {
     fi
 }
 
-# "namespace/container" of each that runs, from the command lines of their shims.
+# "namespace/container" of each that runs, from the command lines of their shims. A shim maps its environment's compiled
+# modules as long as it lives; those of another prefix are not meant.
 running_containers() {
-    for line in /proc/[0-9]*/cmdline; do
-        words=$({ tr '\0' ' ' <"$line"; } 2>/dev/null) || continue
+    grep -lsE " $lib/(venv|runtime)-" /proc/[0-9]*/maps | while read -r maps; do
+        words=$({ tr '\0' ' ' <"${maps%maps}cmdline"; } 2>/dev/null) || continue
         case $words in
         *containerd-shim-qemubox-v1*" -id "*) echo "$words" | sed -n 's|.* -namespace \([^ ]*\) .*-id \([^ ]*\) .*|\1/\2|p' ;;
         esac
@@ -27,9 +28,8 @@ refuse_if_used() {
         die "containers are running (namespace/container): ${containers% }: end them first (ctr -n NAMESPACE task kill -s SIGKILL CONTAINER)"
     fi
     if units_are_ours && [ $dry = no ]; then systemctl stop qemubox.service; fi
-    # A process maps its environment's compiled modules as long as it lives.
-    if [ $dry = no ] && { is_mapped "$lib/venv-[0-9a-z]*" || is_mapped "$lib/runtime-[0-9a-z]*"; }; then
-        users=$(grep -lsE " $lib/(venv|runtime)-" /proc/[0-9]*/maps | cut -d / -f 3 | tr '\n' ' ')
+    users=$(grep -lsE " $lib/(venv|runtime)-" /proc/[0-9]*/maps | cut -d / -f 3 | tr '\n' ' ')
+    if [ -n "$users" ] && [ $dry = no ]; then
         if units_are_ours; then systemctl start qemubox.service; fi
         die "processes of this installation are running: ${users}(pids): end them first"
     fi
@@ -63,9 +63,11 @@ uninstall() {
     if [ $purge = yes ]; then
         for path in /etc/qemubox /var/lib/qemubox /var/cache/qemubox /var/lib/cni/networks/qemubox; do remove $path; done
     fi
-    [ $dry = no ] || return 0
     # Those that are empty now, and that an installation has made.
-    sort -r "$directories" | while read -r path; do rmdir "$path" 2>/dev/null || true; done
+    sort -r "$directories" | while read -r path; do
+        if [ $dry = yes ]; then would "remove $path if nothing is left in it"; else rmdir "$path" 2>/dev/null || true; fi
+    done
+    [ $dry = no ] || return 0
     say "removed from $prefix"
     for path in /etc/qemubox /var/lib/qemubox /var/cache/qemubox; do
         [ ! -d $path ] || say "$path stays (--uninstall --purge would have removed it)"

@@ -42,6 +42,13 @@ ip link set lo up
 echo
 read -r _
 """
+_MAP: Final = """
+import mmap, sys, time
+with open(sys.argv[1]) as file:
+    held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(flush=True)
+time.sleep(60)
+"""
 # What the fake programs note of how they were called.
 CALLS: Final = "/run/lock/calls"
 _CLI: Final = """
@@ -114,6 +121,20 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    @contextmanager
+    def process(self, mapped: Path, *words: str) -> Iterator[None]:
+        """A process there with this file in its memory and these words in its command line, ended behind the block."""
+        self.tell("sh", "-c", f"head -c 4096 /dev/zero >{mapped}")
+        inside = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--"]
+        inside += ["/usr/bin/python3", "-c", _MAP, str(mapped), *words]
+        with subprocess.Popen(inside, stdout=subprocess.PIPE, text=True) as child:
+            try:
+                assert child.stdout is not None
+                assert child.stdout.readline() == "\n"
+                yield
+            finally:
+                child.kill()
+
     def install(self, release: Path, *options: str) -> subprocess.CompletedProcess[str]:
         """Run the release's installer."""
         return self.run("sh", release / "install.sh", *options)
@@ -146,13 +167,18 @@ class Site:
         for top in _OWN:
             for path in [self.path(top), *self.path(top).rglob("*")]:
                 name = str(path).partition("/root/")[2]
-                if not name.startswith(("run/lock/", "run/fake/")) and name not in _BACKUPS:
+                if not name.startswith(("run/lock/", "run/fake")) and name not in _BACKUPS:
                     found[name] = _described(path)
         return found
 
 
+def changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """The paths of what is another, or on one side only."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
 # What useradd and userdel keep of what was before.
-_BACKUPS: Final = tuple(f"etc/{name}{end}" for name in ("passwd", "group", "shadow", "gshadow") for end in ("-", ".lock"))
+_BACKUPS: Final = ("etc/.pwd.lock", *(f"etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow")))
 
 
 def _described(path: Path) -> str:
