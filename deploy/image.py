@@ -18,6 +18,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 BUSYBOX = Path("/usr/bin/busybox")
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -102,20 +103,24 @@ def _tar_info(entry: Entry) -> tarfile.TarInfo:
 def write_archive(
     out: Path,
     name: str,
-    layers: Sequence[Iterable[Entry] | bytes],
+    layers: Sequence[Iterable[Entry] | bytes | Path],
     command: Sequence[str] = ("/bin/sh",),
     user: str = "",
+    environment: Sequence[str] = ("PATH=/bin",),
+    stop_signal: str = "",
 ) -> None:
     """Write the image `name` (such as "localhost/demo:1") to the tar file `out`.
 
-    The lowest layer comes first, each as its entries or as a tar already.
+    The lowest layer comes first, each as its entries or as a tar already, which may be a file of any size.
+    `stop_signal` ("SIGRTMIN+3") is what clients that read it stop a container with; empty is SIGTERM.
     """
-    tars = [layer if isinstance(layer, bytes) else layer_tar(layer) for layer in layers]
+    tars = [layer if isinstance(layer, bytes | Path) else layer_tar(layer) for layer in layers]
+    settings = {"Cmd": list(command), "Env": list(environment), "User": user, "WorkingDir": "/"}
     config = _json(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Cmd": list(command), "Env": ["PATH=/bin"], "User": user, "WorkingDir": "/"},
+            "config": settings | ({"StopSignal": stop_signal} if stop_signal else {}),
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_hex(tar)}" for tar in tars]},
         }
     )
@@ -143,21 +148,31 @@ def write_archive(
             add_file(archive, f"blobs/sha256/{digest}", blob)
 
 
-def add_file(archive: tarfile.TarFile, path: str, content: bytes) -> None:
+def add_file(archive: tarfile.TarFile, path: str, content: bytes | Path) -> None:
     """Add a file of an image layout."""
     info = tarfile.TarInfo(path)
-    info.size = len(content)
+    info.size = _size(content)
     info.mode = 0o644
-    archive.addfile(info, io.BytesIO(content))
+    with _opened(content) as file:
+        archive.addfile(info, file)
 
 
-def descriptor(media_type: str, blob: bytes) -> dict[str, object]:
+def descriptor(media_type: str, blob: bytes | Path) -> dict[str, object]:
     """What names a blob (OCI descriptor.md)."""
-    return {"mediaType": media_type, "digest": f"sha256:{_hex(blob)}", "size": len(blob)}
+    return {"mediaType": media_type, "digest": f"sha256:{_hex(blob)}", "size": _size(blob)}
 
 
-def _hex(blob: bytes) -> str:
-    return hashlib.sha256(blob).hexdigest()
+def _opened(blob: bytes | Path) -> IO[bytes]:
+    return io.BytesIO(blob) if isinstance(blob, bytes) else blob.open("rb")
+
+
+def _size(blob: bytes | Path) -> int:
+    return len(blob) if isinstance(blob, bytes) else blob.stat().st_size
+
+
+def _hex(blob: bytes | Path) -> str:
+    with _opened(blob) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _json(document: object) -> bytes:
@@ -165,13 +180,24 @@ def _json(document: object) -> bytes:
 
 
 def main() -> None:
-    """`image.py OUT NAME`: write a busybox image."""
-    parser = argparse.ArgumentParser(description="Write an OCI archive of a busybox image, for `ctr image import`.")
+    """`image.py OUT NAME`: write a busybox image, or one of the layers that are named."""
+    parser = argparse.ArgumentParser(description="Write an OCI archive of an image, for `ctr image import`.")
     parser.add_argument("out", type=Path, help="the tar file to write")
     parser.add_argument("name", help="the image's name, such as localhost/qemubox/demo:1")
-    parser.add_argument("--busybox", type=Path, default=BUSYBOX, help="a statically linked busybox")
+    parser.add_argument("--busybox", type=Path, default=BUSYBOX, help="a statically linked busybox, the one layer")
+    parser.add_argument("--layer", type=Path, action="append", help="a tar file that is a layer; the lowest first")
+    parser.add_argument("--command", default="/bin/sh", help="the program to run")
+    parser.add_argument("--env", action="append", help="NAME=VALUE of its environment")
+    parser.add_argument("--stop-signal", default="", help="what ends it in order, such as SIGRTMIN+3")
     arguments = parser.parse_args()
-    write_archive(arguments.out, arguments.name, [busybox_layer(arguments.busybox)])
+    write_archive(
+        arguments.out,
+        arguments.name,
+        arguments.layer or [busybox_layer(arguments.busybox)],
+        command=(arguments.command,),
+        environment=arguments.env or ("PATH=/bin",),
+        stop_signal=arguments.stop_signal,
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@
 set -eu
 umask 022
 
+here=$(cd "$(dirname "$0")" && pwd)
 cache=${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/debs
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -28,27 +29,16 @@ fi
 suite=$1
 shift
 
-# One line for each package index of Debian that the host's apt has: "site release codename".
-indexes() {
-    apt-get indextargets --format '$(SITE) $(RELEASE) $(CODENAME) $(COMPONENT)' \
-        'Created-By: Packages' "Architecture: $arch" | sed -n 's/ main$//p'
-}
-
-# The site of the index that serves RELEASE, by the name in the sources or in the release itself.
-site_of() {
-    indexes | awk -v release="$1" '$2 == release || $3 == release { print $1; exit }'
-}
-
 # Where the host gets its own release from, the suite is too; the same for security updates.
 write_sources() {
     release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    site=$(site_of "$release")
+    site=$(sh "$here/mirror.sh" "$release")
     [ -n "$site" ] || die "the host's apt has no mirror of Debian ${release:-(no VERSION_CODENAME in /etc/os-release)}, component main" \
         "(see: apt-get indextargets)"
     [ -f $keyring ] || die "no $keyring (run: apt-get install debian-archive-keyring)"
     options="[arch=$arch signed-by=$keyring lang=none target=Packages]"
     echo "deb $options $site $suite main"
-    site=$(site_of "$release-security")
+    site=$(sh "$here/mirror.sh" "$release-security")
     [ -z "$site" ] || echo "deb $options $site $suite-security main"
 }
 

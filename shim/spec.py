@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shim import cpuset, user_namespace
+from shim import cpuset, privileged, user_namespace
 from shim.errors import SpecError, UnsupportedError
 from shim.json_types import Json, JsonValue
 from shim.mounts import FILE_SOURCE_PREFIX, FILES_LIMIT, NAMES, BlockVolume, HostFile, Volume, classify, devices
@@ -120,8 +120,9 @@ def for_guest(
     linux["namespaces"] = [*_guest_namespaces(linux)]
     user_namespace.check(linux)
     linux["resources"] = guest_resources(section(linux, "resources"), vcpus)
+    own_devices = _take_hosts_devices(linux)
     disks = _take_disks(linux)
-    linux["devices"] = [*_guest_devices(linux)]
+    linux["devices"] = [*_guest_devices(linux), *own_devices]
     found = classify([*objects(guest, "mounts"), *disks], bundle)
     own_files = tuple(_missing_names(found.mounts)) if names else ()
     guest["mounts"] = [*found.mounts, *(_own_mount(file) for file in own_files)]
@@ -224,6 +225,18 @@ def _guest_namespaces(linux: Json) -> list[Json]:
             )
         kept.append({"type": kind})
     return kept
+
+
+def _take_hosts_devices(linux: Json) -> tuple[Json, ...]:
+    """What a privileged container gets in the place of the host's devices, which go out of `linux`; else nothing."""
+    resources = section(linux, "resources")
+    rules: list[JsonValue] = [*objects(resources, "devices")]
+    if not privileged.allows_all(rules):
+        return ()
+    named = privileged.asked_by_name(objects(linux, "devices"), rules)
+    linux["devices"] = [*named]
+    places = {device.get("path") for device in named}
+    return tuple(device for device in privileged.DEVICES if device["path"] not in places)
 
 
 def _take_disks(linux: Json) -> list[Json]:

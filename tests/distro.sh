@@ -17,15 +17,8 @@ die() { say "$*"; exit 1; }
 suite=$1
 command -v mmdebstrap >/dev/null || die "mmdebstrap is not there: run ./test.sh, which installs what the tests need"
 
-# The site that the host gets its own release from has the others, too.
-site() {
-    release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-    apt-get indextargets --format '$(SITE) $(RELEASE) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' |
-        awk -v release="$release" '$4 == "main" && ($2 == release || $3 == release) { print $1; exit }'
-}
-
 make() {
-    site=$(site)
+    site=$(sh "$here/../deploy/mirror.sh")
     [ -n "$site" ] || die "the host's apt has no mirror of its own release (see: apt-get indextargets)"
     say "making the minbase of $suite, a minute or two"
     rm -f "$result.new.tar"
