@@ -18,7 +18,6 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 BUSYBOX = Path("/usr/bin/busybox")
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -162,7 +161,7 @@ def descriptor(media_type: str, blob: bytes | Path) -> dict[str, object]:
     return {"mediaType": media_type, "digest": f"sha256:{_hex(blob)}", "size": _size(blob)}
 
 
-def _opened(blob: bytes | Path) -> IO[bytes]:
+def _opened(blob: bytes | Path) -> io.BytesIO | io.BufferedReader:
     return io.BytesIO(blob) if isinstance(blob, bytes) else blob.open("rb")
 
 

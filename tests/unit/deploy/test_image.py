@@ -75,3 +75,20 @@ def test_busybox_has_all_its_applets() -> None:
     assert stat.S_IMODE(entries["bin/busybox"].mode) == 0o755
     assert entries["bin/sh"].target == "busybox"
     assert stat.S_IMODE(entries["tmp"].mode) == 0o1777
+
+
+def test_a_layer_may_be_a_file(tmp_path: Path) -> None:
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(image.layer_tar(LAYERS[0]))
+    out = tmp_path / "b.tar"
+    image.write_archive(out, NAME, [layer, LAYERS[1]], command=("/bin/run",), user="5")
+    assert out.read_bytes() == _archive(tmp_path).read_bytes()
+
+
+def test_environment_and_stop_signal(tmp_path: Path) -> None:
+    out = tmp_path / "a.tar"
+    image.write_archive(out, NAME, LAYERS, environment=("A=1", "B=2"), stop_signal="SIGRTMIN+3")
+    blobs = _blobs(out)
+    (entry,) = json.loads(blobs["index.json"])["manifests"]
+    settings = json.loads(_blob(blobs, json.loads(_blob(blobs, entry))["config"]))["config"]
+    assert (settings["Env"], settings["StopSignal"]) == (["A=1", "B=2"], "SIGRTMIN+3")
