@@ -9,6 +9,7 @@ Exit status 0 where nothing is a failure, warnings or not, else 1. With --json o
 `area` is one of a fixed list (runner.py); `mend` is empty where nothing is to be done. Other words may change.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
