@@ -92,8 +92,11 @@ class RuntimeConfig(NamedTuple):
     data_dir: _Path = "/var/lib/qemubox"
     # Converted image layers, and templates.
     cache_dir: _Path = "/var/cache/qemubox"
-    # The unprivileged user that QEMU and its helpers run as.
+    # The unprivileged user, and its group, that QEMU and its helpers run as.
     user: _Name = "qemubox"
+    # own: each machine's have a user id of their own instead, which nobody else has, and that user's group; one: they
+    # all run as that user.
+    user_ids: Literal["own", "one"] = "own"
 
 
 class VmConfig(NamedTuple):

@@ -1,5 +1,6 @@
 """From the configuration to a machine: QEMU, accelerator, vsock, and the user it all runs as."""
 
+import os
 import pwd
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from shim.vm.vsock_user import UserVsock
 
 # Linux adds memory in blocks of this size (x86_64, below 64 GiB): a virtio-mem region that ends within one loses it.
 _MEMORY_BLOCK_MIB: Final = 128
+
+_FIRST_UID: Final = 1_879_048_192
 
 
 def blocks_mib(size_mib: int) -> int:
@@ -47,7 +50,7 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
 
     Raises ConfigError or MissingPartError, each with what to do.
     """
-    user = _user(config)
+    user = credentials_of(config)
     qemu = program(config.vm.qemu, key="vm.qemu", package="qemu-system-x86")
     link = choose_mode(config.vsock.mode)
     new_vsock, shared_memory = _vsock(link, config, directory, user, journal)
@@ -108,8 +111,8 @@ def _vsock(
     return new, UserVsock.shared_memory
 
 
-def _user(config: Config) -> Credentials:
-    """The unprivileged user, with the group that /dev/kvm needs. Raises ConfigError where the host has no such user."""
+def credentials_of(config: Config) -> Credentials:
+    """Whom our machine runs as, with the group that /dev/kvm needs. Raises ConfigError: the host has no such user."""
     try:
         user = pwd.getpwnam(config.runtime.user)
     except KeyError:
@@ -117,4 +120,16 @@ def _user(config: Config) -> Credentials:
             f"runtime.user = {config.runtime.user!r}: no such user",
             hint=f"useradd --system --no-create-home --shell /usr/sbin/nologin {config.runtime.user}",
         ) from None
-    return Credentials(uid=user.pw_uid, gid=user.pw_gid, groups=accel.kvm_groups())
+    uid = user.pw_uid if config.runtime.user_ids == "one" else own_uid(os.getpid())
+    return Credentials(uid=uid, gid=user.pw_gid, groups=accel.kvm_groups())
+
+
+def own_uid(pid: int) -> int:
+    """A user id that no other machine of the host has: by the process that starts the machine and outlives it.
+
+    QEMU's filter of system calls lets it trace and kill processes of its own user, so machines that have one user are
+    kept apart by their guests' boundary alone. The ids begin where systemd's list of them says "unused" (its
+    UIDS-GIDS document: 1879048192 to 2147483647); a pid is below 4194304 (proc(5), pid_max). Nothing on a disk is ever
+    theirs, so an id may come again.
+    """
+    return _FIRST_UID + pid

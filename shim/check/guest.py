@@ -6,7 +6,6 @@ EROFS     its superblock says how long it is (shim/rootfs/filesystems.py)
 
 import mmap
 import os
-import pwd
 import re
 import struct
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Final
 from shim.check.host import Host
 from shim.check.line import Report
 from shim.check.thread import in_thread
-from shim.errors import HostError
+from shim.errors import ConfigError, HostError
+from shim.hypervisor import credentials_of
 from shim.rootfs import filesystems
-from shim.vm.accel import kvm_groups
-from shim.vm.process import SETPRIV, Credentials
+from shim.vm.process import SETPRIV
 
 _ELF: Final = b"\x7fELF\x02\x01\x01"
 _X86_64: Final = 62
@@ -47,7 +46,7 @@ async def look(host: Host, report: Report) -> None:
             else:
                 report.failure(
                     what,
-                    f"the user {host.config.runtime.user} cannot read it, and QEMU runs as that user",
+                    f"the user {host.config.runtime.user} cannot read it, and QEMU has no more rights than that user",
                     f"chmod a+r {name}, and a+x on the directories above it",
                 )
 
@@ -114,9 +113,8 @@ def image(path: Path) -> str:
 async def _readable(host: Host, path: Path) -> bool:
     """Whether QEMU's user can open it, by trying; true where there is no such user, which is told elsewhere."""
     try:
-        user = pwd.getpwnam(host.config.runtime.user)
-    except KeyError:
+        credentials = credentials_of(host.config)
+    except ConfigError:
         return True
-    credentials = Credentials(user.pw_uid, user.pw_gid, kvm_groups())
     said = await host.run([SETPRIV, *credentials.setpriv_args(), "--", "/usr/bin/test", "-r", str(path)])
     return said.status == 0

@@ -104,7 +104,8 @@ async def probe(
     )
     if (rights := _rights()) is None:
         return Verdict(False, f"{KVM_DEVICE} is not there")
-    facts = (_boot_id(), machine.fingerprint(), rights, credentials)
+    # Not the user's id, of which each machine may have one of its own: it is no one whom a device belongs to.
+    facts = (_boot_id(), machine.fingerprint(), rights, credentials.gid, credentials.groups)
     memory = runtime_dir / f"accel-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
     if (known := _remembered(memory)) is not None:
         return known

@@ -21,6 +21,20 @@ def test_the_kernel_is_the_guest_s(vm: Box) -> None:
     assert release != os.uname().release
 
 
+def test_qemu_runs_as_a_user_whom_no_other_machine_has(vm: Box) -> None:
+    container = vm.start_trapping(0)
+    try:
+        found = vm.inspect(container)
+        uids = re.search(r"^Uid:(.*)$", Path(f"/proc/{found['qemu_pid']}/status").read_text(), re.M)
+        assert uids is not None
+        assert {*map(int, uids[1].split())} == {1_879_048_192 + vm.shim(container).pid}
+    finally:
+        vm.kill(container, "KILL").checked()
+        vm.wait_stopped(container)
+        vm.delete_task(container)
+        vm.remove(container).checked()
+
+
 def test_cpuinfo_shows_the_machine_s_processors(vm: Box) -> None:
     """One by default, and not the host's."""
     text = vm.run("cat", "/proc/cpuinfo").text
