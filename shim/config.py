@@ -215,6 +215,17 @@ class LogConfig(NamedTuple):
     level: Literal["auto", "debug", "info", "warning", "error"] = "auto"
 
 
+class DebugConfig(NamedTuple):
+    """Ways into machines for whoever looks for a fault in them; all are for root alone, and off (docs/debugging.md)."""
+
+    # A Python prompt in the guest's own root, on its console: `qemubox console`. Machines boot then, and are no clones
+    # of ordinary templates.
+    guest_console: bool = False
+    # QEMU waits for a debugger of the guest's kernel, at the socket gdb in the machine's directory. A machine stands
+    # still from the debugger's connection on until it is told to go on.
+    gdb: bool = False
+
+
 class Config(NamedTuple):
     """The whole file: its sections."""
 
@@ -227,6 +238,7 @@ class Config(NamedTuple):
     template: TemplateConfig = TemplateConfig()
     annotations: AnnotationsConfig = AnnotationsConfig()
     log: LogConfig = LogConfig()
+    debug: DebugConfig = DebugConfig()
 
 
 _Section = TypeVar(
@@ -240,6 +252,7 @@ _Section = TypeVar(
     TemplateConfig,
     AnnotationsConfig,
     LogConfig,
+    DebugConfig,
 )
 
 
@@ -315,6 +328,7 @@ def examine(text: str) -> tuple[Config, list[ConfigError]]:
         template=section(TemplateConfig, "template"),
         annotations=section(AnnotationsConfig, "annotations"),
         log=section(LogConfig, "log"),
+        debug=section(DebugConfig, "debug"),
     )
     return config, faults
 

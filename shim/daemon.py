@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shim import annotations, deadlines, log_level
+from shim.admin import AdminService
 from shim.anchor import Anchors
 from shim.anchor_process import Source
 from shim.annotations import Wishes
@@ -125,7 +126,7 @@ async def _serve(
     service: Service = tasks if tracer is None else TracedService(tasks, tracer)
     # Standard error is /dev/null: what nobody else catches must go into the log.
     server = Server(
-        [service, *copy_services(tasks.containers, log)],
+        [service, *copy_services(tasks.containers, log), AdminService(tasks.containers, log)],
         aliases=_ALIASES,
         on_error=lambda where, error: log.error("ttrpc", where=where, error=str(error)),
     )

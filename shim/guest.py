@@ -15,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from api.archive_ttrpc import ArchiveStub
 from api.changes_ttrpc import ChangesStub
 from api.guest_ttrpc import ContainersStub, MachineStub, NetworkStub
+from api.programs_ttrpc import ProgramsStub
 from shim import deadlines, untrusted
 from shim.errors import GuestError, MachineError
 from shim.tracing.guest import GuestClient
@@ -43,6 +44,7 @@ class Guest:
         self.network = NetworkStub(client)
         self.changes = ChangesStub(client)
         self.archive = ArchiveStub(client)
+        self.programs = ProgramsStub(client)
 
     @property
     def alive(self) -> bool:

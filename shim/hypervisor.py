@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from api.link import GUEST_CONSOLE
 from shim.config import Config
 from shim.errors import ConfigError, MissingPartError
 from shim.journal import Journal
@@ -81,7 +82,11 @@ async def choose(config: Config, directory: Path, bounds: Bounds, journal: Journ
                 f"no KVM, and vm.allow_tcg is false: {chosen.reason}", hint="enable virtualization on the host"
             )
         log.warning("running under TCG, which is slow and no security boundary", reason=chosen.reason)
-    return Hypervisor(replace(machine, accel=chosen.accel), new_vsock, link, user, chosen.reason)
+    machine = replace(machine, accel=chosen.accel)
+    if config.debug.guest_console:
+        log.warning("debug.guest_console: there will be a prompt of root's on the guest's console")
+        machine = machine.with_kernel_args(GUEST_CONSOLE)
+    return Hypervisor(machine, new_vsock, link, user, chosen.reason)
 
 
 def program(name: str, *, key: str, package: str) -> Path:

@@ -55,6 +55,9 @@ class Inspection:
     netns: str
     interfaces: Mapping[str, "Interface"]
     console: str
+    # Whether a prompt answers there; where QEMU waits for a debugger, empty: nowhere. Both are for [debug] alone.
+    guest_console: bool = False
+    gdb: str = ""
 
 
 def write(directory: Path, inspection: Inspection) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import enum
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final
 
 from shim import deadlines
 from shim.config import Config
-from shim.errors import MachineError, TemplateError
+from shim.errors import HostError, MachineError, TemplateError
 from shim.hypervisor import Hypervisor, choose
 from shim.identity import Identity
 from shim.journal import Journal
@@ -27,10 +28,13 @@ from shim.sizing import Bounds
 from shim.template import held, memory
 from shim.template.choice import choose as choose_template
 from shim.template.store import Template
+from shim.vm import offered
 from shim.vm.timeline import Timeline
 from shim.vm.vm import VirtualMachine
 
 _NO_MEMORY: Final = -1
+# In the machine's directory, where the configuration wants it.
+GDB_SOCKET: Final = "gdb"
 # Plugs into a machine what has got ready meanwhile.
 Plug = Callable[[VirtualMachine], Awaitable[None]]
 
@@ -155,6 +159,32 @@ class Prelaunch:
         await plug(vm)
 
     async def _start(self, hypervisor: Hypervisor, memory_fd: int, *, restored: bool) -> VirtualMachine:
+        gdb = self._debugger()
+        try:
+            vm = await self._launch_qemu(hypervisor, memory_fd, -1 if gdb is None else gdb.fileno(), restored=restored)
+        finally:
+            if gdb is not None:
+                gdb.close()
+        try:
+            vm.console.offer(self._directory / offered.FILE_NAME)
+        except OSError as error:  # a path that is too long, a full tmpfs: no reason not to start a container
+            self._log.warning("qemubox console will not find the guest", error=str(error))
+        return vm
+
+    def _debugger(self) -> socket.socket | None:
+        """The socket where QEMU is to wait for one, if the host's owner wants that. Raises HostError."""
+        if not self._config.debug.gdb:
+            return None
+        path = self._directory / GDB_SOCKET
+        self._log.warning("debug.gdb: whoever connects stops the machine", socket=str(path))
+        try:
+            return offered.listening(path)
+        except OSError as error:
+            raise HostError(f"debug.gdb: cannot listen at {path}: {error.strerror or error}") from error
+
+    async def _launch_qemu(
+        self, hypervisor: Hypervisor, memory_fd: int, gdb_fd: int, *, restored: bool
+    ) -> VirtualMachine:
         return await VirtualMachine.launch(
             hypervisor.machine,
             name=f"qemubox-{self._identity.key}",
@@ -165,6 +195,7 @@ class Prelaunch:
             timeline=self.timeline,
             command_timeout_s=deadlines.QEMU_COMMAND_S,
             memory_fd=memory_fd,
+            gdb_fd=gdb_fd,
             restored=restored,
         )
 

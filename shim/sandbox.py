@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from api import guest_pb2
-from api.link import CALLS_BEFORE
+from api.link import CALLS_BEFORE, GUEST_CONSOLE
 from shim import deadlines, untrusted
 from shim.both import both
 from shim.cpuset import format_list
@@ -27,7 +27,7 @@ from shim.guest import Guest, connect
 from shim.inspection import Inspection, Interface
 from shim.log import Logger
 from shim.network.connection import Connection
-from shim.prelaunch import Launched
+from shim.prelaunch import GDB_SOCKET, Launched
 from shim.relay import Streams
 from shim.rootfs.plan import Disk
 from shim.sizing import Size, contained_mib, plugged_mib
@@ -198,6 +198,10 @@ class Sandbox:
         """Take one from it. Raises MachineError where the guest does not let go of it."""
         await self._vm.remove_device(nic.name, deadlines.GUEST_UNPLUG_S)
 
+    async def qmp(self, command: str, arguments: Mapping[str, object]) -> object:
+        """One command of QEMU's, and its answer. Raises MachineError with QEMU's words, StateError."""
+        return await self._vm.qmp(command, arguments)
+
     async def forward(self, address: str, port: int, streams: Streams) -> None:
         """Connect to a TCP port of the guest: from here on `streams`, a stdin and a stdout, are carried to and from it.
 
@@ -218,6 +222,7 @@ class Sandbox:
     ) -> Inspection:
         """What there is to be shown of this machine, which has that size and network (`qemubox inspect`)."""
         launched, machine = self._launched, self._launched.hypervisor.machine
+        gdb = str(self._vm.console.path.with_name(GDB_SOCKET))
         return Inspection(
             namespace=namespace,
             id=container_id,
@@ -236,6 +241,8 @@ class Sandbox:
             netns=netns,
             interfaces=interfaces,
             console=str(self._vm.console.path),
+            guest_console=GUEST_CONSOLE in machine.kernel_args.split(),
+            gdb=gdb if os.path.exists(gdb) else "",
         )
 
     async def kill(self, reason: str) -> None:

@@ -4,6 +4,9 @@
     qemubox ps [--namespace NS] [--json] [-q]
     qemubox inspect [--namespace NS] ID
     qemubox logs [--console] [-f] [--namespace NS] ID
+    qemubox console [--namespace NS] ID
+    qemubox exec [--vm] [-i] [--timeout SECONDS] [--namespace NS] ID COMMAND...
+    qemubox qmp [--force] [--namespace NS] ID COMMAND [JSON]
     qemubox cp [--namespace NS] [-L] [-a] SRC DST
     qemubox commit [--address ADDRESS] [-n NAMESPACE] [-a AUTHOR] [-m MESSAGE] [-c INSTRUCTION] [--no-pause]
         [--uncompressed] CONTAINER IMAGE
@@ -37,9 +40,10 @@ from shim.errors import QemuboxError
 from shim.warm.ask import packages
 
 EXIT_STATUSES: Final = {
-    "0": "done",
+    "0": "done; of exec, the program's own status",
     "1": "it could not be done, or not all of it; one line says what is wrong and what to do",
     "2": "the words are not understood",
+    "124": "of exec: the program was ended, because its time was up",
     "130": "ended by ^C",
 }
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     Groups = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _NAMESPACE: Final = "containerd's; without it, all that have such a container"
+_ID: Final = "the container's id, the beginning of it, or nerdctl's name for it"
 _JSON: Final = "for programs"
+# How long a program may run in the guest, where nothing else is said, and at most.
+_PROGRAM_S: Final = 60
+_PROGRAM_MOST_S: Final = 86400
 SHELLS: Final = ("bash", "zsh", "fish")
 
 
@@ -111,11 +115,45 @@ def _machines(groups: "Groups") -> None:
     logs.add_argument("--console", action="store_true", help="do so; without it, say what logs there are")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the machine ends")
     logs.add_argument("--namespace", metavar="NS", default="", help=_NAMESPACE)
-    logs.add_argument("id", metavar="ID", help="the container's id, the beginning of it, or nerdctl's name for it")
+    logs.add_argument("id", metavar="ID", help=_ID)
 
 
-def _within(_groups: "Groups") -> None:
-    return
+def _within(groups: "Groups") -> None:
+    console = _add(
+        groups, "console", "attach this terminal to the guest's serial console; ^] leaves", "shim.cli.console"
+    )
+    console.add_argument("--namespace", metavar="NS", default="", help=_NAMESPACE)
+    console.add_argument("id", metavar="ID", help=_ID)
+    what = "run a program in the guest's own root, outside of the container; its exit status is the command's"
+    execute = _add(groups, "exec", what, "shim.cli.execute")
+    execute.add_argument(
+        "--vm", action="store_true", help="must be said: in the container, the client's exec runs programs"
+    )
+    execute.add_argument("-i", "--interactive", action="store_true", help="let it read standard input")
+    execute.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, default=_PROGRAM_S, help=f"after which it is ended; {_PROGRAM_S}"
+    )
+    execute.add_argument("--namespace", metavar="NS", default="", help=_NAMESPACE)
+    execute.add_argument("id", metavar="ID", help=_ID)
+    execute.add_argument(
+        "command", metavar="COMMAND", nargs=argparse.REMAINDER, help="after --: the program, and its arguments"
+    )
+    qmp = _add(
+        groups, "qmp", "ask the machine's QEMU by its monitor protocol, and print the answer as JSON", "shim.cli.qmp"
+    )
+    qmp.add_argument("--force", action="store_true", help="also what may change the machine behind its shim's back")
+    qmp.add_argument("--namespace", metavar="NS", default="", help=_NAMESPACE)
+    qmp.add_argument("id", metavar="ID", help=_ID)
+    qmp.add_argument("command", metavar="COMMAND", help="such as query-status; of QEMU's QMP Reference Manual")
+    qmp.add_argument("arguments", metavar="JSON", nargs="?", default="", help="the command's arguments, an object")
+
+
+def _seconds(text: str) -> int:
+    """A time that a program may run."""
+    seconds = int(text) if text.isdecimal() else 0
+    if not 1 <= seconds <= _PROGRAM_MOST_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 1 to {_PROGRAM_MOST_S}")
+    return seconds
 
 
 def _files(groups: "Groups") -> None:

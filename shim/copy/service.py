@@ -27,7 +27,7 @@ class FilesService(FilesBase):
 
     async def Read(self, request: files_pb2.ReadRequest, context: Context) -> AsyncIterator[files_pb2.Progress]:
         with self._copier.statuses():
-            pipe = _pipe_of(context, request.descriptor, os.O_WRONLY)
+            pipe = pipe_of(context, request.descriptor, reading=False)
             async with self._copier.reading(request.container_id, request.path, pipe, follow=request.follow) as finish:
                 yield files_pb2.Progress()
                 notes = await finish()
@@ -35,15 +35,16 @@ class FilesService(FilesBase):
 
     async def Write(self, request: files_pb2.WriteRequest, context: Context) -> AsyncIterator[files_pb2.Progress]:
         with self._copier.statuses():
-            pipe = _pipe_of(context, request.descriptor, os.O_RDONLY)
+            pipe = pipe_of(context, request.descriptor, reading=True)
             async with self._copier.writing(request.container_id, request.directory, request.name, pipe) as finish:
                 yield files_pb2.Progress()
                 notes = await finish()
             yield files_pb2.Progress(done=True, notes=notes)
 
 
-def _pipe_of(context: Context, number: int, flags: int) -> Pipe:
+def pipe_of(context: Context, number: int, *, reading: bool) -> Pipe:
     """The peer's descriptor `number`, opened anew. Raises SpecError unless it is a pipe."""
+    flags = os.O_RDONLY if reading else os.O_WRONLY
     path = f"/proc/{context.peer.pid}/fd/{number}"
     try:
         if not context.peer.pid or not stat.S_ISFIFO(os.stat(path).st_mode):

@@ -8,7 +8,7 @@ last half of the limit is always there.
 QEMU is never blocked: what arrives is read at once, whether it can be written or not.
 A write error (a full file system) makes the file end there; the tail for messages is
 kept in memory and is not affected. The file lies on a tmpfs, so writing it on the loop
-costs a copy and no wait.
+costs a copy and no wait. Root may look on, and type, by a socket (offered.py).
 """
 
 import asyncio
@@ -17,6 +17,8 @@ import re
 import socket
 from pathlib import Path
 from typing import Final
+
+from shim.vm.offered import Offered
 
 # What is kept in memory for error messages.
 TAIL_LIMIT: Final = 16384
@@ -41,6 +43,7 @@ class Console:
         self._size = 0
         self._write_error = ""
         self._reading = True
+        self._offered: Offered | None = None
         self._awaited: tuple[bytes, asyncio.Future[None]] | None = None
         self._open()
         self._loop.add_reader(self._ours, self._on_readable)
@@ -69,6 +72,10 @@ class Console:
         self._tell()
         return printed
 
+    def offer(self, path: Path) -> None:
+        """Let root take part, by a socket at `path`. Raises OSError."""
+        self._offered = Offered(path, self._ours, lambda: bytes(self._tail))
+
     @property
     def write_error(self) -> str:
         """Why the file ends early; empty if it does not."""
@@ -78,6 +85,9 @@ class Console:
         """Take what has arrived, then release the socket and the file. The tail stays."""
         while self._reading and self._ours.fileno() >= 0 and self._on_readable():
             pass
+        if self._offered is not None:
+            self._offered.close()
+            self._offered = None
         self._stop_reading()
         self._ours.close()
         self.child.close()
@@ -109,6 +119,8 @@ class Console:
         del self._tail[:-TAIL_LIMIT]
         self._tell()
         self._store(data)
+        if self._offered is not None:
+            self._offered.tell(data)
         return True
 
     def _tell(self) -> None:

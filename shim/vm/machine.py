@@ -88,18 +88,19 @@ class Descriptors:
     """What QEMU inherits: connected stream sockets, and the file that is its memory.
 
     `ports` are the ends of control and of the first streams, for a machine with ports. Without `memory` (-1) it
-    makes its memory itself.
+    makes its memory itself. `gdb` is a socket that listens, for a debugger; -1: there is none.
     """
 
     qmp: int
     console: int
     ports: tuple[int, ...] = ()
     memory: int = -1
+    gdb: int = -1
 
     @property
     def all(self) -> tuple[int, ...]:
         """Every number."""
-        return (self.qmp, self.console, *self.ports, *((self.memory,) if self.memory >= 0 else ()))
+        return (self.qmp, self.console, *self.ports, *(fd for fd in (self.memory, self.gdb) if fd >= 0))
 
 
 # For a fingerprint, or to look at: as if they were there.
@@ -185,6 +186,7 @@ class Machine:
             ("-serial", "chardev:console"),
             ("-chardev", f"socket,id=qmp,fd={fds.qmp}"),
             ("-mon", "chardev=qmp,mode=control"),
+            *(_debugger(fds.gdb) if fds.gdb >= 0 else ()),
             *([("-incoming", "defer")] if restored else []),
         ]
 
@@ -319,6 +321,11 @@ def _drives() -> list[tuple[str, str]]:
         }
         options.append(("-device", _option("virtio-blk-pci", properties)))
     return options
+
+
+def _debugger(fd: int) -> list[tuple[str, str]]:
+    """Where QEMU waits for a debugger: no guest sees it, so a template and its clones need not agree in that."""
+    return [("-chardev", f"socket,id=gdb,fd={fd},server=on,wait=off"), ("-gdb", "chardev:gdb")]
 
 
 def _option(driver: str, properties: Mapping[str, str | int]) -> str:

@@ -31,6 +31,7 @@ def start(
     credentials: Credentials,
     journal: Journal,
     memory_fd: int,
+    gdb_fd: int,
     restored: bool,
 ) -> Qemu:
     """Start the program; the parameters are those of `VirtualMachine.launch`. Raises what `spawn` raises.
@@ -53,6 +54,7 @@ def start(
             console=console.child.fileno(),
             ports=tuple(child.fileno() for child in ports.children) if ports else (),
             memory=memory_fd,
+            gdb=gdb_fd,
         )
         process = spawn(
             machine.args(name=name, fds=fds, restored=restored),

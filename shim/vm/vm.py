@@ -16,7 +16,7 @@ long to import, which then happens while it starts.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -24,6 +24,7 @@ from shim.errors import BootError, MachineError, StateError
 from shim.journal import Journal
 from shim.vm import devices
 from shim.vm.devices import Disk, JoinedDisk, Nic
+from shim.vm.failure import failure
 from shim.vm.link import Link
 from shim.vm.machine import Machine
 from shim.vm.process import Credentials
@@ -41,9 +42,6 @@ _T = TypeVar("_T")
 
 # How long QEMU's last events, and the end of a machine whose connection broke, are waited for.
 LAST_WORDS_S: Final = 2.0
-# How much of the console and of QEMU's standard error an error message quotes.
-CONSOLE_LINES: Final = 6
-STDERR_LINES: Final = 4
 
 
 class VirtualMachine:
@@ -82,11 +80,13 @@ class VirtualMachine:
         timeline: Timeline,
         command_timeout_s: float,
         memory_fd: int = -1,
+        gdb_fd: int = -1,
         restored: bool = False,
     ) -> "VirtualMachine":
         """Start QEMU with the guest paused before its first instruction; if `restored`, empty: `restore` comes next.
 
-        `memory_fd` is a file that is to be the base of its memory, and stays the caller's.
+        `memory_fd` is a file that is to be the base of its memory, and stays the caller's, as the listening socket
+        `gdb_fd` does, at which QEMU then waits for a debugger.
         `name` stands in QEMU's command line and nowhere else on the host (the journal's
         marker): "qemubox-<key>". `command_timeout_s` is the deadline of QEMU's greeting and
         of each of its commands. Raises MissingPartError without QEMU, kernel or image,
@@ -103,6 +103,7 @@ class VirtualMachine:
             credentials=credentials,
             journal=journal,
             memory_fd=memory_fd,
+            gdb_fd=gdb_fd,
             restored=restored,
         )
         timeline.mark("spawned")
@@ -246,6 +247,10 @@ class VirtualMachine:
         self.timeline.mark("answered")
         return heard
 
+    async def qmp(self, command: str, arguments: Mapping[str, object]) -> object:
+        """One command of QEMU's for an administrator. Raises MachineError with QEMU's words, StateError."""
+        return await self._guarded(command, self._connection().execute(command, arguments))
+
     async def new_stream(self) -> "tuple[bytes, asyncio.Future[socket.socket]]":
         """A way for one more stream of a process: the token to name to the guest, and our end once it has dialled.
 
@@ -336,20 +341,12 @@ class VirtualMachine:
         return isinstance(task.exception(), MachineError) and not (self._qmp and self._qmp.connected)
 
     def _error(self, phase: str, reason: str) -> MachineError:
-        """What is known of a machine that failed: phase, reason, console's tail, QEMU's words, as one line.
-
-        If QEMU did not even start, with a command to see that by hand.
-        """
-        parts = [f"the virtual machine failed while {phase}: {reason}"]
-        if console := self.console.tail(CONSOLE_LINES):
-            parts.append("console: " + " | ".join(console))
-        if self._process.exited.done() and self._process.stderr:
-            parts.append("its words: " + " | ".join(self._process.stderr.splitlines()[-STDERR_LINES:]))
+        """What is known of a machine that failed; if QEMU did not even start, with a command to see that by hand."""
+        message = failure(phase, reason, self.console, self._process)
         if self._booted:
-            return MachineError("; ".join(parts))
-        if self._state is RunState.ENDED and self._hotplug is None:  # it never talked
-            return BootError("; ".join(parts), hint=f"repeat with: {self.machine.repeat_command()}")
-        return BootError("; ".join(parts))
+            return MachineError(message)
+        never_talked = self._state is RunState.ENDED and self._hotplug is None
+        return BootError(message, hint=f"repeat with: {self.machine.repeat_command()}" if never_talked else "")
 
     def _kill(self, cause: Cause, detail: str) -> None:
         """End QEMU, unless it has ended by itself: then that is the cause."""
