@@ -13,6 +13,7 @@
     qemubox gc [--dry-run] [--json]
     qemubox check [--json] [--quick]
     qemubox config show [--json] [--defaults]
+    qemubox debug bundle [-o FILE] [ID]
     qemubox cache show [--json]
     qemubox cache prune [--all] [--to MIB]
     qemubox cache verify

@@ -16,34 +16,34 @@ def run(arguments: argparse.Namespace) -> int:
     environment: Mapping[str, str] = {"QEMUBOX_CONFIG": os.devnull} if arguments.defaults else os.environ
     config = load(environment)
     path = environment.get("QEMUBOX_CONFIG") or configuration.DEFAULT_PATH
-    given = set() if arguments.defaults else _given(path)
-    print(as_json(config, path, given) if arguments.json else as_toml(config, path, given))
+    found = set() if arguments.defaults else given(path)
+    print(as_json(config, path, found) if arguments.json else as_toml(config, path, found))
     return 0
 
 
-def as_toml(config: Config, path: str, given: set[str]) -> str:
+def as_toml(config: Config, path: str, found: set[str]) -> str:
     """The whole as a file that could be used, with a comment at each line."""
     lines = []
     for section, table in config._asdict().items():
         values = {key: f"{key} = {_value(value)}" for key, value in table._asdict().items()}
         width = max(map(len, values.values()))
         lines += ["", f"[{section}]"]
-        lines += [f"{text.ljust(width)}  # {_source(section, key, path, given)}" for key, text in values.items()]
+        lines += [f"{text.ljust(width)}  # {_source(section, key, path, found)}" for key, text in values.items()]
     return "\n".join(lines[1:])
 
 
-def as_json(config: Config, path: str, given: set[str]) -> str:
+def as_json(config: Config, path: str, found: set[str]) -> str:
     """By section and key: value, and "from", the file's path or "default"."""
     sections = {
         section: {
-            key: {"value": value, "from": _source(section, key, path, given)} for key, value in table._asdict().items()
+            key: {"value": value, "from": _source(section, key, path, found)} for key, value in table._asdict().items()
         }
         for section, table in config._asdict().items()
     }
     return json.dumps(sections, indent=1)
 
 
-def _given(path: str) -> set[str]:
+def given(path: str) -> set[str]:
     """What the file sets, as "section.key". `load` has found nothing wrong with it."""
     import tomllib
 
@@ -55,8 +55,8 @@ def _given(path: str) -> set[str]:
     return {f"{section}.{key}" for section, table in document.items() for key in table}
 
 
-def _source(section: str, key: str, path: str, given: set[str]) -> str:
-    return path if f"{section}.{key}" in given else DEFAULT
+def _source(section: str, key: str, path: str, found: set[str]) -> str:
+    return path if f"{section}.{key}" in found else DEFAULT
 
 
 def _value(value: object) -> str:

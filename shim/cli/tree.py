@@ -42,6 +42,7 @@ def parser(link: str = "") -> argparse.ArgumentParser:
     _within(groups)
     _files(groups)
     _host(groups)
+    _debug(groups)
     _cache(groups)
     _template(groups)
     _texts(groups)
@@ -181,6 +182,18 @@ def _host(groups: "Groups") -> None:
     show = _add(actions, "show", what, "shim.cli.config_show")
     show.add_argument("--json", action="store_true", help=_JSON)
     show.add_argument("--defaults", action="store_true", help="what is in force without a file")
+
+
+def _debug(groups: "Groups") -> None:
+    actions = _group(groups, "debug", "when something is wrong")
+    what = (
+        "write an archive for a report of a fault, and say what it holds; nothing of a container's environment or files"
+    )
+    bundle = _add(actions, "bundle", what, "shim.cli.bundle")
+    bundle.add_argument(
+        "-o", "--output", metavar="FILE", default="", help="instead of qemubox-debug-DATE-TIME.tar.gz here"
+    )
+    bundle.add_argument("id", metavar="ID", nargs="?", default="", help="only this container's machines")
 
 
 def _cache(groups: "Groups") -> None:
