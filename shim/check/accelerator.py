@@ -81,7 +81,13 @@ def _quick(host: Host, report: Report) -> None:
 def mend(host: Host) -> str:
     """What brings KVM, going by what is there."""
     flags = set(re.findall(r"^flags\s*:.*?\b(vmx|svm)\b", host.text("/proc/cpuinfo") or "", re.MULTILINE))
-    if host.path(str(KVM_DEVICE)).exists():
+    device = host.path(str(KVM_DEVICE))
+    if device.exists():
+        found = device.stat()
+        if not (found.st_mode & 0o006 == 0o006 or (found.st_mode & 0o060 == 0o060 and found.st_gid != 0)):
+            return (
+                f"chgrp kvm {KVM_DEVICE} && chmod 660 {KVM_DEVICE} (groupadd --system kvm, if there is no such group)"
+            )
         return "look at the reason and at dmesg; on a virtual machine, its host must offer nested virtualization whole"
     if not flags:
         return _IN_FIRMWARE

@@ -41,10 +41,15 @@ class FakeHost:
             path.mkdir()
         self.host = Host(Config(), root=self.root, environ={"PATH": str(self.bin)})
 
-    def put(self, name: str, text: str = "") -> Path:
-        """A file below the root."""
+    def path_of(self, name: str) -> Path:
+        """Where a file below the root would be, with the directories above it."""
         path = self.root / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def put(self, name: str, text: str = "") -> Path:
+        """A file below the root."""
+        path = self.path_of(name)
         path.write_text(text)
         return path
 

@@ -1,6 +1,7 @@
 """The accelerator: what is said of each choice, and what would bring KVM. The boots themselves: vm/test_check.py."""
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -123,5 +124,13 @@ def test_what_would_bring_kvm(flags: str, module: str, mend: str, fake: FakeHost
 
 
 def test_a_device_that_does_not_work(fake: FakeHost) -> None:
-    fake.put("/dev/kvm")
+    fake.put("/dev/kvm").chmod(0o666)
     assert "nested virtualization" in accelerator.mend(fake.host)
+
+
+@pytest.mark.parametrize(("mode", "group", "closed"), [(0o600, 0, True), (0o660, 0, True), (0o660, 109, False)])
+def test_a_device_that_qemu_may_not_open(mode: int, group: int, closed: bool, fake: FakeHost) -> None:
+    device = fake.put("/dev/kvm")
+    device.chmod(mode)
+    os.chown(device, 0, group)
+    assert ("chmod 660 /dev/kvm" in accelerator.mend(fake.host)) is closed
