@@ -70,7 +70,7 @@ def document(lines: "list[Line]", *, quick: bool) -> dict[str, object]:
 
 def _look(tell: "Callable[[Line], None]", *, quick: bool, environ: Mapping[str, str]) -> None:
     # Neither the service nor another command needs all of this.
-    from shim.check import configuration, runner, scratch
+    from shim.check import configuration, containerd, runner, scratch
     from shim.check.host import Host
     from shim.check.line import Report
     from shim.errors import QemuboxError
@@ -79,7 +79,7 @@ def _look(tell: "Callable[[Line], None]", *, quick: bool, environ: Mapping[str, 
     config = configuration.load(report, environ)
     for line in report.lines:
         tell(line)
-    host = Host(config, quick=quick, environ=dict(environ))
+    host = Host(config, quick=quick, environ=containerd.with_its_path(dict(environ)))
     with contextlib.ExitStack() as stack:
         if os.geteuid() == 0:
             try:

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -102,6 +103,23 @@ def environment(host: Host, pid: int) -> dict[str, str]:
     """What a process was started with; nothing where it has ended. Raises OSError."""
     words = (host.text(f"/proc/{pid}/environ") or "").split("\0")
     return dict(word.partition("=")[::2] for word in words if "=" in word)
+
+
+def with_its_path(environ: Mapping[str, str], root: Path = Path("/")) -> dict[str, str]:
+    """The environment with the PATH of the containerd that runs: it is there that shims and plugins look for programs.
+
+    This installation's own containerd before the host's; without one, as it is.
+    """
+    for name in (FULL, HOSTS):
+        try:
+            pid = _peer(root / name.lstrip("/"))
+            words = (root / f"proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:  # none runs there, or it has just ended
+            continue
+        path = next((os.fsdecode(word[5:]) for word in words if word.startswith(b"PATH=")), "")
+        if path:
+            return {**environ, "PATH": path}
+    return dict(environ)
 
 
 def find_shim(host: Host, pid: int, path: str) -> str | None:

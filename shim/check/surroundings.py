@@ -15,6 +15,7 @@ async def look(host: Host, report: Report) -> None:
     """See the module."""
     _control_groups(host, report)
     _security_modules(host, report)
+    _tracing(host, report)
     _clock(host, report, time.time())
     _memory(host, report)
 
@@ -60,6 +61,20 @@ def _security_modules(host: Host, report: Report) -> None:
         report.ok("AppArmor", "on; it confines neither QEMU nor the shim unless somebody has written a profile")
     if enforce is None and not armour:
         report.ok("security modules", f"neither SELinux nor AppArmor ({', '.join(filter(None, modules)) or 'none'})")
+
+
+def _tracing(host: Host, report: Report) -> None:
+    """All QEMUs are one user's (docs/security.md): what keeps one from looking into another is the kernel's rule."""
+    scope = host.number("/proc/sys/kernel/yama/ptrace_scope")
+    what = "kernel.yama.ptrace_scope"
+    if scope:
+        report.ok(what, f"{scope}: a QEMU that its guest has taken over cannot read the others")
+        return
+    report.warning(
+        what,
+        f"{'not there' if scope is None else scope}: a QEMU that its guest has taken over could read the others",
+        f"sysctl -w {what}=1" if scope == 0 else "use a kernel with CONFIG_SECURITY_YAMA, and set it to 1",
+    )
 
 
 def _clock(host: Host, report: Report, now: float) -> None:

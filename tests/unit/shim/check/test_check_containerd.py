@@ -11,6 +11,7 @@ from grpclib.server import Server, Stream
 
 from api import containerd_pb2 as api
 from shim.check import containerd
+from shim.check.thread import in_thread
 from shim.version import BINARY_NAME, VERSION
 from tests.unit.shim.check.conftest import FakeHost, Say
 
@@ -153,6 +154,17 @@ async def test_the_configuration_is_read_where_none_runs(fake: FakeHost, say: Sa
     fake.program("containerd", "true")
     path = fake.put("/etc/containerd/config.toml", "[oops\n")
     assert (await say(containerd.look)).told(str(path))[0] == "failure"
+
+
+async def test_programs_are_looked_for_where_containerd_looks(running: Containerd, fake: FakeHost) -> None:
+    """In a release its PATH has the release's own programs, and the shell's has not."""
+    _process(fake, "containerd", PATH="/usr/share/qemubox/lib/qemubox/runtime/bin:/usr/bin")
+    found = await in_thread(lambda: containerd.with_its_path({"PATH": "/bin", "HOME": "/root"}, fake.root))
+    assert found == {"PATH": "/usr/share/qemubox/lib/qemubox/runtime/bin:/usr/bin", "HOME": "/root"}
+
+
+def test_without_one_they_are_looked_for_in_our_path(fake: FakeHost) -> None:
+    assert containerd.with_its_path({"PATH": "/bin"}, fake.root) == {"PATH": "/bin"}
 
 
 def test_the_path_of_a_process_that_has_ended(fake: FakeHost) -> None:

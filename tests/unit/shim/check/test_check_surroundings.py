@@ -42,6 +42,18 @@ async def test_selinux(enforce: str, level: str, fake: FakeHost, say: Say) -> No
 
 
 @pytest.mark.parametrize(
+    ("scope", "level", "mend"),
+    [("1\n", "ok", ""), ("0\n", "warning", "sysctl -w kernel.yama.ptrace_scope=1"), (None, "warning", "use a kernel")],
+)
+async def test_tracing(scope: str | None, level: str, mend: str, fake: FakeHost, say: Say) -> None:
+    if scope is not None:
+        fake.put("/proc/sys/kernel/yama/ptrace_scope", scope)
+    found = (await say(surroundings.look)).told("ptrace_scope")
+    assert found[0] == level
+    assert found[2].startswith(mend)
+
+
+@pytest.mark.parametrize(
     ("profile", "level"), [("unconfined\n", "ok"), ("", "ok"), ("docker-default (enforce)\n", "warning")]
 )
 async def test_apparmor(profile: str, level: str, fake: FakeHost, say: Say) -> None:
