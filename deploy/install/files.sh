@@ -16,10 +16,13 @@ make_directory() {
 # The old content stays beside the new until the end.
 keep() {
     [ ! -d "$1" ] || [ -L "$1" ] || die "$1 is a directory: move it away"
+    ! grep -qxF -e "replaced $1 ;" -e "made $1 ;" "$journal/journal" || return 0
     if [ -e "$1" ] || [ -L "$1" ]; then
         rm -rf "$1.qemubox-old"
         note replaced "$1"
-        ln -P "$1" "$1.qemubox-old" 2>/dev/null || cp -a "$1" "$1.qemubox-old"
+        # Whole or not at all, as everything.
+        ln -P "$1" "$1.qemubox-old" 2>/dev/null || { cp -a "$1" "$1.qemubox-new" && mv -f -T "$1.qemubox-new" "$1.qemubox-old"; } ||
+            die "cannot keep a copy of $1 (see above)"
     else
         note made "$1"
     fi

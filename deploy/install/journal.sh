@@ -19,7 +19,7 @@ begun=no
 
 # note VERB [PATH]: with an end of its own, so that a line that was cut short (a full disk, a loss of power) is known as
 # that; what it was to tell of has not been done.
-note() { echo "$* ;" >>"$journal/journal" || die "cannot write to $journal/journal (is /var full?)"; }
+note() { { echo "$* ;" >>"$journal/journal"; } 2>/dev/null || die "cannot write to $journal/journal (is /var full?)"; }
 
 # What is noted, a line each, less the ends.
 noted() { sed -n 's/ ;$//p' "$1"; }
@@ -105,8 +105,13 @@ undo_one() {
     made) rm -rf "$2" "$2.qemubox-new" ;;
     replaced)
         rm -rf "$2.qemubox-new"
-        # mv(1) does nothing with two names of one file.
-        if [ -e "$2.qemubox-old" ] || [ -L "$2.qemubox-old" ]; then mv -f -T "$2.qemubox-old" "$2" && rm -f "$2.qemubox-old"; fi ;;
+        if [ ! -e "$2.qemubox-old" ] && [ ! -L "$2.qemubox-old" ]; then return 0; fi
+        # Two names of one file, if the new one did not come: mv(1) refuses those.
+        if [ "$(stat -c %d:%i "$2.qemubox-old" 2>/dev/null)" = "$(stat -c %d:%i "$2" 2>/dev/null)" ]; then
+            rm -f "$2.qemubox-old"
+        else
+            mv -f -T "$2.qemubox-old" "$2"
+        fi ;;
     directory) [ ! -d "$2" ] || rmdir "$2" ;;
     user) ! id "$2" >/dev/null 2>&1 || userdel "$2" 2>/dev/null || deluser "$2" ;;
     module) rmmod "$2" 2>/dev/null || true ;; # somebody may use it by now

@@ -1,6 +1,6 @@
 """A host for install.sh, and a release small enough to be installed in a moment.
 
-The host is a mount namespace: /etc, /usr/local, /usr/share, /var, /run, /dev and what /sys tells are file systems of
+The host is a namespace of mounts and one of processes: /etc, /usr/local, /usr/share, /var, /run, /dev and what /sys tells are file systems of
 its own, so that the real script runs as root with its real paths, and everything there is can be compared before and
 after. Programs of the host that would reach outside are replaced by scripts in /usr/local/sbin, which is first in
 install.sh's PATH. The release has the real install.sh and deploy/, and small scripts for the programs of its tree.
@@ -22,8 +22,8 @@ _OWN: Final = ("/etc", "/usr/local", "/usr/share", "/var", "/run", "/dev")
 _HOLD: Final = r"""
 set -e
 copy=$(mktemp -d)
-cp -a /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/nsswitch.conf /etc/ld.so.cache /etc/os-release /etc/login.defs /etc/alternatives \
-    "$copy"
+cp -a /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/nsswitch.conf /etc/ld.so.cache /etc/os-release /etc/login.defs \
+    /etc/alternatives "$copy"
 for path in /etc /usr/local /usr/share /var /run /dev /sys/fs /sys/module /sys/kernel/security; do
     mount -t tmpfs -o mode=755 tmpfs $path
 done
@@ -111,7 +111,7 @@ class Site:
 
     def run(self, *words: str | Path, timeout_s: float = 50) -> subprocess.CompletedProcess[str]:
         """Run a command there to its end."""
-        inside = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--", *map(str, words)]
+        inside = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--pid", "--", *map(str, words)]
         env = {"PATH": os.environ["PATH"], "TMPDIR": "/var/tmp"}
         return subprocess.run(inside, check=False, capture_output=True, text=True, timeout=timeout_s, env=env, cwd="/")
 
@@ -125,7 +125,7 @@ class Site:
     def process(self, mapped: Path, *words: str) -> Iterator[None]:
         """A process there with this file in its memory and these words in its command line, ended behind the block."""
         self.tell("sh", "-c", f"head -c 4096 /dev/zero >{mapped}")
-        inside = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--"]
+        inside = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--pid", "--"]
         inside += ["/usr/bin/python3", "-c", _MAP, str(mapped), *words]
         with subprocess.Popen(inside, stdout=subprocess.PIPE, text=True) as child:
             try:
@@ -218,11 +218,11 @@ done
 @contextmanager
 def site() -> Iterator[Site]:
     """A host, gone at the end with whatever is on it."""
-    words = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", _HOLD]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    words = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    with subprocess.Popen([*words, "sh", "-c", _HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "\n"
-            yield Site(child.pid)
+            yield Site(int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text()))
         finally:
             child.kill()
