@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shim import untrusted
 from shim.errors import HostError, MissingPartError, ResourceError
 
 # How a full disk, quota or file size limit reads in the words of strerror(3), which both tools print.
@@ -70,6 +71,7 @@ def _found(program: str, package: str) -> str:
 def _failure(tool: Tool, task: str, status: int, stderr: str) -> HostError | ResourceError:
     if any(words in stderr for words in _NO_ROOM):
         return ResourceError(f"no room to {task}", hint="free some of that file system")
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    # It may name a file of an image, which is called as whoever made that has liked.
+    lines = [untrusted.plain(line.strip()) for line in stderr.splitlines() if line.strip()]
     end = f"exit status {status}" if status >= 0 else f"killed by signal {-status}"
     return HostError(f"{tool.program} could not {task}: {lines[-1] if lines else 'no message'} ({end})")

@@ -94,9 +94,14 @@ class Process:
 
     @property
     def stderr(self) -> str:
-        """The end of what the program wrote to standard output and error, without blanks around it, or idle words."""
-        lines = self._stderr_text.decode(errors="replace").splitlines()
-        return "\n".join(line for line in lines if _IDLE_WORDS not in line).strip()
+        """The end of what the program wrote to standard output and error, without blanks around it, or idle words.
+
+        In printable characters: it goes into logs and onto terminals, and a guest may have had a part in it (names of
+        files that virtiofsd tells of, or all of it where QEMU was taken over).
+        """
+        text = self._stderr_text.decode(errors="replace")
+        plain = "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text)
+        return "\n".join(line for line in plain.split("\n") if _IDLE_WORDS not in line).strip()
 
     def kill(self) -> None:
         """Send SIGKILL, if it still runs; `exited` tells when it is gone."""

@@ -36,6 +36,12 @@ async def test_failure_has_the_last_words_and_the_status() -> None:
     assert failure.value.message == "sh could not do it: last (exit status 3)"
 
 
+async def test_its_words_can_be_shown_on_a_terminal() -> None:
+    with pytest.raises(HostError) as failure:
+        await run(Tool("sh", "dash", 10), ["-c", r"printf 'cannot read a\033[2Jb\n' >&2; exit 1"], task="do it")
+    assert failure.value.message == "sh could not do it: cannot read a [2Jb (exit status 1)"
+
+
 async def test_death_by_a_signal_is_named() -> None:
     with pytest.raises(HostError, match=r"sh could not die: no message \(killed by signal 9\)"):
         await run(SH, ["-c", "kill -9 $$"], task="die")

@@ -119,6 +119,13 @@ async def test_only_the_descriptors_it_is_given(credentials: Credentials, journa
     os.close(read)
 
 
+async def test_its_words_can_be_shown_on_a_terminal(credentials: Credentials, journal: Journal) -> None:
+    script = r"""printf '\033]0;title\007a\nb\r\xff\342\200\256c\n'; exit 1"""
+    process = start(script, credentials, journal)
+    assert await ended(process) == 1
+    assert process.failure() == "script ended with exit status 1: ?]0;title?a | b?\ufffd?c"
+
+
 async def test_only_the_end_of_its_words_is_kept(credentials: Credentials, journal: Journal) -> None:
     child = start("i=0; while [ $i -lt 20000 ]; do echo word$i >&2; i=$((i+1)); done", credentials, journal)
     assert await ended(child) == 0
