@@ -15,6 +15,8 @@ from typing import Final
 from shim import untrusted
 from shim.errors import HostError, MissingPartError, ResourceError
 
+# How much of standard error is kept: its end.
+_STDERR_LIMIT: Final = 16384
 # How a full disk, quota or file size limit reads in the words of strerror(3), which both tools print.
 _NO_ROOM: Final = ("No space left on device", "Disk quota exceeded", "File too large")
 
@@ -50,7 +52,8 @@ async def run(tool: Tool, arguments: Sequence[str], *, task: str, keep_open: Seq
     )
     try:
         async with asyncio.timeout(tool.timeout_s):
-            _, stderr = await process.communicate()
+            stderr = await _last_words(process)
+            await process.wait()
     except TimeoutError:
         raise HostError(f"{tool.program} did not {task} within {tool.timeout_s:g} s") from None
     finally:
@@ -59,6 +62,16 @@ async def run(tool: Tool, arguments: Sequence[str], *, task: str, keep_open: Seq
             await process.wait()
     if process.returncode != 0:
         raise _failure(tool, task, process.returncode or 0, stderr.decode(errors="replace"))
+
+
+async def _last_words(process: asyncio.subprocess.Process) -> bytes:
+    """The end of what it says until it ends: an image may give it a word to say about each of a million files."""
+    assert process.stderr is not None, "it is a pipe"
+    said = bytearray()
+    while piece := await process.stderr.read(_STDERR_LIMIT):
+        said += piece
+        del said[:-_STDERR_LIMIT]
+    return bytes(said)
 
 
 def _found(program: str, package: str) -> str:

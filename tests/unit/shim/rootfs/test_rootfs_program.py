@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ async def test_failure_has_the_last_words_and_the_status() -> None:
     with pytest.raises(HostError) as failure:
         await run(SH, ["-c", "echo first >&2; echo '  last ' >&2; echo >&2; exit 3"], task="do it")
     assert failure.value.message == "sh could not do it: last (exit status 3)"
+
+
+async def test_of_very_many_words_the_last_are_kept() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(HostError, match="sh could not do it: last "):
+            await run(Tool("sh", "dash", 50), ["-c", "yes | head -c 50000000 >&2; echo last >&2; exit 1"], task="do it")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 << 20
 
 
 async def test_its_words_can_be_shown_on_a_terminal() -> None:
