@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from shim.check.thread import in_thread
-from shim.claim import ClaimTimeout, claim
+from shim.claim import ClaimTimeout, claim, make_directory
 from shim.errors import HostError, StateError
 from shim.journal import Journal
 from shim.reclaim import reclaim
@@ -35,7 +35,7 @@ def directory(state_dir: Path) -> Iterator[tuple[Path, Journal]]:
     path = state_dir / "vm" / KEY
     made = [parent for parent in (path.parent, state_dir) if not parent.exists()]
     try:
-        path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        make_directory(path)
         lock = claim(path, deadline_s=_CLAIM_S)
     except ClaimTimeout as timeout:
         raise StateError(

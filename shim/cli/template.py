@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import structlog
 
+from shim.claim import make_directory
 from shim.config import Config, load
 from shim.errors import ConfigError, NotFoundError, QemuboxError
 from shim.host import bounds
@@ -52,7 +53,7 @@ async def _build_template(config: Config, namespace: str, *, again: bool) -> Met
     """Choose the machine as the shim does, in a directory of our own for what that takes."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     directory = Path(config.runtime.state_dir, f"template-{os.getpid()}")
-    directory.mkdir(mode=0o711, parents=True)
+    make_directory(directory)
     try:
         log = cast("Logger", structlog.get_logger())
         hypervisor = await choose(config, directory, bounds(config), Journal(directory), log)
