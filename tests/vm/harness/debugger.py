@@ -38,9 +38,9 @@ class Debugger:
             assert data, "the stub hung up"
             self._came += data
 
-    def register(self, number: int, size: int = 8) -> int:
-        """A register of the stopped CPU, by its number in gdb's description of the processor."""
-        return int.from_bytes(bytes.fromhex(self.ask(b"p%x" % number).decode())[:size], "little")
+    def register(self, number: int) -> int:
+        """A general register of the stopped CPU, or, with 16, its instruction pointer: x86_64 has them so in `g`."""
+        return int.from_bytes(bytes.fromhex(self.ask(b"g").decode())[8 * number : 8 * number + 8], "little")
 
 
 @contextmanager
