@@ -121,6 +121,15 @@ def test_ports_are_there_from_the_start_each_on_its_socket(machine: Machine) -> 
     assert replace(fds, memory=9).all == (7, 8, 10, 11, 12, 13, 9)
 
 
+def test_a_debugger_has_a_socket_that_listens_already(machine: Machine) -> None:
+    """No TCP, no path: QEMU is handed it. Of what the guest sees, and of templates, it is no part."""
+    plain = machine.args(name="n", fds=FDS)
+    fds = replace(FDS, gdb=9)
+    wanted = ["-chardev", "socket,id=gdb,fd=9,server=on,wait=off", "-gdb", "chardev:gdb"]
+    assert machine.args(name="n", fds=fds) == [*plain, *wanted]
+    assert fds.all == (7, 8, 9)
+
+
 def test_without_room_for_more_memory_there_is_no_maxmem(machine: Machine) -> None:
     """QEMU refuses a maxmem that equals the size."""
     assert "size=128M" in replace(machine, max_memory_mib=128).args(name="n", fds=FDS)
