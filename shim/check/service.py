@@ -67,13 +67,15 @@ def _listens(host: Host, path: str) -> bool:
 
 def _code(host: Host, report: Report, pid: int) -> None:
     restart = "systemctl reload-or-restart qemubox" if host.path("/run/systemd/system").is_dir() else f"kill -HUP {pid}"
-    its = sorted({found[1] for found in _SITE.finditer(host.text(f"/proc/{pid}/maps") or "")})
-    ours = packages()
-    if any(site == ours or site.startswith(f"{ours}/") for site in its):
+    its, ours = _sites(host, str(pid)), _sites(host, "self") | {packages()}
+    if its & ours:
         report.ok("qemubox service", f"process {pid}, of this code")
     else:
-        report.warning(
-            "qemubox service",
-            f"process {pid} is of {', '.join(its) or 'another installation'}, and this command of {ours}: {_COST}",
-            restart,
-        )
+        theirs = ", ".join(sorted(its)) or "another installation"
+        found = f"process {pid} is of {theirs}, and this command of {packages()}: {_COST}"
+        report.warning("qemubox service", found, restart)
+
+
+def _sites(host: Host, pid: str) -> set[str]:
+    """Where a process has its extension modules from."""
+    return {found[1] for found in _SITE.finditer(host.text(f"/proc/{pid}/maps") or "")}
