@@ -81,6 +81,9 @@ def _look(tell: "Callable[[Line], None]", *, quick: bool, environ: Mapping[str, 
         tell(line)
     host = Host(config, quick=quick, environ=containerd.with_its_path(dict(environ)))
     with contextlib.ExitStack() as stack:
+        # What is the shim's own looks into the process's environment.
+        stack.callback(os.environ.__setitem__, "PATH", os.environ.get("PATH", os.defpath))
+        os.environ["PATH"] = host.environ.get("PATH", os.defpath)
         if os.geteuid() == 0:
             try:
                 host.directory, host.journal = stack.enter_context(scratch.directory(Path(config.runtime.state_dir)))

@@ -64,7 +64,10 @@ def _security_modules(host: Host, report: Report) -> None:
 
 
 def _tracing(host: Host, report: Report) -> None:
-    """All QEMUs are one user's (docs/security.md): what keeps one from looking into another is the kernel's rule."""
+    """Where all QEMUs are one user's (docs/decisions/0039), only a kernel's rule keeps one from reading another."""
+    if host.config.runtime.user_ids != "one":
+        report.ok("user ids", "each machine's QEMU has one of its own")
+        return
     scope = host.number("/proc/sys/kernel/yama/ptrace_scope")
     what = "kernel.yama.ptrace_scope"
     if scope:
@@ -73,7 +76,7 @@ def _tracing(host: Host, report: Report) -> None:
     report.warning(
         what,
         f"{'not there' if scope is None else scope}: a QEMU that its guest has taken over could read the others",
-        f"sysctl -w {what}=1" if scope == 0 else "use a kernel with CONFIG_SECURITY_YAMA, and set it to 1",
+        f'set runtime.user_ids = "own"{f", or sysctl -w {what}=1" if scope == 0 else ""}',
     )
 
 
