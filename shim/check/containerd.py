@@ -28,7 +28,7 @@ _CALL_S: Final = 10.0
 
 async def look(host: Host, report: Report) -> None:
     """See the module."""
-    running = [path for path in SOCKETS if host.path(path).is_socket()]
+    running = [path for path in _sockets(host.environ) if host.path(path).is_socket()]
     answering = [path for path in running if await _look_at(host, report, path)]
     if not answering:
         _none_runs(host, report)
@@ -38,6 +38,11 @@ async def look(host: Host, report: Report) -> None:
         )
     if HOSTS not in answering and host.path(criconfig.DEFAULT).exists():
         configuration(report, host.path(criconfig.DEFAULT), host.root)
+
+
+def _sockets(environ: Mapping[str, str]) -> list[str]:
+    """Where there may be one: first where clients are told to look."""
+    return list(dict.fromkeys(filter(None, (environ.get("CONTAINERD_ADDRESS", ""), *SOCKETS))))
 
 
 def _none_runs(host: Host, report: Report) -> None:
@@ -108,9 +113,9 @@ def environment(host: Host, pid: int) -> dict[str, str]:
 def with_its_path(environ: Mapping[str, str], root: Path = Path("/")) -> dict[str, str]:
     """The environment with the PATH of the containerd that runs: it is there that shims and plugins look for programs.
 
-    This installation's own containerd before the host's; without one, as it is.
+    The one that clients are told to use, else this installation's own before the host's; without one, as it is.
     """
-    for name in (FULL, HOSTS):
+    for name in filter(None, (environ.get("CONTAINERD_ADDRESS", ""), FULL, HOSTS)):
         try:
             pid = _peer(root / name.lstrip("/"))
             words = (root / f"proc/{pid}/environ").read_bytes().split(b"\0")

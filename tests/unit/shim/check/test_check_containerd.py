@@ -131,6 +131,17 @@ async def test_a_socket_that_nobody_serves(fake: FakeHost, say: Say) -> None:
     assert said.told(containerd.HOSTS)[:2] == ("failure", "nobody answers: Connection refused")
 
 
+async def test_the_one_that_clients_are_told_to_use(running: Containerd, fake: FakeHost, say: Say) -> None:
+    """Wherever it is."""
+    (fake.root / "srv").mkdir()
+    (fake.root / containerd.HOSTS.lstrip("/")).rename(fake.root / "srv" / "c.sock")
+    fake.host.environ = {**fake.host.environ, "CONTAINERD_ADDRESS": "/srv/c.sock"}
+    _process(fake, "containerd", PATH="/odd")
+    assert (await say(containerd.look)).of("/srv/c.sock").level == "ok"
+    found = await in_thread(lambda: containerd.with_its_path(fake.host.environ, fake.root))
+    assert found["PATH"] == "/odd"
+
+
 async def test_one_that_does_not_run(fake: FakeHost, say: Say) -> None:
     fake.program("containerd", "true")
     fake.put("/run/systemd/system/x")
