@@ -23,36 +23,36 @@ def copy(source: Path, target: Path) -> Path:
     return target
 
 
-def linked_with(base: Path, files: Iterable[Path]) -> set[str]:
-    """The names, below LIBRARIES, of the shared libraries that `files` are linked with, by base's own loader.
+def linked_with(loader: Path, libraries: Path, files: Iterable[Path]) -> set[str]:
+    """The names of the shared libraries that `files` are linked with, and those with.
 
-    Raises FileNotFoundError for one that is not in the tree: the list of packages lacks something.
+    By the loader of the same C library, which looks in the directory `libraries`. Raises FileNotFoundError for a
+    library that is not in it: this machine may have one by that name, another need not.
     """
     names: set[str] = set()
     for file in files:
-        options = ("--inhibit-cache", "--library-path", str(base / LIBRARIES), "--list")
-        command = [str(base / LOADER), *options, str(file)]
+        command = [str(loader), "--inhibit-cache", "--library-path", str(libraries), "--list", str(file)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        names |= listed(done.stdout, file)
-    for name in sorted(names):
-        if not (base / LIBRARIES / name).is_file():
-            raise FileNotFoundError(f"{base / LIBRARIES / name}: no package has brought it")
+        names |= listed(done.stdout, file, libraries)
     return names
 
 
-def listed(listing: str, file: Path) -> set[str]:
+def listed(listing: str, file: Path, libraries: Path) -> set[str]:
     """The libraries' names in the output of `ld.so --list`, which is ldd(1)'s.
 
     Lines are "NAME => PATH (ADDRESS)", "NAME => not found", and without an arrow the loader and the kernel's vDSO.
-    Raises FileNotFoundError for one that is not found.
+    The loader itself may be listed by the path that stands in programs. Raises FileNotFoundError for one whose path
+    is not in the directory `libraries`.
     """
     names = set()
     for line in listing.splitlines():
         name, arrow, path = line.strip().partition(" => ")
-        if arrow and path == "not found":
-            raise FileNotFoundError(f"{name}: {file} wants it, and no package has brought it")
-        if arrow:
-            names.add(name.rpartition("/")[2])
+        if not arrow:
+            continue
+        name = name.rpartition("/")[2]
+        if path.partition(" (")[0] != f"{libraries}/{name}" and name != Path(LOADER).name:
+            raise FileNotFoundError(f"{name}: {file} is linked with it, and it is not in {libraries}: {path}")
+        names.add(name)
     return names
 
 

@@ -110,7 +110,8 @@ def compiled_beside(source: Path) -> str:
 
 def copy_libraries(base: Path, out: Path, files: list[Path]) -> None:
     """Copies the shared libraries that `files` are linked with, as the guest's own loader lists them."""
-    needed = {LOADER, *EXTRA_LIBRARIES, *(f"{LIBRARIES}/{name}" for name in linked_with(base, files))}
+    linked = linked_with(base / LOADER, base / LIBRARIES, files)
+    needed = {LOADER, *EXTRA_LIBRARIES, *(f"{LIBRARIES}/{name}" for name in linked)}
     for library in sorted(needed):
         copy(base / library, out / library)
     (out / LOADER).chmod(0o755)

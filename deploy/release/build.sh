@@ -91,7 +91,7 @@ lay_out_tree() {
         cp "$plugins/$plugin" "$lib/cni"
     done
     cp -a "$runtime/tree" "$lib/runtime"
-    python "$project" -m deploy.release.site_packages "$lib/site-packages" "$own" "$wheels"/*.whl >&2
+    python "$project" -m deploy.release.site_packages "$lib/runtime" "$lib/site-packages" "$own" "$wheels"/*.whl >&2
     cp "$vsock" "$lib/vhost-device-vsock"
     dpkg-deb --fsys-tarfile "$busybox"/busybox-static_*.deb | tar -xO ./usr/bin/busybox >"$lib/demo/busybox"
     chmod 755 "$lib/demo/busybox"

@@ -8,12 +8,12 @@ LAUNCHER  the compiled launcher.c
 OUT       RUNTIME; must not exist
 
     bin/NAME          the launcher, hard-linked: becomes libexec/NAME with the loader and the libraries that lie here
-    bin/ld-linux-…    the loader
+    bin/ld-linux-…    the loader: here, because QEMU looks beside /proc/self/exe
     libexec/NAME      the programs
     lib/*.so*         every shared library that programs and Python's extensions are linked with
     lib/python3.13    Python's library, whole but for what serves its own development; compiled
     lib/xtables       iptables' extensions
-    share/qemu        the firmware that the machines of shim/vm/machine.py read
+    share/qemu        the firmware that the machines of shim/vm/machine.py read; QEMU finds it by bin/qemu-bundle
     etc/mke2fs.conf   what mkfs.ext4 takes for granted
     share/doc/*/copyright   each package's licence
 
@@ -41,18 +41,26 @@ PROGRAMS = {
     ),
 }
 
-# What a q35 machine of ours reads, found by trying (docs/decisions/0032): the BIOS, what starts a PVH kernel and,
-# without its note, any other; what KVM patches the BIOS's task priority with; a virtio-net card's option ROM.
+# What a q35 machine of ours reads, found by looking at what QEMU opens (docs/decisions/0032): the BIOS, what starts a
+# PVH kernel and, for a kernel of the administrator's without that note, any other; what the local APIC's registers are
+# read and written through where the hardware does not help.
 FIRMWARE = (
     "usr/share/seabios/bios-256k.bin",
     "usr/share/qemu/pvh.bin",
     "usr/share/qemu/linuxboot_dma.bin",
     "usr/share/qemu/kvmvapic.bin",
-    "usr/share/qemu/efi-virtio.rom",
 )
 
-# Opened by name when a thread is ended: glibc aborts the process if it is not there.
-EXTRA_LIBRARIES = ("libgcc_s.so.1",)
+# Debian's QEMU looks where Debian has it, but below this directory, beside /proc/self/exe, if there is one: it is for
+# running QEMU from where it was built (QEMU's util/cutils.c, get_relocated_path).
+BUNDLE = "bin/qemu-bundle"
+
+# Opened by name when a thread is ended: glibc aborts the process if it is not there. And what wheels may be linked
+# with beside the C library proper (PEP 599); site_packages.py looks whether it is all.
+EXTRA_LIBRARIES = (
+    "libgcc_s.so.1",
+    *("libdl.so.2", "libm.so.6", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libstdc++.so.6", "libutil.so.1"),
+)
 
 STDLIB = "usr/lib/python3.13"
 # Its own tests, its editor, what draws windows, what installs pip; and Debian's hook, which leads to the host's /etc.
@@ -90,11 +98,15 @@ def main() -> None:
     taking = Taking(base, out)
     binaries = [*programs(taking, launcher), *python_library(taking)]
     binaries += taking.directory(f"{LIBRARIES}/xtables", "lib/xtables", frozenset())
-    for name in sorted({*EXTRA_LIBRARIES, *linked_with(base, binaries)}):
+    libraries = base / LIBRARIES
+    wanted = linked_with(base / LOADER, libraries, [*binaries, *(libraries / name for name in EXTRA_LIBRARIES)])
+    for name in sorted({*EXTRA_LIBRARIES, *wanted}):
         taking.file(f"{LIBRARIES}/{name}", f"lib/{name}")
     taking.file(LOADER, f"bin/{Path(LOADER).name}").chmod(0o755)
     for firmware in FIRMWARE:
         taking.file(firmware, f"share/qemu/{Path(firmware).name}")
+    (out / BUNDLE).mkdir()
+    (out / BUNDLE / "usr").symlink_to("../..")
     for source, target in OTHER.items():
         taking.file(source, target)
     owners = packages_of(taking.taken, {path.name: path.read_text() for path in files.iterdir()})

@@ -13,8 +13,8 @@ project=$(cd "$here/../.." && pwd)
 cache=${QEMUBOX_BUILD_CACHE:-/var/cache/qemubox/build}/release
 
 suite=trixie
-packages="e2fsprogs erofs-utils iproute2 iptables libgcc-s1 libpython3.13-stdlib nftables python3.13 qemu-system-x86
-    virtiofsd"
+packages="e2fsprogs erofs-utils iproute2 iptables libgcc-s1 libpython3.13-stdlib libstdc++6 nftables python3.13
+    qemu-system-x86 virtiofsd"
 
 say() { echo "release: $*" >&2; }
 die() { say "$*"; exit 1; }

@@ -19,12 +19,14 @@ LISTING = """\
 
 
 def test_libraries_are_named_as_the_loader_lists_them() -> None:
-    assert tree.listed(LISTING, Path("program")) == {"libz.so.1", "libc.so.6", "ld-linux-x86-64.so.2"}
+    listed = tree.listed(LISTING, Path("program"), Path("/base/lib"))
+    assert listed == {"libz.so.1", "libc.so.6", "ld-linux-x86-64.so.2"}
 
 
-def test_a_library_that_is_not_found_is_named_with_who_wants_it() -> None:
-    with pytest.raises(FileNotFoundError, match=r"libz\.so\.1: usr/bin/program wants it"):
-        tree.listed("\tlibz.so.1 => not found\n", Path("usr/bin/program"))
+@pytest.mark.parametrize("found", ["not found", "/lib/x86_64-linux-gnu/libz.so.1 (0x00007f01)"])
+def test_a_library_that_is_not_there_is_named_with_who_wants_it(found: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"libz\.so\.1: usr/bin/program is linked with it"):
+        tree.listed(f"\tlibz.so.1 => {found}\n", Path("usr/bin/program"), Path("/base/lib"))
 
 
 def test_a_copy_has_a_mode_of_its_own(tmp_path: Path) -> None:
