@@ -55,13 +55,13 @@ get_parts() {
     kernel=$(sh "$project/kernel/build.sh")
 }
 
-# Files that are as in the checkout, and what puts the rest together.
+# Files that are as in the checkout: those that git knows, for what else lies about there is nobody's release.
 sources() {
     cd "$project"
-    echo install.sh
-    echo LICENSE
-    echo README.md
-    find deploy -name __pycache__ -prune -o -type f -print | LC_ALL=C sort
+    {
+        ls install.sh LICENSE README.md
+        if [ -e .git ]; then git ls-files deploy docs; else find deploy docs -type f ! -name '*.pyc'; fi
+    } | grep -v '^docs/.*/' | LC_ALL=C sort # docs/benchmarks and decisions are for developers
 }
 
 key() {
@@ -131,7 +131,7 @@ assemble() {
     say "putting $name together"
     root=$work/$name
     mkdir -p "$root/deploy" "$work/result"
-    (cd "$project" && sources | grep -v '^deploy/release/' | tar -c --no-recursion -T - | tar -x -C "$root")
+    sources | grep -v '^deploy/release/' | tar -C "$project" -c --no-recursion -T - | tar -x -C "$root"
     echo "$version" >"$root/VERSION"
     lay_out_tree
     lay_out_documents
@@ -149,6 +149,9 @@ assemble() {
         while read -r _ directory; do rm -rf "$directory"; done
 }
 
+if [ -n "$(git -C "$project" status --porcelain 2>/dev/null || true)" ]; then
+    say "this checkout has changes that no commit has: they are in the archive too, and it is no commit's"
+fi
 get_parts
 name=qemubox-$version-linux-x86_64
 key=$(key)
