@@ -31,7 +31,8 @@ kernel and image the first time, some minutes.
   --containerd-config FILE   with --shim-only: the configuration of that containerd
                    (default: what containerd.service is started with, or /etc/containerd/config.toml)
   --restart-containerd       with --shim-only: restart it where its configuration was changed; containers go on
-  --otel           from a checkout: with what sends spans to an OpenTelemetry collector (docs/observability.md)
+  --otel           from a checkout: with what sends spans to an OpenTelemetry collector (docs/observability.md); a
+                   release has it
   --uninstall      remove what an installation brought, caches of layers and templates too. Stays: a configuration that
                    was changed, /var/lib/qemubox (images and writable layers), what was built, packages
   --purge          with --uninstall: these too, but for packages
@@ -112,9 +113,6 @@ case $prefix in
 "" | *[!A-Za-z0-9/._+-]* | */../* | */..) die "--prefix ${prefix:-/}: letters, digits and / . _ + - only, and not / itself" ;;
 esac
 [ ${#prefix} -le 80 ] || die "--prefix $prefix: is longer than 80 letters"
-if [ $source = release ] && [ $lock != requirements.lock ]; then
-    die "--otel: the release has nothing of OpenTelemetry in it; install from a checkout: git clone, ./install.sh --otel"
-fi
 if [ $purge = yes ] && [ $action != uninstall ]; then die "--purge: goes with --uninstall only"; fi
 if [ "$mode" != shim-only ]; then
     [ -z "$containerd_config" ] || die "--containerd-config $containerd_config: goes with --shim-only only"

@@ -11,14 +11,16 @@ The text of a file stays as it is: the runtime's table is put behind it, between
 taking it out gives the file back byte by byte. What comes of it is read again before it is handed out, by tomllib and,
 where there is a containerd, by `containerd config dump`: nothing but the runtime may be new in it.
 
-How containerd (1.6 to 2.3) reads its files, which decides where the table goes: the table of a plugin in a file that is
-imported replaces that of the file which imports it, in most versions as a whole (server/config/config.go, mergeConfig); and before 2.0 a table `runtimes` replaces the default one, with runc in it.
+How containerd (1.6 to 2.3) reads its files decides where the table goes. The table of a plugin in a file that is
+imported replaces that of the file which imports it, in most versions as a whole (server/config/config.go, mergeConfig).
+And before 2.0 a table `runtimes` replaces the default one, with runc in it (tried with 1.6.20).
 
 Only the standard library: it runs with the system's Python, or the release's, before anything is installed.
 """
 
 import argparse
 import glob
+import json
 import os
 import shutil
 import subprocess
@@ -36,7 +38,12 @@ _END: Final = "# <<< qemubox"
 # Behind the first line where the file did not end with a newline.
 _JOINED: Final = " (on a line of its own)"
 # By the version of the configuration; containerd 2 reads those of version 2 under the old name.
-_PLUGINS: Final = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
+_PLUGINS: Final = {
+    1: "cri",
+    2: "io.containerd.grpc.v1.cri",
+    3: "io.containerd.cri.v1.runtime",
+    4: "io.containerd.cri.v1.runtime",
+}
 _ENTRY: Final[Table] = {
     "runtime_type": RUNTIME_TYPE,
     "privileged_without_host_devices": True,
@@ -74,7 +81,8 @@ def read(path: Path) -> File:
         text = real.read_bytes().decode()
         return File(real, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise Refusal(f"{path}: not TOML, containerd could not read it either: {error}: mend that line") from None
+        last = f"line {text.count(chr(10)) + 1}" if "end of document" in str(error) else "that line"
+        raise Refusal(f"{path}: not TOML, containerd cannot read it either: {error}: mend {last}") from None
     except UnicodeDecodeError as error:
         raise Refusal(f"{path}: not UTF-8 at byte {error.start}") from None
     except (OSError, RuntimeError) as error:
@@ -143,8 +151,7 @@ def _value(value: object) -> str:
 
 
 def _text(value: str) -> str:
-    escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in value.replace("\\", "\\\\").replace('"', '\\"'))
-    return f'"{escaped}"'
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # basic strings: JSON's, less DEL
 
 
 def with_block(text: str, block: str) -> str:
@@ -170,54 +177,63 @@ def without_block(text: str) -> str:
 def add(main: Path) -> tuple[Path, str] | None:
     """The file to be changed, and its new content; None where nothing is to be done. Raises Refusal."""
     containerd = shutil.which("containerd")
-    if not main.exists() and not main.is_symlink():
-        version = 2 if containerd is None or _is_old(containerd) else 3
-        files = [File(main, "", {"version": version})]
-        preamble = f"version = {version}\n"
-    else:
+    if main.exists() or main.is_symlink():
         files = read_all(main)
-        preamble = ""
+    else:
+        files = [File(main, "", {"version": 2 if containerd is None or _is_old(containerd) else 3})]
     if is_disabled(files):
-        _say(f"the CRI is switched off in {main} (disabled_plugins): nothing to be told of the runtime; ctr, nerdctl and docker find it")
+        _say(f"the CRI is switched off in {main} (disabled_plugins): nothing to be told; others need no telling")
         return None
     version = files[0].version
     # What counts is the last table of the CRI, for it replaces those before it.
     target = next((file for file in reversed(files) if cri_of(file, version)), files[0])
-    plugin = cri_of(target, version) or _PLUGINS[version]
+    keys = ("plugins", cri_of(target, version) or _PLUGINS[version], "containerd", "runtimes")
     old = without_block(target.text)
-    there = _at(tomllib.loads(old), "plugins", plugin, "containerd", "runtimes", "qemubox")
-    if there is not None:
-        if _at(there, "runtime_type") != RUNTIME_TYPE:
-            raise Refusal(f"{target.path}: has another runtime named qemubox: {_at(there, 'runtime_type')!r}: give it another name")
-        _say(f"{target.path} has the runtime already")
-        return None
-    keys = ("plugins", plugin, "containerd", "runtimes")
+    there = _at(tomllib.loads(old), *keys, "qemubox")
+    if there is None:
+        new = with_block(old, "\n".join(_blocks(containerd, main, target, old, keys)))
+        return None if new == target.text else _announced(target.path, old, new)
+    if _at(there, "runtime_type") != RUNTIME_TYPE:
+        raise Refusal(f"{target.path}: has another runtime of the name qemubox, {there!r}: rename or remove that")
+    _say(f"{target.path} has the runtime already")
+    return None
+
+
+def _blocks(containerd: str | None, main: Path, target: File, old: str, keys: tuple[str, ...]) -> list[str]:
+    """What goes behind the file: the runtime, and what it would have taken away. Raises Refusal."""
     blocks = [rendered(_ENTRY, (*keys, "qemubox"))]
     if not target.path.exists():
-        new = with_block("", preamble + blocks[0])
-    else:
-        new = with_block(old, blocks[0])
-    before = _dump(containerd, main, target.path, old if target.path.exists() else None)
-    if before is not None:
-        assert containerd is not None
-        after = _check(containerd, main, target.path, new)
-        lost = {name: value for name, value in _runtimes(before).items() if name not in _runtimes(after)}
-        blocks += [rendered(value, (*keys, name)) for name, value in lost.items() if isinstance(value, dict)]
-        new = with_block("" if not target.path.exists() else old, preamble + "\n".join(blocks))
-        after = _check(containerd, main, target.path, new)
-        _compare(before, after, target.path)
-    elif version < 3 and _at(tomllib.loads(old), *keys) is None:
-        # containerd is not here to be asked; before 2.0 a table of runtimes replaces the default one.
+        blocks.insert(0, f"version = {target.version}")
+
+    def new() -> str:
+        text = with_block(old, "\n".join(blocks))
+        _parses(text, target.path)
+        return text
+
+    before = _dump(containerd, main, target.path, old)
+    if containerd is not None and before is not None:
+        lost = _runtimes(before).keys() - _runtimes(_dumped(containerd, main, target.path, new())).keys()
+        blocks += [rendered(_table(_runtimes(before)[name]), (*keys, name)) for name in sorted(lost)]
+        _compare(before, _dumped(containerd, main, target.path, new()), target.path)
+    elif target.version < 3 and _at(tomllib.loads(old), *keys) is None:
+        # There is nobody to be asked; before 2.0 a table of runtimes replaces the default one.
         blocks.append(rendered({"runtime_type": "io.containerd.runc.v2"}, (*keys, "runc")))
-        new = with_block("" if not target.path.exists() else old, preamble + "\n".join(blocks))
-    _parses(new, target.path)
-    if new == target.text:
-        return None
-    _refuse_read_only(target.path)
-    _say(f"the runtime qemubox goes into {target.path}:")
-    for line in (preamble + "\n".join(blocks)).splitlines():
-        _say(f"    + {line}")
-    return target.path, new
+    new()
+    return blocks
+
+
+def _table(value: object) -> Table:
+    assert isinstance(value, dict)
+    return value
+
+
+def _announced(path: Path, old: str, new: str) -> tuple[Path, str]:
+    _refuse_read_only(path)
+    _say(f"the runtime qemubox goes into {path}:")
+    for line in new[len(old) :].splitlines():
+        if not line.startswith("#"):
+            _say(f"    + {line}")
+    return path, new
 
 
 def remove(path: Path) -> tuple[Path, str] | None:
@@ -242,28 +258,37 @@ def _parses(text: str, path: Path) -> None:
 
 def _is_old(containerd: str) -> bool:
     """Whether it is of before 2.0."""
-    said = subprocess.run([containerd, "--version"], capture_output=True, text=True, check=False, timeout=_DUMP_S).stdout
+    said = subprocess.run(
+        [containerd, "--version"], capture_output=True, text=True, check=False, timeout=_DUMP_S
+    ).stdout
     return any(word.removeprefix("v").startswith("1.") for word in said.split())
 
 
 # In a mount namespace of its own the new file is where the old one is, so that its imports are found and nobody else
-# sees it. Of a file that is not there yet there is nothing to be covered.
-_COVER: Final = 'if [ -e "$2" ]; then mount --bind "$1" "$2"; shift 2; else new=$1; shift 2; set -- "$1" --config "$new" config dump; fi; exec "$@"'
+# sees it. Where there is none yet, there is nothing to be covered.
+_COVER: Final = """
+new=$1 path=$2 containerd=$3 main=$4
+if [ -e "$path" ]; then mount --bind "$new" "$path"; else main=$new; fi
+exec "$containerd" --config "$main" config dump
+"""
 
 
-def _dump(containerd: str | None, main: Path, path: Path, text: str | None) -> Table | None:
-    """What containerd makes of the configuration with this text in `path`; None where it cannot be asked."""
+def _dump(containerd: str | None, main: Path, path: Path, text: str) -> Table | None:
+    """What containerd makes of the configuration with this text in `path`; None where it cannot be asked, or refuses.
+
+    An empty one is what it has without a configuration.
+    """
     if containerd is None:
         return None
     new = Path(f"{_output}.check")
-    new.write_text("version = 2\n" if text is None else text)
-    words = ["unshare", "--mount", "sh", "-c", _COVER, "sh", new, path, containerd, "--config", main, "config", "dump"]
-    if text is None:
+    new.write_text(text)
+    words = ["unshare", "--mount", "sh", "-ec", _COVER, "sh", str(new), str(path), containerd, str(main)]
+    if not text and not path.exists():
         words = [containerd, "config", "default"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=_DUMP_S)
         if done.returncode != 0:
-            _say(f"containerd config dump: {done.stderr.strip().splitlines()[-1:]}")
+            _say(f"containerd config dump: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
             return None
         return tomllib.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired, tomllib.TOMLDecodeError) as error:
@@ -273,10 +298,8 @@ def _dump(containerd: str | None, main: Path, path: Path, text: str | None) -> T
         new.unlink()
 
 
-def _check(containerd: str, main: Path, path: Path, text: str) -> Table:
-    _parses(text, path)
-    dump = _dump(containerd, main, path, text)
-    if dump is None:
+def _dumped(containerd: str, main: Path, path: Path, text: str) -> Table:
+    if (dump := _dump(containerd, main, path, text)) is None:
         raise Refusal(f"{path}: containerd would not take it with the runtime in it (see above)")
     return dump
 
@@ -295,7 +318,8 @@ def _compare(before: Table, after: Table, path: Path) -> None:
     for dump in (before, after):
         dump.pop("imports", None)  # its own list of what it has read
     if different := [key for key in {*before, *after} if before.get(key) != after.get(key)]:
-        raise Refusal(f"{path}: more than the runtime would be new for containerd ({', '.join(sorted(different))}): add it by hand")
+        what = ", ".join(sorted(different))
+        raise Refusal(f"{path}: more than the runtime would be new for containerd ({what}): add it by hand")
 
 
 def _refuse_read_only(path: Path) -> None:
@@ -305,7 +329,8 @@ def _refuse_read_only(path: Path) -> None:
         place = place.parent
     for each in (place, place if place.is_dir() else place.parent):
         if not os.access(each, os.W_OK) or os.statvfs(each).f_flag & os.ST_RDONLY:
-            raise Refusal(f"{path}: {each} cannot be written to (read-only?): add the runtime where this file is made, or mount it writable")
+            why = "add the runtime where this file is made, or mount it writable"
+            raise Refusal(f"{path}: {each} cannot be written to (read-only?): {why}")
 
 
 def _say(line: str) -> None:

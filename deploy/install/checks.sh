@@ -11,6 +11,7 @@ warn() { printf 'check: warning: %s\n' "$1" >&2; [ -z "${2:-}" ] || printf '    
 run_checks() {
     check_machine
     check_kernel
+    check_setpriv
     check_kvm
     check_tun
     check_modules
@@ -52,6 +53,7 @@ nearest() {
 
 # Where things go can be written to; and programs of PREFIX can be run there.
 check_places() {
+    if [ "$(id -u)" -ne 0 ]; then say "not checked without root: whether things can be written to where they go"; return; fi
     for path in "$prefix" /etc /var/lib /var/cache /run; do
         place=$(nearest "$path")
         # access(2) says EROFS to root, too.

@@ -90,7 +90,8 @@ make_state() {
     for path in /run/qemubox /var/lib/qemubox /var/cache/qemubox; do
         [ ! -d $path ] || continue
         if [ $dry = yes ]; then would "make $path"; continue; fi
-        note made $path
+        # Not `made`: what containers have put in there is not for undoing.
+        note directory $path
         mkdir -m 711 $path
     done
 }

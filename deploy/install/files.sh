@@ -3,6 +3,12 @@
 
 would() { echo "would $*"; }
 
+# Never into another file system: what is mounted below is somebody's. Busybox's rm cannot be told.
+one_file_system=--one-file-system
+rm --help 2>&1 | grep -q one-file-system || one_file_system=
+# shellcheck disable=SC2086 # nothing, or one word
+remove_tree() { rm -rf $one_file_system "$@"; }
+
 # Whether two files have the same content; cmp is not everywhere.
 same() { [ -f "$2" ] && [ "$(sha256sum <"$1")" = "$(sha256sum <"$2")" ]; }
 
@@ -58,6 +64,22 @@ link() {
     mv -f -T "$2.qemubox-new" "$2"
 }
 
+# link_versions RUNTIME VENV: both at once, as near as that can be, for the packages are of one Python's version.
+link_versions() {
+    if [ $dry = yes ]; then
+        link "$1" "$lib/runtime"
+        link "$2" "$lib/venv"
+        return
+    fi
+    for pair in "runtime $1" "venv $2"; do
+        keep "$lib/${pair%% *}"
+        rm -f "$lib/${pair%% *}.qemubox-new"
+        ln -s "${pair#* }" "$lib/${pair%% *}.qemubox-new"
+    done
+    mv -f -T "$lib/runtime.qemubox-new" "$lib/runtime"
+    mv -f -T "$lib/venv.qemubox-new" "$lib/venv"
+}
+
 # stage SOURCE DIRECTORY: a whole tree under a name that nobody looks for yet, root's.
 stage() {
     if [ $dry = yes ]; then would "make $2"; return 0; fi
@@ -66,6 +88,7 @@ stage() {
     rm -rf "$2" "$2.qemubox-new"
     cp -a "$1" "$2.qemubox-new" || die "cannot write $2 (see above)"
     chown -R 0:0 "$2.qemubox-new"
+    chmod -R u=rwX,go=rX "$2.qemubox-new" # whatever umask the archive was unpacked with
     mv -T "$2.qemubox-new" "$2"
 }
 
@@ -85,15 +108,25 @@ put_unless_changed() {
 # Whether the configuration is the one that we wrote.
 is_ours() { [ -f "$share/$1.sha256" ] && [ "$(sha256sum <"$2")" = "$(cat "$share/$1.sha256")" ]; }
 
-# Versions of environments that are no longer in force, less those that a running process has mapped.
+# Versions of environments that are no longer in force, less those that a running process has mapped, and less the one
+# before this: a shim that has just been started may have found that, and not yet read all of it.
 remove_old_versions() {
     for link in venv runtime; do
         now=$(readlink "$lib/$link" || true)
         for old in "$lib/$link"-*; do
             [ -d "$old" ] || continue
-            [ "$old" = "$lib/$now" ] || is_mapped "$old" || rm -rf "$old"
+            case $lib/$now:$before in
+            "$old":* | *:"$old":*) continue ;;
+            esac
+            is_mapped "$old" || rm -rf "$old"
         done
     done
+}
+
+# To be asked before the links are made anew.
+before=
+remember_versions() {
+    for link in venv runtime; do before="$before$lib/$(readlink "$lib/$link" 2>/dev/null || echo none):"; done
 }
 
 # Whether a process has a file from this directory in its memory, as a shim has its environment's modules, or QEMU itself.

@@ -5,13 +5,22 @@ check_machine() {
     [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "this is $(uname -s) on $(uname -m): there is only Linux on x86_64"
 }
 
-# 5.10 is the oldest that anything here was tried with; open_tree(2) and pidfds are older.
+# Pidfds, openat2(2) and open_tree(2) are older than 5.10; mount_setattr(2), for volumes, is of 5.12.
 check_kernel() {
     release=$(uname -r)
     major=${release%%.*}
     minor=${release#*.}
     minor=${minor%%[!0-9]*}
-    [ $((major * 1000 + minor)) -ge 5010 ] || fail "the kernel is $release, and the oldest that will do is 5.10" "upgrade this host's kernel"
+    if [ $((major * 1000 + minor)) -lt 5010 ]; then
+        fail "the kernel is $release, and the oldest that will do is 5.10" "upgrade this host's kernel"
+    elif [ $((major * 1000 + minor)) -lt 5012 ]; then
+        warn "the kernel is $release: containers with volumes want 5.12" "upgrade this host's kernel"
+    fi
+}
+
+# By which QEMU and its helpers become an unprivileged user (shim/vm/process.py).
+check_setpriv() {
+    [ -x /usr/bin/setpriv ] || [ $source = checkout ] || fail "there is no /usr/bin/setpriv: no machine could be started" "$(by_package util-linux util-linux)"
 }
 
 check_kvm() {

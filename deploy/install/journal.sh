@@ -60,6 +60,9 @@ recover() {
     if [ -f "$journal/committed" ]; then
         forget_old
     elif [ -f "$journal/journal" ]; then
+        # It may have come far enough for machines to be used.
+        containers=$(running_containers)
+        [ -z "$containers" ] || die "an earlier installation did not come to its end, and containers run by it: ${containers% }: end them first"
         say "an earlier installation did not come to its end: undoing it"
         undo || die "some of it cannot be undone (see above): mend that, and run this again"
     fi
@@ -102,9 +105,13 @@ undo() {
 
 undo_one() {
     case $1 in
-    made) rm -rf "$2" "$2.qemubox-new" ;;
+    made)
+        case $2 in
+        */lib/qemubox/venv-* | */lib/qemubox/runtime-*) if is_mapped "$2"; then return 0; fi ;; # a process has begun with it
+        esac
+        remove_tree "$2" "$2.qemubox-new" ;;
     replaced)
-        rm -rf "$2.qemubox-new"
+        remove_tree "$2.qemubox-new"
         if [ ! -e "$2.qemubox-old" ] && [ ! -L "$2.qemubox-old" ]; then return 0; fi
         # Two names of one file, if the new one did not come: mv(1) refuses those.
         if [ "$(stat -c %d:%i "$2.qemubox-old" 2>/dev/null)" = "$(stat -c %d:%i "$2" 2>/dev/null)" ]; then
@@ -112,7 +119,11 @@ undo_one() {
         else
             mv -f -T "$2.qemubox-old" "$2"
         fi ;;
-    directory) [ ! -d "$2" ] || rmdir "$2" ;;
+    directory)
+        case $2 in
+        /run/qemubox | /var/lib/qemubox | /var/cache/qemubox) rmdir "$2" 2>/dev/null || true ;; # or a container's by now
+        *) [ ! -d "$2" ] || rmdir "$2" ;;
+        esac ;;
     user) ! id "$2" >/dev/null 2>&1 || userdel "$2" 2>/dev/null || deluser "$2" ;;
     module) rmmod "$2" 2>/dev/null || true ;; # somebody may use it by now
     enabled) systemctl --quiet disable "$2" ;;

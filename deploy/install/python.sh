@@ -28,13 +28,8 @@ make_environment() {
     make_directory "$lib"
     note made "$venv"
     /usr/bin/python3 -I -m venv "$venv"
-    # The checkout is copied, for a build writes beside what it builds.
-    mkdir "$work/source" "$work/wheel"
-    (cd "$here" && cp -r api archive cni netlink shim ttrpc vminitd pyproject.toml README.md LICENSE "$work/source")
     pip install --require-hashes -r "$here/$lock"
-    pip install --require-hashes --target "$work/backend" -r "$here/requirements-build.lock"
-    PYTHONPATH=$work/backend pip wheel --no-build-isolation --no-deps --no-index -w "$work/wheel" "$work/source"
-    pip install --no-deps --no-index "$work"/wheel/qemubox-*.whl
+    pip install --no-deps --no-index "$(built deploy/wheel.sh)"
     : >"$venv/complete"
 }
 
@@ -88,6 +83,7 @@ install_checkout() {
     configure
     install_network
     make_state
+    remember_versions
     link "venv-$key" "$lib/venv"
     put "$here/deploy/launcher" "$shim" 755
     put "$here/deploy/qemubox" "$prefix/bin/qemubox" 755

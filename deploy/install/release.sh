@@ -61,13 +61,13 @@ remember_files() {
 }
 
 remove_obsolete_files() {
-    ! same "$work/files" "$share/files" || return 0
+    if same "$work/files" "$share/files"; then return 0; fi
     grep -vx -F -f "$work/files" "$share/files" | while read -r file; do
         rm -f "$prefix/$file"
         [ "$(readlink "/usr/local/$file" || true)" != "$prefix/$file" ] || rm -f "/usr/local/$file"
     done
-    install -m 644 "$work/files" "$share/files.new"
-    mv -f -T "$share/files.new" "$share/files"
+    install -m 644 "$work/files" "$share/files.new" &&
+        mv -f -T "$share/files.new" "$share/files"
 }
 
 # What it takes to uninstall, once the archive has been thrown away.
@@ -106,8 +106,8 @@ install_release() {
     put_files
     remember_files
     put_uninstaller
-    link "runtime-$runtime_key" "$lib/runtime"
-    link "venv-$venv_key" "$lib/venv"
+    remember_versions
+    link_versions "runtime-$runtime_key" "venv-$venv_key"
     put_launchers
     install_links
     configure
@@ -120,7 +120,7 @@ install_release() {
     install_units
     [ $dry = no ] || return 0
     commit
-    remove_obsolete_files
+    remove_obsolete_files || say "files of the version before could not be removed (see above)"
     say "qemubox is installed in $prefix (to remove it: $share/installer/install.sh --uninstall)"
     tell_use
 }

@@ -91,7 +91,7 @@ remove_units() {
         [ -f "$unit_directory/$unit" ] || continue
         if [ $dry = no ]; then
             systemctl --quiet disable $unit
-            systemctl stop $unit
+            systemctl stop $unit # those that run once, too
         fi
         remove "$unit_directory/$unit"
     done

@@ -7,44 +7,80 @@ remove() {
     if [ $dry = yes ]; then
         [ ! -e "$1" ] && [ ! -L "$1" ] || would "remove $1"
     else
-        rm -rf "$1"
+        remove_tree "$1"
     fi
 }
 
-# "namespace/container" of each that runs, from the command lines of their shims. A shim maps its environment's compiled
-# modules as long as it lives; those of another prefix are not meant.
+# Processes that have files of this installation in their memory: shims, their machines, the service; by pid.
+users() { grep -lsE " $lib/(venv|runtime)-" /proc/[0-9]*/maps | cut -d / -f 3; }
+
+# "namespace/container" of each that runs, from the command lines of their shims; of its own containerd those of every
+# runtime, of the host's only those of this prefix. A shim maps its environment's compiled modules as long as it lives.
 running_containers() {
-    grep -lsE " $lib/(venv|runtime)-" /proc/[0-9]*/maps | while read -r maps; do
-        words=$({ tr '\0' ' ' <"${maps%maps}cmdline"; } 2>/dev/null) || continue
+    {
+        users
+        grep -lszxF /run/qemubox/containerd.sock /proc/[0-9]*/cmdline | cut -d / -f 3
+    } | sort -u | while read -r pid; do
+        words=$({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null) || continue
         case $words in
-        *containerd-shim-qemubox-v1*" -id "*) echo "$words" | sed -n 's|.* -namespace \([^ ]*\) .*-id \([^ ]*\) .*|\1/\2|p' ;;
+        *containerd-shim-*" -id "*) echo "$words" | sed -n 's|.* -namespace \([^ ]*\) .*-id \([^ ]*\) .*|\1/\2|p' ;;
         esac
     done | sort -u | tr '\n' ' '
 }
 
-refuse_if_used() {
-    containers=$(running_containers)
-    if [ -n "$containers" ]; then
-        die "containers are running (namespace/container): ${containers% }: end them first (ctr -n NAMESPACE task kill -s SIGKILL CONTAINER)"
+# With the services stopped, so that nothing starts meanwhile; they go on where it is refused.
+stop_and_refuse_if_used() {
+    active=
+    if units_are_ours && [ $dry = no ]; then
+        for unit in $own_units qemubox.service; do
+            ! systemctl --quiet is-active $unit || active="$unit $active"
+            [ ! -f $unit_directory/$unit ] || systemctl stop $unit
+        done
     fi
-    if units_are_ours && [ $dry = no ]; then systemctl stop qemubox.service; fi
-    users=$(grep -lsE " $lib/(venv|runtime)-" /proc/[0-9]*/maps | cut -d / -f 3 | tr '\n' ' ')
-    if [ -n "$users" ] && [ $dry = no ]; then
-        if units_are_ours; then systemctl start qemubox.service; fi
-        die "processes of this installation are running: ${users}(pids): end them first"
+    containers=$(running_containers)
+    pids=$(users | tr '\n' ' ')
+    if [ -n "$containers" ]; then
+        refuse "containers are running (namespace/container): ${containers% }: end them first (ctr -n NAMESPACE task kill -s SIGKILL CONTAINER)"
+    elif [ -n "$pids" ] && [ $dry = no ]; then
+        refuse "processes of this installation are running: ${pids}(pids): end them first"
     fi
 }
 
+refuse() {
+    for unit in $active; do systemctl start $unit || true; done
+    die "$1"
+}
+
+# What is mounted below a directory that is to be removed is somebody's.
+refuse_mounts() {
+    [ $dry = no ] || return 0
+    for path in "$@"; do
+        mounted=$(awk -v below="$path/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | head -n 1)
+        [ -z "$mounted" ] || refuse "$mounted is mounted: unmount it first"
+    done
+}
+
+# Whether there is an installation in this prefix at all, in whole or in part.
+is_installation() { [ -f "$share/files" ] || [ -L "$lib/venv" ] || [ -f "$share/stamp" ]; }
+
 uninstall() {
-    if [ ! -e "$lib" ] && [ ! -e "$prefix/bin/qemubox" ] && [ ! -f $record ]; then
-        die "qemubox is not installed in $prefix${recorded_prefix:+; it is in $recorded_prefix}"
-    fi
     if [ -n "$recorded_prefix" ] && [ "$recorded_prefix" != "$prefix" ]; then
+        case $recorded_prefix/ in
+        "$lib"/* | "$share"/*) die "qemubox is not installed in $prefix, but in $recorded_prefix: --prefix $recorded_prefix" ;;
+        esac
+        is_installation || die "qemubox is not installed in $prefix, but in $recorded_prefix"
         say "the installation of this host's units is in $recorded_prefix, and stays; only the files in $prefix are removed"
+        stop_and_refuse_if_used
+        remove_links
         remove_files
         return
     fi
-    refuse_if_used
+    is_installation || [ -f $record ] || die "qemubox is not installed in $prefix"
+    stop_and_refuse_if_used
+    # What containers have left that had no end of their own: addresses, network namespaces, images.
+    [ $dry = yes ] || [ ! -x "$prefix/bin/qemubox" ] || "$prefix/bin/qemubox" gc || say "some of what containers have left stays (see above)"
+    refuse_mounts /run/qemubox
+    [ $purge = no ] || refuse_mounts /etc/qemubox /var/lib/qemubox /var/cache/qemubox
     remove_units
     restore_containerd
     export QEMUBOX_TOOLS="$tools"
@@ -55,6 +91,7 @@ uninstall() {
     remove $tmpfiles
     remove $modules_file
     remove_state
+    if users | grep -q .; then die "a container has been started meanwhile; end it, and run this again"; fi
     remove_user
     directories=$work/directories
     cat "$share/directories" >"$directories" 2>/dev/null || true

@@ -1,9 +1,10 @@
 """A host for install.sh, and a release small enough to be installed in a moment.
 
-The host is a namespace of mounts and one of processes: /etc, /usr/local, /usr/share, /var, /run, /dev and what /sys tells are file systems of
-its own, so that the real script runs as root with its real paths, and everything there is can be compared before and
-after. Programs of the host that would reach outside are replaced by scripts in /usr/local/sbin, which is first in
-install.sh's PATH. The release has the real install.sh and deploy/, and small scripts for the programs of its tree.
+The host is a namespace of mounts and one of processes: /etc, /usr/local, /usr/share, /var, /run, /dev and what /sys
+tells are file systems of its own, so that the real script runs as root with its real paths, and everything there is can
+be compared before and after. Programs of the host that would reach outside are replaced by scripts in /usr/local/sbin,
+which is first in install.sh's PATH. The release has the real install.sh and deploy/, and small scripts for the programs
+of its tree.
 """
 
 import hashlib
@@ -22,8 +23,8 @@ _OWN: Final = ("/etc", "/usr/local", "/usr/share", "/var", "/run", "/dev")
 _HOLD: Final = r"""
 set -e
 copy=$(mktemp -d)
-cp -a /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/nsswitch.conf /etc/ld.so.cache /etc/os-release /etc/login.defs \
-    /etc/alternatives "$copy"
+cp -a /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/nsswitch.conf /etc/ld.so.cache /etc/os-release \
+    /etc/login.defs /etc/alternatives "$copy"
 for path in /etc /usr/local /usr/share /var /run /dev /sys/fs /sys/module /sys/kernel/security; do
     mount -t tmpfs -o mode=755 tmpfs $path
 done
@@ -80,7 +81,10 @@ def make_release(directory: Path, *, version: str = "1.0", further: dict[str, st
         "tree/share/qemubox/vmlinux": f"kernel of {version}\n",
         "tree/share/qemubox/guest.erofs": f"image of {version}\n",
         "tree/share/man/man1/qemubox.1": "manual\n",
-        **{f"tree/lib/qemubox/cni/{name}": program for name in ("bridge", "portmap", "firewall", "tuning", "host-local")},
+        **{
+            f"tree/lib/qemubox/cni/{name}": program
+            for name in ("bridge", "portmap", "firewall", "tuning", "host-local")
+        },
         **(further or {}),
     }
     for name, text in files.items():
@@ -218,8 +222,20 @@ done
 @contextmanager
 def site() -> Iterator[Site]:
     """A host, gone at the end with whatever is on it."""
-    words = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    with subprocess.Popen([*words, "sh", "-c", _HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    words = [
+        "unshare",
+        "--net",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
+    with subprocess.Popen(
+        [*words, "sh", "-c", _HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "\n"

@@ -128,11 +128,14 @@ def test_an_upgrade_puts_the_new_beside_what_runs_and_removes_what_is_no_more(
     host.install(release)
     lib = host.path(PREFIX / "lib/qemubox")
     old_runtime, old_venv = (lib / "runtime").readlink(), (lib / "venv").readlink()
-    # A process that has a file of the old environment in its memory, as a shim has; the runtime is no longer used.
+    # A process that has a file of the old environment in its memory, as a shim has; the runtime is no longer used. Both
+    # stay at first: what has just been started may still look into them.
     with host.process(PREFIX / "lib/qemubox" / old_venv / "module.so"):
         done = host.install(newer)
         assert done.returncode == 0, done.stderr
         assert (lib / "runtime").readlink() != old_runtime
+        assert (lib / old_runtime).is_dir()
+        host.install(newer)
         assert not (lib / old_runtime).exists()
         assert (lib / old_venv).is_dir()
         assert "end them first" in host.install(newer, "--uninstall").stderr
@@ -177,7 +180,9 @@ def test_a_dry_run_tells_and_changes_nothing(host: Site, release: Path, options:
     assert told.returncode == 0, told.stderr
     assert changes(before, host.tree()) == []
     host.install(release, *options)
-    named = {word.lstrip("/") for line in told.stdout.splitlines() if line.startswith("would ") for word in line.split()}
+    named = {
+        word.lstrip("/") for line in told.stdout.splitlines() if line.startswith("would ") for word in line.split()
+    }
     for name in changes(before, host.tree()):
         above = {str(parent) for parent in Path(name).parents}
         known = named & {name, *above} or any(each.startswith(f"{name}/") for each in named)
@@ -185,7 +190,14 @@ def test_a_dry_run_tells_and_changes_nothing(host: Site, release: Path, options:
 
 
 # Of what a dry run names the whole of: accounts ("the system user"), links of "enable", what stands below PREFIX.
-_UNTOLD = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/systemd/system/multi-user", "usr/share/qemubox/")
+_UNTOLD = (
+    "etc/passwd",
+    "etc/group",
+    "etc/shadow",
+    "etc/gshadow",
+    "etc/systemd/system/multi-user",
+    "usr/share/qemubox/",
+)
 
 
 def test_a_damaged_archive_is_refused(host: Site, tmp_path: Path) -> None:
@@ -208,12 +220,12 @@ def test_a_damaged_archive_is_refused(host: Site, tmp_path: Path) -> None:
         (["--prefix", "/"], "--prefix /: letters"),
         (["--prefix", f"/{'a' * 80}"], "is longer than 80 letters"),
         (["--prefix=/usr/../x"], "--prefix /usr/../x"),
-        (["--otel"], "the release has nothing of OpenTelemetry in it; install from a checkout"),
         (["--purge"], "--purge: goes with --uninstall only"),
         (["--restart-containerd"], "--restart-containerd: goes with --shim-only only"),
         (["--shim-only", "--containerd-config", "x"], "--containerd-config x: must be an absolute path"),
         (["--what"], "unknown option: --what"),
         (["--uninstall"], "qemubox is not installed in /usr/share/qemubox"),
+        (["--uninstall", "--prefix", "/usr"], "qemubox is not installed in /usr"),
     ],
 )
 def test_bad_options_are_told_in_one_line(host: Site, release: Path, options: list[str], told: str) -> None:
@@ -230,3 +242,37 @@ def test_help_needs_neither_root_nor_anything_else(release: Path, host: Site) ->
     text = host.tell("sh", release / "install.sh", "--help")
     for option in re.findall(r"^    (--[a-z-]+)[ )|=]", (release / "install.sh").read_text(), re.MULTILINE):
         assert option in text
+
+
+def test_modes_are_right_whatever_the_archive_was_unpacked_with(host: Site, tmp_path: Path) -> None:
+    unpacked = make_release(tmp_path / "unpacked")
+    for path in unpacked.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    done = host.install(unpacked)
+    assert done.returncode == 0, done.stderr
+    for name, described in host.tree().items():
+        if name.startswith("usr/share/qemubox") and described[0] != "l":
+            assert described[4] == described[7] == "r", (name, described)
+            assert described[3] == described[6] == described[9], (name, described)
+
+
+def test_what_is_mounted_below_stops_the_uninstallation(host: Site, release: Path) -> None:
+    host.with_systemd()
+    host.install(release)
+    host.tell("sh", "-c", "mkdir /run/qemubox/mine && mount -t tmpfs tmpfs /run/qemubox/mine")
+    before = host.tree()
+    done = host.install(release, "--uninstall")
+    assert done.returncode == 1
+    assert "/run/qemubox/mine is mounted: unmount it first" in done.stderr
+    assert changes(before, host.tree()) == []
+    assert sorted(path.name for path in host.path("/run/fake/active").iterdir()) == [
+        "qemubox-containerd.service",
+        "qemubox.service",
+    ]
+
+
+def test_containers_of_other_runtimes_in_its_own_containerd_count_too(host: Site, release: Path) -> None:
+    host.install(release)
+    shim = ["containerd-shim-runc-v2", "-namespace", "default", "-id", "other"]
+    with host.process(Path("/var/tmp/a"), *shim, "-address", "/run/qemubox/containerd.sock"):
+        assert "default/other: end them first" in host.install(release, "--uninstall").stderr
