@@ -10,6 +10,7 @@ of its tree.
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -137,7 +138,7 @@ class Site:
                 assert child.stdout.readline() == "\n"
                 yield
             finally:
-                child.kill()
+                os.kill(_child_of(child.pid), signal.SIGKILL)  # nsenter ends with it
 
     def install(self, release: Path, *options: str) -> subprocess.CompletedProcess[str]:
         """Run the release's installer."""
@@ -195,6 +196,10 @@ def _described(path: Path) -> str:
     return f"{kind} {owner}"
 
 
+def _child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
 # Enabled is a link below /etc, as with the real one; active is a file below /run.
 _SYSTEMCTL: Final = rf"""
 echo systemctl "$@" >>{CALLS}
@@ -239,6 +244,6 @@ def site() -> Iterator[Site]:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "\n"
-            yield Site(int(Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text()))
+            yield Site(_child_of(child.pid))
         finally:
             child.kill()
