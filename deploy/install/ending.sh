@@ -3,7 +3,7 @@
 
 finish_installation() {
     remove_old_versions
-    if has_systemd || [ $source = checkout ]; then make_template; fi
+    make_template
     say "checking what is installed: $prefix/bin/qemubox check"
     "$prefix/bin/qemubox" check ||
         die "qemubox is installed in $prefix, but not everything that containers need is there: see what the check says above"

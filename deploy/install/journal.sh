@@ -16,6 +16,7 @@ begin() {
     note made "$work"
 }
 begun=no
+removing=no # whether an uninstallation has begun to change things
 
 # note VERB [PATH]: with an end of its own, so that a line that was cut short (a full disk, a loss of power) is known as
 # that; what it was to tell of has not been done.
@@ -60,9 +61,12 @@ recover() {
     if [ -f "$journal/committed" ]; then
         forget_old
     elif [ -f "$journal/journal" ]; then
-        # It may have come far enough for machines to be used.
-        containers=$(running_containers)
-        [ -z "$containers" ] || die "an earlier installation did not come to its end, and containers run by it: ${containers% }: end them first"
+        # A first one may have come far enough for machines to be used; without it they could not be undone. An upgrade's
+        # have the old one.
+        if grep -qxF "made $record ;" "$journal/journal"; then
+            containers=$(running_containers)
+            [ -z "$containers" ] || die "an earlier installation did not come to its end, and containers run by it: ${containers% }: end them first"
+        fi
         say "an earlier installation did not come to its end: undoing it"
         undo || die "some of it cannot be undone (see above): mend that, and run this again"
     fi
@@ -87,6 +91,9 @@ finish() {
             echo "install.sh: some of it could not be undone (see above): mend that, and run ./install.sh again;" \
                 "what there is to undo stands in $journal" >&2
         fi
+    fi
+    if [ "$removing" = yes ] && [ $status -ne 0 ]; then
+        echo "install.sh: not wholly removed: mend what is told above, and run it again" >&2
     fi
     rm -rf "$work"
     exit $status

@@ -29,7 +29,8 @@ make_environment() {
     note made "$venv"
     /usr/bin/python3 -I -m venv "$venv"
     pip install --require-hashes -r "$here/$lock"
-    pip install --no-deps --no-index "$(built deploy/wheel.sh)"
+    wheel=$(built deploy/wheel.sh)
+    pip install --no-deps --no-index "$wheel"
     : >"$venv/complete"
 }
 

@@ -79,8 +79,9 @@ uninstall() {
     stop_and_refuse_if_used
     # What containers have left that had no end of their own: addresses, network namespaces, images.
     [ $dry = yes ] || [ ! -x "$prefix/bin/qemubox" ] || "$prefix/bin/qemubox" gc || say "some of what containers have left stays (see above)"
-    refuse_mounts /run/qemubox
-    [ $purge = no ] || refuse_mounts /etc/qemubox /var/lib/qemubox /var/cache/qemubox
+    refuse_mounts /run/qemubox /var/cache/qemubox
+    [ $purge = no ] || refuse_mounts /etc/qemubox /var/lib/qemubox
+    removing=$([ $dry = yes ] && echo no || echo yes)
     remove_units
     restore_containerd
     export QEMUBOX_TOOLS="$tools"
@@ -98,13 +99,14 @@ uninstall() {
     remove_files
     remove $record
     if [ $purge = yes ]; then
-        for path in /etc/qemubox /var/lib/qemubox /var/cache/qemubox /var/lib/cni/networks/qemubox; do remove $path; done
+        for path in /etc/qemubox /var/lib/qemubox /var/cache/qemubox; do remove $path; done
     fi
     # Those that are empty now, and that an installation has made.
     sort -r "$directories" | while read -r path; do
         if [ $dry = yes ]; then would "remove $path if nothing is left in it"; else rmdir "$path" 2>/dev/null || true; fi
     done
     [ $dry = no ] || return 0
+    removing=no
     say "removed from $prefix"
     for path in /etc/qemubox /var/lib/qemubox /var/cache/qemubox; do
         [ ! -d $path ] || say "$path stays (--uninstall --purge would have removed it)"
@@ -125,6 +127,11 @@ remove_state() {
         esac
     done
     remove /run/qemubox
+    # Of its own network there are no leases that count; of the place for writable layers nothing where all came back.
+    remove /var/lib/cni/networks/qemubox
+    if [ $dry = no ]; then
+        rmdir /var/lib/cni/networks /var/lib/cni/results /var/lib/cni /var/lib/qemubox/writable 2>/dev/null || true
+    fi
     if [ -d /sys/class/net/qemubox0 ]; then
         if [ $dry = yes ]; then would "remove the bridge qemubox0"; else ip link delete qemubox0 || say "the bridge qemubox0 stays (see above)"; fi
     fi
