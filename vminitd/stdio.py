@@ -19,7 +19,7 @@ from vminitd.crun import ChildStreams
 from vminitd.dial import TOKEN_SIZE, Dial, dial_all
 from vminitd.errors import RequestError, StateError
 from vminitd.streams import PIPE, Input, Output
-from vminitd.terminal import resize
+from vminitd.terminal import HeldTerminal, resize
 
 
 class Wish(NamedTuple):
@@ -82,6 +82,7 @@ class Stdio:
         self._outputs: dict[asyncio.Task[object], Output] = {}
         self._input: asyncio.Task[object] | None = None
         self._master = -1
+        self._held: HeldTerminal | None = None
         self._size: tuple[int, int] | None = None
         self._ours: dict[str, int] = {}
         self.child: ChildStreams | None = None
@@ -129,6 +130,7 @@ class Stdio:
         self.forget_child()
         if self.terminal:
             self._master = self._hold(master)
+            self._held = HeldTerminal(master)
             if self._size is not None:
                 resize(master, *self._size)
             self._ours = {"stdout": self._hold(os.dup(master))}
@@ -139,9 +141,9 @@ class Stdio:
             self._give(descriptor)
             if name == "stdin":
                 assert connection is not None
-                self._input = _carry(Input(descriptor, connection, pipe=not self.terminal), name)
+                self._input = _carry(Input(descriptor, connection, pipe=not self.terminal, reopened=self._reopened), name)
             else:
-                output = Output(descriptor, connection)
+                output = Output(descriptor, connection, reopened=self._reopened)
                 self._outputs[_carry(output, name)] = output
         self._ours = {}
 
@@ -161,6 +163,7 @@ class Stdio:
         """
         if self._input is not None:
             self._input.cancel()
+        self._let_go()
         if self._outputs:
             await asyncio.wait(self._outputs, timeout=deadlines.HELD_OUTPUT)
             for output in self._outputs.values():
@@ -182,12 +185,20 @@ class Stdio:
         tasks = [*self._outputs, *([self._input] if self._input is not None else [])]
         for task in tasks:
             task.cancel()
+        self._let_go()
         for connection in self._connections.values():
             connection.close()
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._connections, self._descriptors, self._ours, self.child, self._master = {}, [], {}, None, -1
         return tasks
+
+    def _reopened(self) -> bool:
+        return self._held is not None and self._held.reopen()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.let_go()
 
     def _moved(self) -> int:
         return sum(output.moved for output in self._outputs.values())

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 from api.frames import BROKEN, END, HEADER, FrameReader
@@ -39,12 +40,21 @@ class Output:
     """From `source`, a non-blocking descriptor, to `connection`; both are closed at the end.
 
     Without a connection everything is dropped, and once nobody listens there any more, unless it is `needed`: then
-    `run` raises ConnectionError. `moved` counts the bytes taken so far.
+    `run` raises ConnectionError. `moved` counts the bytes taken so far. A terminal that nobody has open any more is at
+    its end, unless `reopened` says that it goes on.
     """
 
-    def __init__(self, source: int, connection: socket.socket | None, *, needed: bool = False) -> None:
+    def __init__(
+        self,
+        source: int,
+        connection: socket.socket | None,
+        *,
+        needed: bool = False,
+        reopened: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.moved = 0
         self._needed = needed
+        self._reopened = reopened
         self._broken = False
         self._sending = False
         self._source = source
@@ -101,6 +111,8 @@ class Output:
                 continue
             except OSError as error:
                 if error.errno == errno.EIO:  # a terminal that no process has open any more: pty(7)
+                    if self._reopened():
+                        continue
                     return 0
                 if error.errno in _CUT_SHORT:
                     self.break_off()
@@ -168,10 +180,13 @@ class Input:
 
     Ends with the end frame, or as soon as the process closes its end of the `pipe`: the connection is closed then, by
     which the host knows. What is not a pipe has no such end; there it ends with the frames, when nothing more can be
-    written, or by being cancelled.
+    written (and `reopened` does not say that it goes on), or by being cancelled.
     """
 
-    def __init__(self, sink: int, connection: socket.socket, *, pipe: bool) -> None:
+    def __init__(
+        self, sink: int, connection: socket.socket, *, pipe: bool, reopened: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._reopened = reopened
         self._sink = sink
         self._connection = connection
         self._pipe = pipe
@@ -210,12 +225,26 @@ class Input:
             if size == 0:
                 return Taken.CUT
             for piece in frames.feed(memoryview(buffer)[:size]):
-                if not await _write(self._sink, piece):
+                if not await self._write(piece):
                     return Taken.REFUSED
             pieces += 1
             if not pieces % _TURN:
                 await asyncio.sleep(0)
         return Taken.WHOLE if frames.whole else Taken.CUT
+
+    async def _write(self, data: memoryview) -> bool:
+        """Whether all of it was taken, and not less because nobody reads any more."""
+        while data:
+            try:
+                data = data[os.write(self._sink, data) :]
+            except BlockingIOError:
+                await _writable(self._sink)
+            except OSError as error:
+                if error.errno not in _NOBODY_READS:
+                    raise
+                if error.errno != errno.EIO or not self._reopened():
+                    return False
+        return True
 
     def close(self) -> None:
         """Closes both sides; more than once does nothing."""
@@ -230,20 +259,6 @@ class Input:
         assert self._running is not None
         self._hung_up = True
         self._running.cancel()
-
-
-async def _write(sink: int, data: memoryview) -> bool:
-    """Whether all of it was taken, and not less because nobody reads any more."""
-    while data:
-        try:
-            data = data[os.write(sink, data) :]
-        except BlockingIOError:
-            await _writable(sink)
-        except OSError as error:
-            if error.errno not in _NOBODY_READS:
-                raise
-            return False
-    return True
 
 
 async def _writable(sink: int) -> None:

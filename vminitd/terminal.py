@@ -1,4 +1,10 @@
-"""Terminals: crun makes them and hands over their master ends through a socket (`--console-socket`)."""
+"""Terminals: crun makes them and hands over their master ends through a socket (`--console-socket`).
+
+A process may close its terminal and go on, and open it again much later, or leave that to others: a system's first
+process does, for whom it is the console. A reader of the master end is told of the end (EIO) whenever nobody has the
+other one open, and when it was hung up (vhangup(2), or the end of a session). So we hold the other end open, too, as
+long as the process lives.
+"""
 
 import asyncio
 import fcntl
@@ -12,6 +18,8 @@ from contextlib import contextmanager
 from vminitd import deadlines
 from vminitd.errors import CrunError
 
+# Opens the other end of a terminal by its master end, wherever its name is (ioctl_tty(2), since Linux 4.13).
+_TIOCGPTPEER = 0x5441
 _WINSIZE = struct.Struct("HHHH")
 _NAME_BYTES = 4096
 
@@ -56,6 +64,33 @@ def console_socket(path: str) -> Iterator[ConsoleSocket]:
         yield console
     finally:
         console.close()
+
+
+class HeldTerminal:
+    """Holds the other end of the terminal `master` open until `let_go`. Raises OSError if it cannot be opened."""
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+        self._peer = self._open()
+
+    def reopen(self) -> bool:
+        """After EIO from the master end: opens the other one anew. False once it was let go: that is the end."""
+        if self._peer < 0:
+            return False
+        fresh = self._open()
+        os.close(self._peer)
+        self._peer = fresh
+        return True
+
+    def let_go(self) -> None:
+        """Closes it; more than once does nothing. Before the master end is closed."""
+        if self._peer >= 0:
+            os.close(self._peer)
+            self._peer = -1
+
+    def _open(self) -> int:
+        # The flags are an argument by value; a bare number is taken as that.
+        return fcntl.ioctl(self._master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 async def _readable(sock: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """A process's streams as a whole: dialled, given to the child, carried, finished. With real children."""
 
 import asyncio
+import fcntl
 import os
 import pty
 
@@ -13,6 +14,7 @@ from vminitd.reaper import Reaper
 from vminitd.spawn import spawn
 from vminitd.stdio import Stdio, Wish
 
+_TIOCVHANGUP = 0x5437  # linux/include/uapi/asm-generic/ioctls.h
 IN, OUT, ERR = b"i" * 16, b"o" * 16, b"e" * 16
 
 
@@ -118,8 +120,9 @@ async def test_a_terminal_is_sized_before_it_exists(host: DialledHost) -> None:
     assert await asyncio.to_thread(os.read, slave, 100) == b"typed\n"
     os.write(slave, b"seen\n")
     os.close(slave)
-    assert await host.read(OUT) == b"typed\r\nseen\r\n"
+    reading = asyncio.create_task(host.read(OUT))
     await stdio.finish()
+    assert await reading == b"typed\r\nseen\r\n"
     assert await host.hung_up(IN)
 
 
@@ -132,6 +135,46 @@ async def test_a_terminal_whose_output_nobody_wants(host: DialledHost) -> None:
         await asyncio.to_thread(os.write, slave, b"x" * 4000)
     os.close(slave)
     await asyncio.wait_for(stdio.finish(), 10)
+
+
+async def test_a_terminal_goes_on_until_its_process_ends(host: DialledHost) -> None:
+    """Whoever has it open may close it, or hang it up, and open it again, as a console's getty and login do."""
+    stdio = await Stdio.open(Wish(True, IN, OUT, b""), host.dial)
+    master, slave = pty.openpty()
+    name = os.ttyname(slave)
+    os.set_blocking(master, False)
+    stdio.begin(master)
+    os.write(slave, b"first\n")
+    os.close(slave)
+    reading = asyncio.create_task(host.read(OUT))
+    for _ in range(3):
+        await asyncio.sleep(0.1)  # what is hung up loses what nobody has read
+        slave = os.open(name, os.O_RDWR | os.O_NOCTTY)
+        fcntl.ioctl(slave, _TIOCVHANGUP)
+        os.close(slave)
+        await host.write(IN, b"typed\n", end=False)
+        slave = os.open(name, os.O_RDWR | os.O_NOCTTY)
+        assert await asyncio.to_thread(os.read, slave, 100) == b"typed\n"
+        os.write(slave, b"then\n")
+        os.close(slave)
+    await asyncio.sleep(0.1)
+    assert not reading.done()
+    await stdio.finish()
+    assert await reading == b"first\r\n" + 3 * b"typed\r\nthen\r\n"
+    assert await host.hung_up(IN)
+
+
+async def test_a_terminal_s_other_end_is_not_kept(host: DialledHost) -> None:
+    before = open_descriptors()
+    stdio = await Stdio.open(Wish(True, b"", b"", b""), host.dial)
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    stdio.begin(master)
+    stdio.close()
+    os.close(slave)
+    for _ in range(5):  # those that carried it are told, and then close what they had
+        await asyncio.sleep(0)
+    assert open_descriptors() == before
 
 
 async def test_without_a_terminal_there_is_nothing_to_resize(host: DialledHost) -> None:
