@@ -22,6 +22,7 @@ from harness.images import BUSYBOX, NETWORK
 from harness.machine import parts as parts
 from harness.machine import start as start
 from harness.machine import work as work
+from harness.order import order
 from harness.qemubox import Qemubox
 from harness.traces import assert_nothing_new, take
 
@@ -66,6 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("runtime", [name for name in names if name in runtimes], scope=scope)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What --runtime or --containerd left no parameter for is deselected, not skipped.
 
@@ -78,6 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
+    order(items)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,109 @@
+"""What there is to do: the lanes, what has to be built before each, and how much of the machine each takes. Pure.
+
+The order is that in which steps get a processor: what others wait for comes first. A step's `cores` say what it keeps
+busy. One more than the machine has are given away, since what is fetched from a network waits for it in between; a
+lane of tests takes all of them, for its tests have deadlines, and two lanes at once would only both take longer.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+LANES: Final = ("check", "unit", "vm", "kvm")
+# How many seconds all of it may take: one hour is the aim with nothing cached (docs/testing.md), and what is late is
+# better seen to pass than ended.
+DEADLINE_S: Final = 80 * 60.0
+ALL_DEADLINE_S: Final = 240 * 60.0
+_BUILD_S: Final = 30 * 60.0
+_PYTHON: Final = ".venv/bin/python"
+_SHARED: Final = f"{_PYTHON} -m pytest -n logical --no-loadscope-reorder --durations=15"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A shell's command. `cores` 0 means all there are; `after` names the steps that must have succeeded."""
+
+    name: str
+    command: str
+    cores: int = 1
+    deadline_s: float = _BUILD_S
+    after: tuple[str, ...] = ()
+
+    @property
+    def is_lane(self) -> bool:
+        """Whether it tests something, or only builds what is tested."""
+        return self.name in LANES
+
+
+_BUILDS: Final = (
+    Step("kernel", "sh kernel/build.sh", cores=0),
+    Step("containerd", "sh tests/parts.sh containerd"),
+    Step("plugins", "sh tests/parts.sh plugins"),
+    Step("image", "sh initrd/build.sh"),
+    Step("vsock", "sh deploy/vhost-device-vsock.sh"),
+    Step("distros", "sh tests/distro.sh bookworm && sh tests/distro.sh trixie"),
+    Step("big-guest", "sh deploy/big-guest/build.sh"),
+    Step("runtime", "sh deploy/release/runtime.sh"),
+    Step(
+        "release", "sh deploy/release/build.sh", after=("kernel", "image", "vsock", "containerd", "plugins", "runtime")
+    ),
+    Step("machines", f"{_PYTHON} -m tests.kvm.machines"),
+)
+_CHECK: Final = f"{_PYTHON} -m ruff check . && {_PYTHON} -m ruff format --check . && {_PYTHON} -m mypy ."
+_MACHINE: Final = ("kernel", "image", "vsock", "containerd", "plugins")
+
+
+def _lanes(*, everything: bool) -> tuple[Step, ...]:
+    long = 4 if everything else 1
+    matrix = " --matrix" if everything else ""
+    return (
+        Step("check", _CHECK, deadline_s=15 * 60),
+        Step("unit", f"{_SHARED} --dist loadfile tests/unit", 0, 20 * 60 * long, ("plugins",)),
+        Step(
+            "vm", f"{_SHARED} --dist loadgroup tests/vm{matrix}", 0, 40 * 60 * long, (*_MACHINE, "distros", "big-guest")
+        ),
+        Step("kvm", f"{_PYTHON} -m pytest --durations=15 tests/kvm", 0, 30 * 60 * long, ("release", "machines")),
+    )
+
+
+def plan(lanes: Sequence[str], *, everything: bool = False) -> list[Step]:
+    """The lanes named, with all that they need, in order. `everything`: the whole matrix of the vm lane."""
+    steps = (*_BUILDS, *_lanes(everything=everything))
+    by_name = {step.name: step for step in steps}
+    wanted: set[str] = set()
+
+    def want(names: Iterable[str]) -> None:
+        for name in names:
+            wanted.add(name)
+            want(by_name[name].after)
+
+    want(lanes)
+    return [step for step in steps if step.name in wanted]
+
+
+def next_step(waiting: Sequence[Step], running: Iterable[Step], done: Iterable[str], cores: int) -> Step | None:
+    """The first of those that wait whose turn it is: what it needs is there, and there is room for it."""
+    finished, together = set(done), list(running)
+    taken = sum(_cores(step, cores) for step in together)
+    whole = any(step.cores == 0 for step in together)
+    for step in waiting:
+        fits = taken + _cores(step, cores) <= cores + 1 and not (whole and step.cores == 0)
+        if fits and set(step.after) <= finished:
+            return step
+    return None
+
+
+def hopeless(waiting: Sequence[Step], failed: Iterable[str]) -> dict[str, str]:
+    """Those that cannot be done any more, each with the failed step that it needs, directly or not."""
+    why = {name: name for name in failed}
+    found: dict[str, str] = {}
+    for step in waiting:  # what is needed comes first
+        for name in step.after:
+            if name in why:
+                found[step.name] = why[step.name] = why[name]
+                break
+    return found
+
+
+def _cores(step: Step, cores: int) -> int:
+    return min(step.cores, cores) or cores
