@@ -22,7 +22,7 @@ from harness.images import BUSYBOX, NETWORK
 from harness.machine import parts as parts
 from harness.machine import start as start
 from harness.machine import work as work
-from harness.order import order
+from harness.matrix import runs, share_out
 from harness.qemubox import Qemubox
 from harness.traces import assert_nothing_new, take
 
@@ -34,11 +34,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--runtime` and `--containerd` narrow a run down by hand."""
     parser.addoption("--runtime", choices=[*RUNTIMES], action="append", help="only this runtime")
     parser.addoption("--containerd", choices=[*FLAVOUR_NAMES], action="append", help="only this containerd")
+    parser.addoption("--matrix", action="store_true", help="every test on each containerd; else see harness/matrix.py")
     parser.addoption("--state-machine", type=int, default=0, metavar="N", help="N random sequences of calls")
     parser.addoption("--image-kills", type=int, default=3, metavar="N", help="N kills of QEMU while a container writes")
     parser.addoption("--freed-mib", type=int, default=256, metavar="N", help="N MiB are written, and given back")
     parser.addoption("--network-runs", type=int, default=15, metavar="N", help="N containers with a network in a row")
     parser.addoption("--network-at-once", type=int, default=8, metavar="N", help="N containers with a network at once")
+    parser.addoption("--in-a-row", type=int, default=15, metavar="N", help="N containers, one after the other")
+    parser.addoption("--clones", type=int, default=12, metavar="N", help="N clones of a template are compared")
+    parser.addoption("--moments", type=int, default=8, metavar="N", help="N moments of Create to kill a shim at")
     parser.addoption("--distros", action="store_true", help="every distribution on every snapshotter")
     parser.addoption("--without-service", action="store_true", help="every shim is a fork of its own `start`")
 
@@ -46,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The markers of ours."""
     config.addinivalue_line("markers", "on(*names): the containerds that the test is for; default all")
+    config.addinivalue_line("markers", "every_containerd: it runs on each containerd at every change")
     config.addinivalue_line("markers", "keeps_image: a writable image is kept, until `qemubox gc` removes it")
     config.addinivalue_line("markers", "newest_runc: the test is for runc's shim of the newest containerd, too")
 
@@ -67,20 +72,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("runtime", [name for name in names if name in runtimes], scope=scope)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What --runtime or --containerd left no parameter for is deselected, not skipped.
+    """What does not run at every change, or was not asked for, is deselected, and counted as that; nothing is skipped.
 
-    runc is the reference on Debian's containerd. On the newest it runs only when asked for: its
-    shim of 2.3.4 now and then loses the output of a short process (one of a hundred, eight at once).
+    runc's shim of 2.3.4 now and then loses the output of a short process (one of a hundred, eight at once): on the
+    newest containerd runc runs only where its answers are that shim's, or when it is asked for.
     """
-    out = [item for item in items if "NOTSET" in item.name]
+    by_hand = bool(config.getoption("containerd") or config.getoption("runtime"))
+    matrix = config.getoption("matrix") or by_hand
+    out = [item for item in items if "NOTSET" in item.name]  # no parameter was left by the options
     if not config.getoption("runtime"):
-        out += [item for item in items if "c2-runc" in item.name and not item.get_closest_marker("newest_runc")]
+        out += [item for item in items if item not in out and not runs(item, matrix=matrix)]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in out]
-    order(items)
+    share_out(items)
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,7 @@ def _config(box: Box, digest: str) -> dict[str, object]:
     return document
 
 
+@pytest.mark.every_containerd
 def test_a_running_container_becomes_an_image_and_goes_on(box: Box) -> None:
     """Upon a hundred layers; the image is whole, unpacked, exported and imported again."""
     box.containerd.import_image(LAYERS)

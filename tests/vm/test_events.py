@@ -10,6 +10,7 @@ from harness.box import Box
 from harness.images import BUSYBOX
 
 
+@pytest.mark.every_containerd
 @pytest.mark.parametrize("command", [("true",), ("sh", "-c", "sleep 0.3; exit 9")])
 def test_create_start_exit(box: Box, command: tuple[str, ...]) -> None:
     container = box.new_id()
@@ -24,6 +25,7 @@ def test_create_start_exit(box: Box, command: tuple[str, ...]) -> None:
     assert container in str(create["bundle"])
 
 
+@pytest.mark.every_containerd
 def test_delete_comes_last_and_says_the_same(vm: Box) -> None:
     """runc's shim of containerd 2.3.4 often ends before it has sent this one (trap 7): ours must not."""
     container = vm.new_id()
@@ -35,6 +37,7 @@ def test_delete_comes_last_and_says_the_same(vm: Box) -> None:
     assert (delete["pid"], delete["exit_status"], delete["exited_at"]) == (end["pid"], 9, end["exited_at"])
 
 
+@pytest.mark.every_containerd
 def test_all_there_are_in_a_whole_life(vm: Box) -> None:
     """Each once, in this order; what is told of a process stands between its beginning and its end."""
     with vm.events() as events:

@@ -77,6 +77,7 @@ def test_it_runs_beside_the_first_process(box: Box) -> None:
         assert _exec(box, container, "id", "-u", options=("--user", "1000")).text == "1000"
 
 
+@pytest.mark.every_containerd
 def test_the_events_of_an_exec(box: Box) -> None:
     with box.events() as events, _container(box) as container:
         _exec(box, container, "sh", "-c", "exit 9")
@@ -116,6 +117,7 @@ def test_null_input_and_output_into_a_file(box: Box) -> None:
     assert log.read_text() == "0\n"
 
 
+@pytest.mark.every_containerd
 @pytest.mark.parametrize("program", ["no-such-program", "/etc/passwd"])
 def test_a_program_that_cannot_be_executed_fails_at_start(box: Box, program: str) -> None:
     with box.events() as events, _container(box) as container:
@@ -139,6 +141,7 @@ def test_it_needs_a_container_that_runs(box: Box) -> None:
         assert _exec(box, container, "true").code != 0
 
 
+@pytest.mark.every_containerd
 def test_kill_and_pids(box: Box) -> None:
     with box.events() as events, _container(box) as container:
         with box.containerd.running(_arguments(container, ("sleep", "1000"), "victim")) as ctr:
@@ -193,6 +196,7 @@ def test_the_loss_of_the_machine_ends_them_once_each(vm: Box) -> None:
         assert _exits(events, container) == [("e", 137), (container, 137)]
 
 
+@pytest.mark.every_containerd
 def test_a_restarted_containerd_finds_it(box: Box) -> None:
     with _container(box) as container:
         options = ("-d", "--log-uri", "file:///dev/null")

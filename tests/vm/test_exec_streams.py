@@ -76,6 +76,7 @@ class _Fifo:
         os.close(self._fd)
 
 
+@pytest.mark.every_containerd
 def test_an_exec_outlives_its_clients_and_listens_to_the_next(box: Box) -> None:
     """`ctr` leaves, others take its place at the FIFOs. That a client goes is no end of the input nor of the output."""
     fifos = box.containerd.cell.directory / "tmp" / f"exec-fifos-{box.runtime}"

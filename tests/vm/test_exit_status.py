@@ -10,6 +10,7 @@ def test_exit_status_is_the_process_own(box: Box, status: int) -> None:
     assert box.run("sh", "-c", f"exit {status}").code == status
 
 
+@pytest.mark.every_containerd
 def test_sigkill_is_137(box: Box) -> None:
     """A signal from outside; SIGKILL is the one that a first process cannot ignore (pid_namespaces(7))."""
     with box.events() as events:
@@ -36,6 +37,7 @@ def test_death_of_a_child_by_signal_is_seen_inside(box: Box, signal: str, status
     assert box.run("sh", "-c", f"sh -c 'kill -{signal} $$'; exit $?").code == status
 
 
+@pytest.mark.every_containerd
 def test_output_and_error_are_told_apart(box: Box) -> None:
     result = box.run("sh", "-c", "echo out; echo err >&2; exit 3")
     assert (result.code, result.text, result.error) == (3, "out", "err")

@@ -8,6 +8,7 @@ from harness.messages import assert_one_clear_line
 _GONE_DEADLINE_S = 20.0
 
 
+@pytest.mark.every_containerd
 @pytest.mark.keeps_image
 def test_kill_of_the_shim(box: Box) -> None:
     """containerd runs `delete`, which answers 137; the machine is gone with all that belonged to it."""
@@ -15,6 +16,7 @@ def test_kill_of_the_shim(box: Box) -> None:
     assert box.lose(container, box.shim(container), _GONE_DEADLINE_S) == 137
 
 
+@pytest.mark.every_containerd
 @pytest.mark.keeps_image
 def test_kill_of_qemu(vm: Box) -> None:
     container = vm.start("sleep", "1000")

@@ -7,6 +7,8 @@ import selectors
 import subprocess
 import time
 
+import pytest
+
 from harness.box import Box
 
 MIB = 1 << 20
@@ -39,6 +41,7 @@ def test_empty_input_ends_when_it_is_closed(box: Box) -> None:
         assert ctr.wait(30) == 0
 
 
+@pytest.mark.every_containerd
 def test_input_stays_open_until_the_client_closes_it(box: Box) -> None:
     """Line by line, each answered before the next is sent; then the end."""
     with box.running("sh", "-c", 'while read line; do echo "got $line"; done; echo end', stdin=subprocess.PIPE) as ctr:

@@ -16,15 +16,19 @@ from harness.images import BUSYBOX
 
 # Create takes 2 to 4 s under TCG. The moments are spread over it evenly, each with a chance part,
 # so that different runs of the tests try different ones; the failing moment is in the test's name and message.
-_MOMENTS = 15
 _SPAN_S = 3.0
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each moment, of which `--moments` says how many there are."""
+    if "moment" in metafunc.fixturenames:
+        metafunc.parametrize("moment", range(metafunc.config.getoption("moments")))
+
+
 @pytest.mark.keeps_image
-@pytest.mark.parametrize("moment", range(_MOMENTS))
 @pytest.mark.on("1.6")
-def test_kill_of_the_shim_during_create(vm: Box, moment: int) -> None:
-    delay_s = (moment + random.random()) * _SPAN_S / _MOMENTS
+def test_kill_of_the_shim_during_create(vm: Box, moment: int, pytestconfig: pytest.Config) -> None:
+    delay_s = (moment + random.random()) * _SPAN_S / pytestconfig.getoption("moments")
     container = vm.new_id()
     arguments = vm.run_arguments(container, ["sleep", "1000"], ["-d", "--null-io"], BUSYBOX)
     with vm.containerd.running(arguments) as ctr:

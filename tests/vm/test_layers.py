@@ -16,6 +16,7 @@ def layers(box: Box) -> Iterator[str]:
     box.containerd.remove_image(LAYERS)
 
 
+@pytest.mark.every_containerd
 @pytest.mark.timeout(240)
 def test_a_hundred_layers(box: Box, layers: str) -> None:
     """Each brought its file, the last replaced the others', ten of a hundred are not taken away again."""

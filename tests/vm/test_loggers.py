@@ -62,6 +62,7 @@ def _delete(box: Box, container: str) -> None:
     box.remove(container).checked()
 
 
+@pytest.mark.every_containerd
 def test_a_logger_has_all_output_and_the_rest_of_the_contract(box: Box, logs: Path) -> None:
     program = _logger(logs)
     produce = "seq 100000; seq 5 >&2"

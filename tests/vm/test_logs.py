@@ -2,6 +2,8 @@
 
 import secrets
 
+import pytest
+
 from harness.box import Box
 from harness.qemubox import Sections
 
@@ -37,6 +39,7 @@ def test_nothing_of_the_environment_is_logged(vm: Box) -> None:
     assert further.encode() not in said
 
 
+@pytest.mark.every_containerd
 def test_the_log_goes_on_after_a_restart_of_containerd(vm: Box) -> None:
     container = vm.start("sleep", "100")
     vm.containerd.stop()

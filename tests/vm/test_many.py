@@ -6,19 +6,19 @@ import pytest
 
 from harness.box import Box
 
-_IN_A_ROW = 50
 _AT_ONCE = 8
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.on("1.6")
-def test_fifty_in_a_row(box: Box) -> None:
+def test_in_a_row(box: Box, pytestconfig: pytest.Config) -> None:
     """What is left behind is compared by `box` itself, after the last one."""
-    for number in range(_IN_A_ROW):
+    for number in range(pytestconfig.getoption("in_a_row")):
         result = box.run("sh", "-c", f"echo {number}; exit {number % 7}")
         assert (result.text, result.code) == (str(number), number % 7)
 
 
+@pytest.mark.every_containerd
 @pytest.mark.timeout(300)
 def test_eight_at_once(box: Box) -> None:
     def one(number: int) -> tuple[str, int]:

@@ -12,11 +12,13 @@ _LONG_NAMESPACE = ("n-" + "0123456789-" * 7)[:75] + "n"
 _LONG_ID = ("i." + "0123456789_" * 6)[:63] + "i"
 
 
+@pytest.mark.every_containerd
 @pytest.mark.parametrize("container", ["a", "7", "a.b-c_d", "UPPER.lower", "x" * 76])
 def test_odd_ids(box: Box, container: str) -> None:
     assert box.run("echo", "here", container=container).text == "here"
 
 
+@pytest.mark.every_containerd
 @pytest.mark.parametrize("container", ["a b", "-a", "a/b", "../a", "x" * 77])
 def test_ids_that_containerd_refuses_leave_nothing(box: Box, container: str) -> None:
     assert box.run("true", container=container).code != 0
@@ -35,6 +37,7 @@ def namespaces(box: Box) -> Iterator[tuple[str, str]]:
         box.containerd.ctr("namespaces", "rm", name).checked()
 
 
+@pytest.mark.every_containerd
 def test_longest_namespace_and_id(box: Box, namespaces: tuple[str, str]) -> None:
     assert (len(namespaces[0]), len(_LONG_ID)) == (76, 64)
     result = box.run("hostname", container=_LONG_ID, namespace=namespaces[0])

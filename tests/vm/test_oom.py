@@ -44,6 +44,7 @@ def assert_told(box: Box, topics: list[str]) -> None:
         assert "/tasks/exit" not in topics[: topics.index("/tasks/oom")]
 
 
+@pytest.mark.every_containerd
 def test_the_first_process_is_killed(box: Box) -> None:
     with box.events() as events:
         container = box.new_id()

@@ -56,6 +56,7 @@ def _gaps(box: Box, container: str) -> list[float]:
     return [after - before for before, after in itertools.pairwise(ticks)]
 
 
+@pytest.mark.every_containerd
 def test_its_processes_stand_still_and_go_on(box: Box) -> None:
     """The time goes on meanwhile, and is right afterwards."""
     with box.events() as events, _container(box) as container:
@@ -225,6 +226,7 @@ def test_a_loss_while_it_is_paused(vm: Box, whose: str, number: int) -> None:
         vm.wait_stopped(container)
 
 
+@pytest.mark.every_containerd
 def test_a_restarted_containerd_finds_it_paused(box: Box) -> None:
     with _container(box) as container:
         _pause(box, container).checked()

@@ -25,6 +25,7 @@ def test_a_binary_that_cannot_be_executed_fails_at_create(box: Box, program: str
         assert "/tasks/exit" not in events.topics(container)
 
 
+@pytest.mark.every_containerd
 def test_a_missing_binary_s_line_is_clear(vm: Box) -> None:
     assert_one_clear_line(vm.run("no-such-program"), "no-such-program", "not found|no such file")
 

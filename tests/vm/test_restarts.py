@@ -83,6 +83,7 @@ def _ends_with(box: Box, container: str, status: int) -> None:
     box.remove(container).checked()
 
 
+@pytest.mark.every_containerd
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_talk_exec_wait_and_exit_go_on(box: Box, number: signal.Signals) -> None:
     with _talking(box) as (container, client):
@@ -116,6 +117,7 @@ def test_attach_goes_on(box: Box) -> None:
         box.remove(container).checked()
 
 
+@pytest.mark.every_containerd
 def test_an_end_while_containerd_is_away_is_told_when_it_is_back(box: Box) -> None:
     with _talking(box) as (container, client):
         pid = box.task_pid(container)

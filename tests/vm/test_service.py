@@ -26,6 +26,7 @@ def service(vm: Box) -> Box:
     return vm
 
 
+@pytest.mark.every_containerd
 def test_a_shim_is_a_fork_of_the_service(service: Box) -> None:
     """It shows what a shim shows that containerd has executed, and has little memory of its own."""
     container = service.start("sleep", "1000")

@@ -25,6 +25,7 @@ def _imported(box: Box, snapshotter: str) -> tuple[str, ...]:
     return ("--snapshotter", snapshotter)
 
 
+@pytest.mark.every_containerd
 def test_native(box: Box) -> None:
     """Its snapshot is a whole copy of what is below; it is there to read and to write to."""
     look = "uname -s; rm /bin/ash; echo mine > /etc/mine; cat /etc/mine; ls /bin/ash"

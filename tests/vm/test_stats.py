@@ -49,6 +49,7 @@ def end(vm: Box, container: str) -> None:
     vm.remove(container).checked()
 
 
+@pytest.mark.every_containerd
 def test_a_table_is_shown(vm: Box) -> None:
     container = vm.start("sleep", "1000")
     shown = vm.containerd.ctr("tasks", "metrics", container).checked().text

@@ -16,7 +16,6 @@ import pytest
 from harness.box import Box
 from shim.template.store import METADATA, STATE
 
-_CLONES = 50
 _TWIN_TESTS = "od -An -tx1 -N32 /dev/urandom; cat /proc/sys/kernel/random/boot_id; hostname; date +%s"
 
 
@@ -46,6 +45,7 @@ def _assert_boots(box: Box, *words: str) -> None:
         assert re.search(word, log), log
 
 
+@pytest.mark.every_containerd
 def test_a_container_runs_in_a_clone(vm: Box) -> None:
     offset = vm.containerd.log_size()
     assert vm.run("echo", "hello").checked().text == "hello"
@@ -60,11 +60,12 @@ def test_a_container_runs_in_a_clone(vm: Box) -> None:
 
 @pytest.mark.timeout(400)
 @pytest.mark.on("1.6")
-def test_clones_are_nobody_s_twins(vm: Box) -> None:
+def test_clones_are_nobody_s_twins(vm: Box, pytestconfig: pytest.Config) -> None:
     """Random numbers, of the kernel and of vminitd, boot id and name differ, and the clock is right.
 
-    For the first thing that runs in each of fifty clones, two at a time.
+    For the first thing that runs in each of `--clones` of them, two at a time.
     """
+    clones: int = pytestconfig.getoption("clones")
     offset = vm.containerd.log_size()
 
     def ask(_: int) -> tuple[str, ...]:
@@ -74,11 +75,11 @@ def test_clones_are_nobody_s_twins(vm: Box) -> None:
         return tuple(name.strip() for name in names)
 
     with ThreadPoolExecutor(2) as pool:
-        seen = list(pool.map(ask, range(_CLONES)))
+        seen = list(pool.map(ask, range(clones)))
     log = vm.containerd.log_tail(offset, limit=1 << 22)
-    assert len(re.findall("how=clone", log)) == _CLONES
+    assert len(re.findall("how=clone", log)) == clones
     for values in (*zip(*seen, strict=True), tuple(re.findall("nonce=([0-9a-f]{16})", log))):
-        assert len(values) == len(set(values)) == _CLONES, values
+        assert len(values) == len(set(values)) == clones, values
 
 
 def _cut_short(state: Path) -> None:

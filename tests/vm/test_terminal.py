@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
+import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
@@ -21,6 +22,7 @@ _DEADLINE_S = 40.0
 _ROWS, _COLUMNS = 33, 101
 
 
+@pytest.mark.every_containerd
 def test_a_terminal_has_the_client_s_size_and_takes_its_keys(box: Box) -> None:
     container = box.new_id()
     arguments = box.run_arguments(container, ["sh", "-c", SCRIPT], ["--rm", "-t"], BUSYBOX)

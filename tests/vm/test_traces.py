@@ -103,6 +103,7 @@ def _assert_whole(spans: list[Received]) -> None:
     assert not any(span.failed for span in spans)
 
 
+@pytest.mark.every_containerd
 def test_the_environment_s_trace(vm: Box) -> None:
     """TRACEPARENT is the parent of every call that names none."""
     with Collector(vm.containerd.cell.netns) as collector:

@@ -18,6 +18,7 @@
     events.py      what containerd publishes
     terminal.py    a terminal for `ctr`, with the test at the keyboard
     messages.py    what a user should read when something cannot be done
+    matrix.py      which tests run on which containerd, and how workers share them out
     firewall.py    the rules of a cell's firewall
     traces.py      what exists on the host because of a container; what was left behind
 
