@@ -1,5 +1,6 @@
 """Ids and namespaces of every shape that containerd lets through."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +13,16 @@ _LONG_NAMESPACE = ("n-" + "0123456789-" * 7)[:75] + "n"
 _LONG_ID = ("i." + "0123456789_" * 6)[:63] + "i"
 
 
+def _own(container: str) -> str:
+    """One of the same shape for each worker: control groups of one name are one, whoever's containers have them."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return container[:-1] + chr(ord(container[-1]) + worker)
+
+
 @pytest.mark.every_containerd
 @pytest.mark.parametrize("container", ["a", "7", "a.b-c_d", "UPPER.lower", "x" * 76])
 def test_odd_ids(box: Box, container: str) -> None:
-    assert box.run("echo", "here", container=container).text == "here"
+    assert box.run("echo", "here", container=_own(container)).text == "here"
 
 
 @pytest.mark.every_containerd
@@ -40,13 +47,13 @@ def namespaces(box: Box) -> Iterator[tuple[str, str]]:
 @pytest.mark.every_containerd
 def test_longest_namespace_and_id(box: Box, namespaces: tuple[str, str]) -> None:
     assert (len(namespaces[0]), len(_LONG_ID)) == (76, 64)
-    result = box.run("hostname", container=_LONG_ID, namespace=namespaces[0])
+    result = box.run("hostname", container=_own(_LONG_ID), namespace=namespaces[0])
     assert (result.code, bool(result.text)) == (0, True)
 
 
 def test_one_id_in_two_namespaces(box: Box, namespaces: tuple[str, str]) -> None:
     """Both run at the same time; the end of one is not the other's."""
-    container = "twin"
+    container = _own("twin")
     for number, namespace in enumerate(namespaces):
         box.start("sh", "-c", f"sleep 1000; exit {number}", container=container, namespace=namespace)
     first, second = namespaces

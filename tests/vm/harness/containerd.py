@@ -15,7 +15,7 @@ from typing import Final
 import psutil
 
 from harness.cell import Cell
-from harness.deadline import eventually
+from harness.deadline import PATIENCE, eventually
 from harness.flavours import CHECKOUT, Flavour, scratch_file
 from harness.images import archive
 from harness.qemubox import Qemubox
@@ -114,16 +114,17 @@ class Containerd:
         return self.cell.inside([str(self.flavour.ctr), "-a", ADDRESS, "-n", namespace, *arguments])
 
     def ctr(self, *arguments: str, namespace: str = "default", stdin: bytes = b"", deadline_s: float = 60.0) -> Result:
-        """Run `ctr`; raises AssertionError with the log's tail when it does not end within `deadline_s`."""
+        """Run `ctr`; raises AssertionError with the log's tail when it does not end within `deadline_s`, twice."""
         command = self.ctr_command(*arguments, namespace=namespace)
         shown = ("ctr", *arguments)
+        limit_s = deadline_s * PATIENCE
         try:
             done = subprocess.run(
-                command, check=False, input=stdin, capture_output=True, timeout=deadline_s, env=self._ctr_environment()
+                command, check=False, input=stdin, capture_output=True, timeout=limit_s, env=self._ctr_environment()
             )
         except subprocess.TimeoutExpired as expired:
             said = f"{expired.stdout!r} {expired.stderr!r}"
-            raise AssertionError(f"{' '.join(shown)} is still running after {deadline_s:g} s; it said {said}") from None
+            raise AssertionError(f"{' '.join(shown)} is still running after {limit_s:g} s; it said {said}") from None
         return Result(shown, done.returncode, done.stdout, done.stderr)
 
     @contextmanager

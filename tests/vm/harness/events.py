@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.containerd import Containerd
+from harness.deadline import PATIENCE
 
 # 2026-11-21 03:15:24.6 +0000 UTC default /tasks/exit {"container_id":"t1",...}
 _LINE: Final = re.compile(r"^.*? (?P<namespace>\S+) (?P<topic>/\S+) (?P<event>\{.*\})$")
@@ -55,12 +56,12 @@ class Events:
         """The first event of that topic and container. Fails after `deadline_s`."""
         found = self._wait(lambda event: event.topic == topic and event.container == container, deadline_s)
         assert found is not None, (
-            f"no {topic} of {container} within {deadline_s:g} s; there were {self.topics(container)}"
+            f"no {topic} of {container} within {deadline_s * PATIENCE:g} s; there were {self.topics(container)}"
         )
         return found
 
     def _wait(self, wanted: Callable[[Event], bool], deadline_s: float) -> Event | None:
-        end = time.monotonic() + deadline_s
+        end = time.monotonic() + deadline_s * PATIENCE
         with self._news:
             while True:
                 for event in self._seen:

@@ -10,14 +10,17 @@ from typing import Final
 
 import pytest
 
+from harness.deadline import PATIENCE
+
 NEWEST: Final = "2"
 _REFERENCE: Final = {"qemubox": NEWEST, "runc": "1.6"}
 # What takes longest begins first, or one worker would be at it long after the other has ended: processor seconds of
 # files, measured on 2026-11-29 (2 cores, TCG). A file that is not here takes less than a minute.
 _SECONDS: Final[dict[str, int]] = {}
 _USUAL_S: Final = 30
-# As long as most tests may take: the machine has other workers' tests to do, too (pyproject.toml's is for unit tests).
-_PATIENCE_S: Final = 180
+# As long as a test may take that does not say: for itself on the machine, which it is not (pyproject.toml's is for unit
+# tests).
+_TIMEOUT_S: Final = 90
 
 
 def runs(item: pytest.Item, *, matrix: bool) -> bool:
@@ -44,8 +47,8 @@ def share_out(items: list[pytest.Item]) -> None:
     """
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group(item)))
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(_PATIENCE_S))
+        own = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(PATIENCE * (own.args[0] if own else _TIMEOUT_S)), append=False)
     items.sort(key=_turn)
 
 

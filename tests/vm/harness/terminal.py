@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from harness.deadline import PATIENCE
+
 # Says what it runs on and waits for a line; then the terminal's size, and that line. ctr sends the size once the
 # process runs; until then busybox's stty prints none, and succeeds all the same.
 SCRIPT: Final = (
@@ -40,13 +42,13 @@ class Terminal:
 
         `again` is called at once, and every second in which nothing came: for what may be too early the first time.
         """
-        end, seen = time.monotonic() + deadline_s, ""
+        end, seen = time.monotonic() + deadline_s * PATIENCE, ""
         if again is not None:
             again()
         while words not in seen:
             left_s = max(0.0, end - time.monotonic())
             readable, _, _ = select.select([self.ours], [], [], left_s if again is None else min(1.0, left_s))
-            assert readable or left_s > 0, f"not within {deadline_s:g} s: {words!r} in {seen!r}"
+            assert readable or left_s > 0, f"not within {deadline_s * PATIENCE:g} s: {words!r} in {seen!r}"
             if readable:
                 with contextlib.suppress(BlockingIOError):
                     seen += os.read(self.ours, 4096).decode(errors="replace")
