@@ -141,7 +141,8 @@ class Stdio:
             self._give(descriptor)
             if name == "stdin":
                 assert connection is not None
-                self._input = _carry(Input(descriptor, connection, pipe=not self.terminal, reopened=self._reopened), name)
+                carried = Input(descriptor, connection, pipe=not self.terminal, reopened=self._reopened)
+                self._input = _carry(carried, name)
             else:
                 output = Output(descriptor, connection, reopened=self._reopened)
                 self._outputs[_carry(output, name)] = output
