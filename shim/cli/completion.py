@@ -68,9 +68,13 @@ _qemubox() {
     machines) all="$all $(qemubox ps --quiet 2>/dev/null)" ;;
     paths) [[ $cur == -* ]] || { _files; return } ;;
     esac
-    compadd -- ${(z)all}
+    compadd -- ${=all}
 }
 compdef _qemubox qemubox
+# The first time that it is wanted, zsh runs this file in the function's place.
+if [ "$funcstack[1]" = _qemubox ]; then
+    _qemubox
+fi
 """
 
 

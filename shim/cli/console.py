@@ -54,7 +54,10 @@ def carry(sock: socket.socket, source: int = 0, target: int = 1) -> bool:
     while True:
         for descriptor, _events in poller.poll():
             if descriptor == source:
-                typed = os.read(source, _INPUT)
+                try:
+                    typed = os.read(source, _INPUT)
+                except OSError:  # the terminal is gone
+                    typed = b""
                 words, leave, _ = typed.partition(LEAVE)
                 try:
                     sock.sendall(words)

@@ -7,11 +7,13 @@ anything: files, which no event loop waits for, among them.
 import argparse
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from api import admin_pb2
 from api.admin_ttrpc import AdminStub
@@ -25,6 +27,7 @@ from ttrpc import Code, StatusError
 # As timeout(1) has it.
 LATE: Final = 124
 _PIECE: Final = 65536
+_Answer = TypeVar("_Answer")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 async def execute(address: Address, command: list[bytes], limit_s: int, *, interactive: bool) -> admin_pb2.Execution:
     """Run it with our own streams; how it ended. Raises what is wrong, of shim/errors.py."""
     with contextlib.ExitStack() as theirs:
-        stdout, stderr = _Output(theirs, 1), _Output(theirs, 2)
+        broken = asyncio.Event()
+        stdout, stderr = _Output(theirs, 1, broken), _Output(theirs, 2, broken)
         stdin = _Input(theirs) if interactive else None
         request = admin_pb2.ExecuteRequest(
             container_id=address.id,
@@ -70,7 +74,7 @@ async def execute(address: Address, command: list[bytes], limit_s: int, *, inter
                     theirs.close()  # the shim has them open by now
                     for each in (stdout, stderr, *((stdin,) if stdin else ())):
                         each.thread.start()
-                    last = await stream.receive()
+                    last = await _unless(broken, stream.receive())
         except StatusError as error:
             raise GuestError(error.code, error.message) from error
         except TimeoutError:
@@ -82,21 +86,41 @@ async def execute(address: Address, command: list[bytes], limit_s: int, *, inter
     return last
 
 
+async def _unless(broken: asyncio.Event, answer: Coroutine[object, object, _Answer]) -> _Answer:
+    """The answer. Raises BrokenPipeError once nobody reads what the program says: it is to end then, as in a shell."""
+    waiting, breaking = asyncio.ensure_future(answer), asyncio.ensure_future(broken.wait())
+    try:
+        await asyncio.wait((waiting, breaking), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return waiting.result()
+    finally:
+        for task in (waiting, breaking):
+            task.cancel()
+        await asyncio.gather(waiting, breaking, return_exceptions=True)
+
+
 class _Output:
     """One of our outputs; `theirs` is the end of its pipe that the program writes to."""
 
-    def __init__(self, theirs: contextlib.ExitStack, target: int) -> None:
+    def __init__(self, theirs: contextlib.ExitStack, target: int, broken: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._broken = broken
         self._reading, self.theirs = os.pipe()
         theirs.callback(os.close, self.theirs)
         self._target = target
         self.thread = threading.Thread(target=self._carry, daemon=True)
 
     def _carry(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # whoever reads ours has had enough: the program's breaks, too
+        try:
             while data := os.read(self._reading, _PIECE):
                 while data:
                     data = data[os.write(self._target, data) :]
-        os.close(self._reading)
+        except BrokenPipeError:  # whoever reads ours has had enough
+            with contextlib.suppress(RuntimeError):  # it is all over already
+                self._loop.call_soon_threadsafe(self._broken.set)
+        finally:
+            os.close(self._reading)
 
 
 class _Input:

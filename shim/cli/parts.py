@@ -78,7 +78,7 @@ def _machine(shim: Shim) -> Iterator[Part]:
     for name in ("address.json", inspection.FILE_NAME, "console.1", "console"):
         if (path := shim.directory / name).exists():
             yield Part(f"{place}/{name}", path.read_bytes)
-    yield Part(f"{place}/qemu.txt", lambda: _qemu_arguments(shim.directory))
+    yield Part(f"{place}/arguments.txt", lambda: _qemu_arguments(shim.directory))
 
 
 def without_secrets(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from api import admin_pb2
 from api.admin_ttrpc import AdminStub
-from shim import deadlines
+from shim import deadlines, untrusted
 from shim.config import load
 from shim.copy.address import Address, locate
 from shim.copy.connection import connection
@@ -38,4 +38,4 @@ async def ask(address: Address, command: str, arguments: str = "", *, force: boo
             timeout_s = deadlines.QEMU_COMMAND_S + deadlines.DIAL_S
             return (await AdminStub(client).Qmp(request, timeout_s=timeout_s)).result
     except StatusError as error:
-        raise GuestError(error.code, error.message) from error
+        raise GuestError(error.code, untrusted.plain(error.message)) from error

@@ -142,7 +142,9 @@ def _within(groups: "Groups") -> None:
     qmp = _add(
         groups, "qmp", "ask the machine's QEMU by its monitor protocol, and print the answer as JSON", "shim.cli.qmp"
     )
-    qmp.add_argument("--force", action="store_true", help="also what may change the machine behind its shim's back")
+    qmp.add_argument(
+        "--force", action="store_true", help="also what may change the machine behind its shim's back, or end it"
+    )
     qmp.add_argument("--namespace", metavar="NS", default="", help=_NAMESPACE)
     qmp.add_argument("id", metavar="ID", help=_ID)
     qmp.add_argument("command", metavar="COMMAND", help="such as query-status; of QEMU's QMP Reference Manual")

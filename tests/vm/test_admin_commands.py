@@ -215,7 +215,7 @@ def test_a_report(vm: Box) -> None:
     (place / "report.tar.gz").unlink()
     assert {json.loads(data)["id"] for path, data in found.items() if path.endswith("machine.json")} == {name, other}
     assert sum(path.endswith("/console") for path in found) <= 2
-    assert b"-sandbox" in next(data for path, data in found.items() if path.endswith("/qemu.txt"))
+    assert b"-sandbox" in next(data for path, data in found.items() if path.endswith("/arguments.txt"))
     assert [path for path, data in found.items() if b"secret-in" in data] == []
     assert "timeline.jsonl: " in said
     assert "config.json: cannot" not in said

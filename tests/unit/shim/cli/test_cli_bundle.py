@@ -52,7 +52,7 @@ async def test_what_it_holds_of_a_machine(qemubox: Command, machine: Machine, pr
     place = f"machines/{KEY}"
     assert found[f"{place}/console"] == b"Linux version\n"
     assert json.loads(found[f"{place}/machine.json"])["id"] == "box"
-    assert f"guest=qemubox-{KEY}".encode() in found[f"{place}/qemu.txt"]
+    assert f"guest=qemubox-{KEY}".encode() in found[f"{place}/arguments.txt"]
     assert b"path /run/something\n" in found[f"{place}/journal.txt"]
     assert b" console\n" in found[f"{place}/files.txt"]
     assert found["containerd.txt"] == b"containerd 2.3.4\n"

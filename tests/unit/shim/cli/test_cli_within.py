@@ -198,6 +198,32 @@ async def test_who_goes_away_is_told_to_the_guest(site: Site) -> None:
     await asyncio.wait((task,))
 
 
+async def test_nobody_reads_what_it_says(site: Site) -> None:
+    """As `qemubox exec ... | head -1`: it is not left running until its time is up."""
+
+    async def program(ends: Ends) -> programs_pb2.EndedResponse:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await _say(ends["stdout"], b"y\n" * 4096)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    site.guest.behave = program
+    process = await site.start("exec", "--vm", "box", "--", "x")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(_DEADLINE_S):
+        assert await process.stdout.readline() == b"y\n"
+        process.stdout._transport.close()  # type: ignore[attr-defined]  # there is no other way to hang up
+        assert await process.wait() == 1
+        assert await process.stderr.read() == b""
+        await site.guest.cancelled.wait()
+    task = site.guest._task
+    assert task is not None
+    task.cancel()
+    await asyncio.wait((task,))
+
+
 async def test_a_status_that_no_process_has_is_a_failure(site: Site) -> None:
     async def program(ends: Ends) -> programs_pb2.EndedResponse:
         for name in ("stdout", "stderr"):
@@ -310,3 +336,9 @@ async def test_a_shim_that_hangs_up(machine: Machine, qemubox: Command) -> None:
 )
 def test_which_commands_only_look(command: str, looks: bool) -> None:
     assert is_looking(command) is looks
+
+
+async def test_words_of_qemu_s_do_nothing_to_a_terminal(site: Site, qemubox: Command) -> None:
+    site.guest.answer = MachineError("QEMU refused: \x1b[2Jgone")
+    assert await qemubox("qmp", "box", "query-status") == 1
+    assert "QEMU refused:  [2Jgone" in qemubox.err
