@@ -23,6 +23,7 @@ Read it in this order to follow one container from `start` to exit:
     delete.py       what containerd runs when a shim is gone: plays the journal backwards
     commit/         the command that makes an image of a container; containerd/: the client that it needs
     gc.py           what an administrator runs when nobody did: after a loss of power
+    cli/            the administrator's command; admin.py: what it asks of a shim beside copies (copy/)
 
 One asyncio loop per daemon. Everything runs on it except file work that may block
 (layer conversion, sparse copies), which goes to a thread. QEMU and all helpers are
