@@ -141,6 +141,9 @@ def find_shim(host: Host, pid: int, path: str) -> str | None:
 
 
 async def _shim(host: Host, report: Report, path: str, pid: int) -> None:
+    if not pid:  # SO_PEERCRED, of a process in a namespace that we do not see
+        report.warning(BINARY_NAME, f"the containerd at {path} is in another PID namespace", "check in there, too")
+        return
     its = environment(host, pid)
     found = find_shim(host, pid, its.get("PATH", ""))
     if found is None:

@@ -93,7 +93,7 @@ def unexpected(report: Report) -> Iterator[None]:
     except TimeoutError as error:
         report.failure(report.area, f"did not end in time{f': {error}' if str(error) else ''}", "call it again")
     except QemuboxError as error:
-        report.failure(report.area, error.message, error.hint)
+        report.failure(report.area, error.message, error.hint or "look for it in docs/troubleshooting.md")
     except Exception as error:  # noqa: BLE001 - it is told
         words = f"{type(error).__name__}: {error}"
         report.failure(report.area, f"could not be looked at: {words}", "report it with the output of qemubox check")
