@@ -103,11 +103,11 @@ def check(tmp_path: Path) -> Iterator[Check]:
 
 
 def test_one_that_is_killed_while_a_machine_boots(check: Check) -> None:
-    child = check.start()
-    eventually(lambda: bool(check.machines()), "a machine boots", _DEADLINE_S)
-    machines = check.machines()
-    child.send_signal(signal.SIGKILL)
-    child.wait(_DEADLINE_S)
+    with check.start() as child:
+        eventually(lambda: bool(check.machines()), "a machine boots", _DEADLINE_S)
+        machines = check.machines()
+        child.send_signal(signal.SIGKILL)
+        child.wait(_DEADLINE_S)
     _, alive = psutil.wait_procs(machines, timeout=_DEADLINE_S)
     assert alive == []
     assert [path.name for path in (check.state / "vm").iterdir()] == [scratch.KEY]
