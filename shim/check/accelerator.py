@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from pathlib import Path
 from typing import Final, cast
 
 import structlog
@@ -20,7 +21,7 @@ from shim.host import bounds
 from shim.hypervisor import Hypervisor
 from shim.log import Logger
 from shim.template.build import booted
-from shim.vm.accel import KVM_DEVICE
+from shim.vm.accel import KVM_DEVICE, remembered
 from shim.vm.machine import Accel
 
 _TCG: Final = "slow, and no security boundary"
@@ -46,6 +47,7 @@ async def look(host: Host, report: Report) -> None:
         return
     host.hypervisor = found
     _tell(host, report, found)
+    _compare(host, report, found)
     begin = time.monotonic()
     try:
         async with booted(found.machine, directory, found.credentials, host.config.vm.boot_timeout_s):
@@ -65,6 +67,18 @@ def _tell(host: Host, report: Report, found: Hypervisor) -> None:
         )
     else:
         report.warning("accelerator", f"TCG, {_TCG}: {found.reason}", mend(host))
+
+
+def _compare(host: Host, report: Report, found: Hypervisor) -> None:
+    """With what shims go by until the host's next boot."""
+    if host.config.vm.accel != "auto":
+        return
+    state_dir = Path(host.config.runtime.state_dir)
+    known = remembered(found.machine, runtime_dir=state_dir, credentials=found.credentials)
+    if known is not None and known.usable != (found.machine.accel is Accel.KVM):
+        report.warning(
+            "accelerator", f"containers go by what was found before: {known.reason}", f"rm {state_dir}/accel-*.json"
+        )
 
 
 def _quick(host: Host, report: Report) -> None:

@@ -99,14 +99,9 @@ async def probe(
     machines, `kvm_groups` included. Raises MissingPartError without QEMU, kernel or
     image, MachineError when another shim finds out for longer than twice `timeout_s`.
     """
-    machine = replace(
-        machine, accel=Accel.KVM, cpu_model="" if machine.accel is Accel.TCG else machine.cpu_model, shared_memory=False
-    )
-    if (rights := _rights()) is None:
+    machine = _under_kvm(machine)
+    if (memory := _memory(machine, runtime_dir, credentials)) is None:
         return Verdict(False, f"{KVM_DEVICE} is not there")
-    # Not the user's id, of which each machine may have one of its own: it is no one whom a device belongs to.
-    facts = (_boot_id(), machine.fingerprint(), rights, credentials.gid, credentials.groups)
-    memory = runtime_dir / f"accel-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
     if (known := _remembered(memory)) is not None:
         return known
     async with _locked(runtime_dir / "accel.lock", 2 * timeout_s):
@@ -120,6 +115,26 @@ async def probe(
                 path.unlink(missing_ok=True)
         _remember(memory, verdict)
     return verdict
+
+
+def remembered(machine: Machine, *, runtime_dir: Path, credentials: Credentials) -> Verdict | None:
+    """What `probe` would answer without booting anything; None where it would have to."""
+    memory = _memory(_under_kvm(machine), runtime_dir, credentials)
+    return None if memory is None else _remembered(memory)
+
+
+def _under_kvm(machine: Machine) -> Machine:
+    model = "" if machine.accel is Accel.TCG else machine.cpu_model
+    return replace(machine, accel=Accel.KVM, cpu_model=model, shared_memory=False)
+
+
+def _memory(machine: Machine, runtime_dir: Path, credentials: Credentials) -> Path | None:
+    """Where the answer for that machine is, or will be; None without the device, which needs no memory."""
+    if (rights := _rights()) is None:
+        return None
+    # Not the user's id, of which each machine may have one of its own: it is no one whom a device belongs to.
+    facts = (_boot_id(), machine.fingerprint(), rights, credentials.gid, credentials.groups)
+    return runtime_dir / f"accel-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}.json"
 
 
 async def _try(

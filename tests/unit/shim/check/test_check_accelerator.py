@@ -13,6 +13,7 @@ from shim.config import Config
 from shim.errors import BootError, MissingPartError, QemuboxError
 from shim.hypervisor import Hypervisor
 from shim.journal import Journal
+from shim.vm.accel import Verdict
 from shim.vm.machine import Accel, Machine
 from shim.vm.process import Credentials
 from shim.vm.vsock import LinkMode
@@ -26,10 +27,12 @@ class Choice:
         self.accel = Accel.KVM
         self.error: QemuboxError | None = None
         self.boot_error: QemuboxError | None = None
+        self.remembered: Verdict | None = None
         self.state_dirs: list[str] = []
         fake.host.directory, fake.host.journal = directory, Journal(directory)
         monkeypatch.setattr(hypervisor, "choose", self._choose)
         monkeypatch.setattr(accelerator, "booted", self._booted)
+        monkeypatch.setattr(accelerator, "remembered", lambda *_, **__: self.remembered)
 
     async def _choose(self, config: Config, *_: object) -> Hypervisor:
         self.state_dirs.append(config.runtime.state_dir)
@@ -83,6 +86,20 @@ async def test_what_does_not_boot_can_be_repeated(choice: Choice, say: Say) -> N
     found = (await say(accelerator.look)).told("boot")
     assert found[:2] == ("failure", "booting: it panicked")
     assert found[2].startswith("by hand: /q ")
+
+
+@pytest.mark.parametrize(
+    ("accel", "known", "told"),
+    [(Accel.KVM, False, True), (Accel.TCG, True, True), (Accel.KVM, True, False), (Accel.TCG, None, False)],
+)
+async def test_what_shims_have_remembered(
+    accel: Accel, known: bool | None, told: bool, choice: Choice, say: Say
+) -> None:
+    """Where it was found out before something changed that they do not look at."""
+    choice.accel = accel
+    choice.remembered = None if known is None else Verdict(known, "it was so")
+    found = [line for line in await say(accelerator.look) if "found before: it was so" in line.found]
+    assert [line.mend for line in found] == (["rm /run/qemubox/accel-*.json"] if told else [])
 
 
 @pytest.mark.parametrize(

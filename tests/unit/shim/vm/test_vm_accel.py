@@ -12,7 +12,7 @@ import pytest
 from shim.errors import MachineError
 from shim.journal import Journal
 from shim.vm import accel
-from shim.vm.accel import Verdict, choose, kvm_groups, probe
+from shim.vm.accel import Verdict, choose, kvm_groups, probe, remembered
 from shim.vm.machine import Accel, Machine
 from shim.vm.process import Credentials
 
@@ -181,3 +181,20 @@ def test_the_group_of_the_device(kvm_device: Path, mode: int, gid: int, groups: 
     os.chown(kvm_device, 0, gid)
     kvm_device.chmod(mode)
     assert kvm_groups() == groups
+
+
+@pytest.mark.usefixtures("kvm_device")
+async def test_what_is_remembered_can_be_asked_for(machine: Machine, counted: Probe) -> None:
+    """Nothing is booted for that, whatever accelerator the machine has."""
+    assert remembered(machine, runtime_dir=counted.directory, credentials=Credentials(1, 65534)) is None
+    found = await counted(machine)
+    for each in (machine, replace(machine, accel=Accel.KVM, shared_memory=True)):
+        assert remembered(each, runtime_dir=counted.directory, credentials=Credentials(1, 65534)) == found
+    assert counted.boots == 1
+
+
+def test_without_a_device_nothing_is_remembered(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accel, "KVM_DEVICE", tmp_path / "none")
+    assert remembered(machine, runtime_dir=tmp_path, credentials=Credentials(1, 1)) is None
