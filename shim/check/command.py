@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,6 +82,8 @@ def _look(tell: "Callable[[Line], None]", *, quick: bool, environ: Mapping[str, 
         tell(line)
     host = Host(config, quick=quick, environ=containerd.with_its_path(dict(environ)))
     with contextlib.ExitStack() as stack:
+        # Told to end, it ends as by ^C: with everything undone.
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         # What is the shim's own looks into the process's environment.
         stack.callback(os.environ.__setitem__, "PATH", os.environ.get("PATH", os.defpath))
         os.environ["PATH"] = host.environ.get("PATH", os.defpath)

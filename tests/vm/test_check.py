@@ -102,6 +102,18 @@ def check(tmp_path: Path) -> Iterator[Check]:
             child.kill()
 
 
+def test_one_that_is_told_to_end_while_a_machine_boots(check: Check) -> None:
+    """It undoes everything itself."""
+    with check.start() as child:
+        eventually(lambda: bool(check.machines()), "a machine boots", _DEADLINE_S)
+        machines = check.machines()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(_DEADLINE_S) == 130
+    _, alive = psutil.wait_procs(machines, timeout=0)
+    assert alive == []
+    assert not check.state.exists()
+
+
 def test_one_that_is_killed_while_a_machine_boots(check: Check) -> None:
     with check.start() as child:
         eventually(lambda: bool(check.machines()), "a machine boots", _DEADLINE_S)
