@@ -162,7 +162,7 @@ def test_iptables_extensions_are_its_own(tree: Path) -> None:
     root = tree.parent / "root"
     shutil.copy(tree / "lib/qemubox/demo/busybox", root / "tmp/sh")
     said = run("unshare", "--net", "--mount", "sh", "-c", _CHROOT_SH, root, tree, script)
-    assert "--comment mine -j MASQUERADE" in said.replace('"', "")
+    assert "--comment mine -m addrtype --src-type LOCAL -j MASQUERADE" in said.replace('"', "")
 
 
 _CHROOT_SH = 'mount -t proc proc "$0/proc" && mount --bind "$1" "$0/tree" && exec chroot "$0" /tmp/sh -c "$2"'
