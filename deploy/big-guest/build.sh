@@ -24,8 +24,9 @@ packages="
     docker.io iptables ca-certificates e2fsprogs
     iproute2 iputils-ping netbase procps less nano bash-completion curl
 "
-# In a container these have nothing to do, or fail: devices and kernel settings are the machine's, which the runtime has
-# set up; the console has its own getty, and there are no others. Timers that would load a machine nobody asked for it.
+# In a container these have nothing to do, or fail: devices, modules and kernel settings are the machine's, which the
+# runtime has set up; the console has its own getty, and there are no others; what a first boot makes, packages have made.
+# Timers load a machine that nobody has asked for it.
 masked="
     dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount
     sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount
@@ -34,7 +35,9 @@ masked="
     systemd-remount-fs.service systemd-sysctl.service systemd-pstore.service systemd-random-seed.service
     systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-network-generator.service
     systemd-ask-password-console.path systemd-ask-password-wall.path
-    getty-static.service
+    getty-static.service getty@tty1.service modprobe@.service
+    systemd-sysusers.service systemd-firstboot.service systemd-update-done.service systemd-machine-id-commit.service
+    systemd-journal-catalog-update.service systemd-journal-flush.service
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
 "
 
