@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 
 Child = subprocess.Popen[bytes]
 

@@ -1,0 +1,74 @@
+"""Which tests run on which containerd: nothing that is written is left out, neither of the matrix nor at a change."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.matrix import measured
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def usual() -> set[str]:
+    return _collected()
+
+
+@pytest.fixture(scope="module")
+def whole() -> set[str]:
+    return _collected("--matrix")
+
+
+def _collected(*options: str) -> set[str]:
+    """The ids of the tests that would run."""
+    words = [sys.executable, "-m", "pytest", "tests/vm", "-p", "no:cacheprovider", "--collect-only", "-q", *options]
+    done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return {line for line in done.stdout.splitlines() if "::" in line}
+
+
+def _function(name: str) -> str:
+    return name.partition("[")[0]
+
+
+@pytest.mark.timeout(240)
+def test_each_test_runs_at_every_change(usual: set[str], whole: set[str]) -> None:
+    assert usual < whole
+    written = {
+        f"{path.relative_to(ROOT)}::{line.partition('def ')[2].partition('(')[0]}"
+        for path in (ROOT / "tests/vm").glob("test_*.py")
+        for line in path.read_text().splitlines()
+        if line.startswith(("def test_", "async def test_"))
+    }
+    assert {_function(name) for name in usual} == written
+
+
+def test_the_matrix_has_both_containerds_and_runtimes(usual: set[str], whole: set[str]) -> None:
+    for where in ("c1.6-qemubox", "c2-qemubox", "c1.6-runc"):
+        assert sum(where in name for name in usual) > 50, where
+        assert sum(where in name for name in whole) > 300, where
+    # The newest containerd has every test of qemubox, but those that are for Debian's alone.
+    on_debians = {_function(name) for name in usual if "c1.6-qemubox" in name}
+    on_newest = {_function(name) for name in usual if "c2-qemubox" in name}
+    assert {_function(name) for name in whole if "c2-qemubox" in name} == on_newest
+    assert on_debians & on_newest
+
+
+def test_what_both_shims_of_runc_answer_is_asked_of_both(usual: set[str]) -> None:
+    rows = [name for name in usual if "c2-runc" in name and "conformance" in name]
+    assert rows, "a row in which runc's newest shim differs"
+
+
+def test_what_is_known_to_take_long_is_there() -> None:
+    for name in measured():
+        assert (ROOT / f"tests/vm/test_{name}.py").is_file(), name
+
+
+def test_the_unit_tests_that_begin_first_are_there() -> None:
+    text = (ROOT / "tests/unit/conftest.py").read_text()
+    names = [line.strip().strip('",') for line in text.splitlines() if line.strip().endswith('.py",')]
+    assert len(names) > 5
+    for name in names:
+        assert (ROOT / "tests/unit" / name).is_file(), name
