@@ -102,7 +102,8 @@ def _encoded(entry: CachedAttachment) -> bytes:
 
 def _entry(path: Path) -> CachedAttachment | None:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        # By an opener, as open() leaves a descriptor of another's open when it turns out to be a directory's.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             return _decoded(document.load_object(file.read(_BYTES_MAX)), str(path))
     except (OSError, DocumentError, ConfigError):
         return None  # libcni passes over these, too: they may be of a version to come, or of nobody

@@ -209,8 +209,8 @@ def _files(directory: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def _read(path: Path) -> bytes:
     """The bytes of a regular file. Raises ConfigError for what is none, or cannot be read, or is far too large."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
+        # By an opener, as open() leaves a descriptor of another's open when it turns out to be a directory's.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             text = file.read(_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
