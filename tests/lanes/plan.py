@@ -51,7 +51,8 @@ _BUILDS: Final = (
 )
 # All on each containerd, and as many repetitions as docs/specification.md speaks of.
 _MATRIX: Final = (
-    "--matrix --distros --in-a-row 50 --clones 50 --moments 15 --image-kills 10 --network-runs 50 --state-machine 60"
+    "--matrix --distros --in-a-row 50 --clones 50 --moments 15 --image-kills 10 --network-runs 50 --network-at-once 8"
+    " --state-machine 60"
 )
 _CHECK: Final = f"{_PYTHON} -m ruff check . && {_PYTHON} -m ruff format --check . && {_PYTHON} -m mypy ."
 _MACHINE: Final = ("kernel", "image", "vsock", "containerd", "plugins")

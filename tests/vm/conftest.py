@@ -22,7 +22,7 @@ from harness.images import BUSYBOX, NETWORK
 from harness.machine import parts as parts
 from harness.machine import start as start
 from harness.machine import work as work
-from harness.matrix import runs, share_out
+from harness.matrix import at_every_change, runs, share_out
 from harness.qemubox import Qemubox
 from harness.traces import assert_nothing_new, take
 
@@ -36,13 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--containerd", choices=[*FLAVOUR_NAMES], action="append", help="only this containerd")
     parser.addoption("--matrix", action="store_true", help="every test on each containerd; else see harness/matrix.py")
     parser.addoption("--state-machine", type=int, default=0, metavar="N", help="N random sequences of calls")
-    parser.addoption("--image-kills", type=int, default=3, metavar="N", help="N kills of QEMU while a container writes")
+    parser.addoption("--image-kills", type=int, default=1, metavar="N", help="N kills of QEMU while a container writes")
     parser.addoption("--freed-mib", type=int, default=256, metavar="N", help="N MiB are written, and given back")
-    parser.addoption("--network-runs", type=int, default=15, metavar="N", help="N containers with a network in a row")
-    parser.addoption("--network-at-once", type=int, default=8, metavar="N", help="N containers with a network at once")
-    parser.addoption("--in-a-row", type=int, default=15, metavar="N", help="N containers, one after the other")
-    parser.addoption("--clones", type=int, default=12, metavar="N", help="N clones of a template are compared")
-    parser.addoption("--moments", type=int, default=8, metavar="N", help="N moments of Create to kill a shim at")
+    parser.addoption("--network-runs", type=int, default=5, metavar="N", help="N containers with a network in a row")
+    parser.addoption("--network-at-once", type=int, default=4, metavar="N", help="N containers with a network at once")
+    parser.addoption("--in-a-row", type=int, default=10, metavar="N", help="N containers, one after the other")
+    parser.addoption("--clones", type=int, default=8, metavar="N", help="N clones of a template are compared")
+    parser.addoption("--moments", type=int, default=5, metavar="N", help="N moments of Create to kill a shim at")
     parser.addoption("--distros", action="store_true", help="every distribution on every snapshotter")
     parser.addoption("--without-service", action="store_true", help="every shim is a fork of its own `start`")
 
@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """The markers of ours."""
     config.addinivalue_line("markers", "on(*names): the containerds that the test is for; default all")
     config.addinivalue_line("markers", "every_containerd: it runs on each containerd at every change")
+    config.addinivalue_line("markers", "release: it runs before a release, by `task test:all`, and where it is named")
+    config.addinivalue_line("markers", "each_case: all its cases run at every change, not only the first and the last")
     config.addinivalue_line("markers", "keeps_image: a writable image is kept, until `qemubox gc` removes it")
     config.addinivalue_line("markers", "newest_runc: the test is for runc's shim of the newest containerd, too")
 
@@ -79,14 +81,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     runc's shim of 2.3.4 now and then loses the output of a short process (one of a hundred, eight at once): on the
     newest containerd runc runs only where its answers are that shim's, or when it is asked for.
     """
-    by_hand = bool(config.getoption("containerd") or config.getoption("runtime"))
-    matrix = config.getoption("matrix") or by_hand
-    out = [item for item in items if "NOTSET" in item.name]  # no parameter was left by the options
+    narrowed = bool(config.getoption("containerd") or config.getoption("runtime"))
+    matrix = config.getoption("matrix") or narrowed
+    named = any("test_" in argument for argument in config.args)
+    chosen = [item for item in items if "NOTSET" not in item.name]  # no parameter was left by the options
     if not config.getoption("runtime"):
-        out += [item for item in items if item not in out and not runs(item, matrix=matrix)]
-    if out:
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if item not in out]
+        chosen = [item for item in chosen if runs(item, matrix=matrix)]
+    if not matrix and not named:
+        chosen = at_every_change(chosen)
+    if len(chosen) < len(items):
+        config.hook.pytest_deselected(items=[*{*items} - {*chosen}])
+        items[:] = chosen
     share_out(items)
 
 

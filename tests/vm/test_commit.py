@@ -173,6 +173,7 @@ def test_a_paused_container_stays_paused_and_a_stopped_one_stopped(box: Box) -> 
         box.containerd.remove_image(name)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_an_interrupted_commit_resumes_and_leaves_nothing(vm: Box) -> None:
     """At whatever moment: here while a large layer is read."""
@@ -206,6 +207,7 @@ def _committing(box: Box, container: str) -> Iterator["subprocess.Popen[str]"]:
         yield process
 
 
+@pytest.mark.release
 @pytest.mark.on("1.6")
 def test_a_containerd_that_is_killed_meanwhile(vm: Box) -> None:
     """The commit fails, and the container goes on as soon as containerd is back; nobody else commits it meanwhile."""
@@ -288,6 +290,7 @@ def test_a_root_directory_is_no_snapshot(runc: Box) -> None:
     root.rmdir()
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_native_snapshot_is_compared_by_containerd(vm: Box) -> None:
     """A whole directory, of which the changes are not known by themselves."""
@@ -298,6 +301,7 @@ def test_a_native_snapshot_is_compared_by_containerd(vm: Box) -> None:
     vm.containerd.remove_image(_NEW)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "erofs"])
 @pytest.mark.on("2")
 def test_what_a_lost_machine_had_is_not_committed_before_it_is_back(vm: Box, snapshotter: str) -> None:

@@ -56,6 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("distro", chosen, ids=[distro.name for distro in chosen])
 
 
+@pytest.mark.release
 @pytest.mark.on("1.6")
 def test_installed_and_changed_on_overlayfs(vm: Box, distro: Distro) -> None:
     """Committed while it runs and after its end, and by containerd's own means."""
@@ -66,6 +67,7 @@ def test_installed_and_changed_on_overlayfs(vm: Box, distro: Distro) -> None:
     _remove(vm, distro, _STOCK)
 
 
+@pytest.mark.each_case
 @pytest.mark.on("2")
 def test_installed_and_changed_on_erofs(vm: Box, distro: Distro) -> None:
     """Several layers, in block mode, where containerd's own comparison fails."""

@@ -43,12 +43,14 @@ def vm_theatre(theatre: Theatre) -> Theatre:
     return theatre
 
 
+@pytest.mark.each_case
 @pytest.mark.newest_runc
 @pytest.mark.parametrize("row", _OF_BOTH_MARKED, ids=str)
 def test_row(theatre: Theatre, row: Row) -> None:
     theatre.try_row(row)
 
 
+@pytest.mark.each_case
 @pytest.mark.parametrize("row", _OF_OURS, ids=str)
 def test_row_without_runc(vm_theatre: Theatre, row: Row) -> None:
     vm_theatre.try_row(row)

@@ -80,6 +80,7 @@ def test_the_hosts_pid_shows_nothing_of_it(vm: Box) -> None:
             (root / "f").write_text("never")
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_who_gives_up_leaves_nothing_behind(vm: Box, place: Path, number: int) -> None:
     """No process in the guest, no stream in the shim; after ^C no half of a file either."""
@@ -104,6 +105,7 @@ def test_who_gives_up_leaves_nothing_behind(vm: Box, place: Path, number: int) -
         copied(vm, f"{c}:/ready", str(place))
 
 
+@pytest.mark.release
 def test_64_mib_both_ways(vm: Box, place: Path) -> None:
     """What was measured is in docs/decisions/0031."""
     data = os.urandom(64 * _MIB)
@@ -120,6 +122,7 @@ def test_64_mib_both_ways(vm: Box, place: Path) -> None:
         print(f"in {64 / (there - began):.1f} MiB/s, out {64 / took:.1f} MiB/s")
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_full_disk_is_said_on_either_side(vm: Box, place: Path) -> None:
     small = place / "small"

@@ -37,7 +37,6 @@ def test_delete_comes_last_and_says_the_same(vm: Box) -> None:
     assert (delete["pid"], delete["exit_status"], delete["exited_at"]) == (end["pid"], 9, end["exited_at"])
 
 
-@pytest.mark.every_containerd
 def test_all_there_are_in_a_whole_life(vm: Box) -> None:
     """Each once, in this order; what is told of a process stands between its beginning and its end."""
     with vm.events() as events:

@@ -18,6 +18,7 @@ _MOMENTS = 3
 _SPAN_S = 0.6
 
 
+@pytest.mark.release
 @pytest.mark.keeps_image
 @pytest.mark.parametrize("moment", range(_MOMENTS))
 @pytest.mark.parametrize("victim", ["shim", "qemu"])

@@ -206,6 +206,7 @@ def test_a_guest_that_lies_about_an_exec(rogue: Box) -> None:
     _end(rogue, container)
 
 
+@pytest.mark.release
 def test_a_guest_that_floods_its_control_connection(rogue: Box) -> None:
     """Calls are answered, and the shim does not grow."""
     container = rogue.start("sleep", "1000")

@@ -25,6 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("moment", range(metafunc.config.getoption("moments")))
 
 
+@pytest.mark.each_case
 @pytest.mark.keeps_image
 @pytest.mark.on("1.6")
 def test_kill_of_the_shim_during_create(vm: Box, moment: int, pytestconfig: pytest.Config) -> None:

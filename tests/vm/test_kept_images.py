@@ -211,6 +211,7 @@ rm /big; sync; echo removed; read -r _
 """
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 @pytest.mark.usefixtures("erofs")
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "erofs"])

@@ -61,6 +61,7 @@ def test_a_plugin_that_fails(vm: Box, fault: str) -> None:
     assert_one_clear_line(result, f"CNI ADD of network '{net.name}'", f"{net.name}.conflist", "plugin 'faulty'", words)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_range_that_is_exhausted(vm: Box) -> None:
     """Who has the address keeps it; the next gets it once it is given back."""
@@ -75,6 +76,7 @@ def test_a_range_that_is_exhausted(vm: Box) -> None:
         _run(vm, net).checked()
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_an_address_that_somebody_has(vm: Box) -> None:
     """Found by IPv6's search for duplicates. The plugin waits for that, and then does not mind."""
@@ -87,6 +89,7 @@ def test_an_address_that_somebody_has(vm: Box) -> None:
     assert_one_clear_line(result, f"{taken.name}.conflist", f"address {somebody.ip6} of interface eth0 is in use")
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_an_interface_that_vanishes(vm: Box) -> None:
     """The container runs on, without it, and ends as any other."""
@@ -114,6 +117,7 @@ def test_a_tap_that_cannot_be_made(vm: Box) -> None:
         assert net.leases(cell) == {}
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_tap_whose_name_is_taken(vm: Box) -> None:
     net = behind(cni.bridge(), "occupying")

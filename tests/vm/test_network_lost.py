@@ -38,6 +38,7 @@ def test_a_loss_while_it_runs(vm: Box, victim: str) -> None:
         vm.run("ping", "-c", "1", "-W", "10", net.ip4, options=net.options, container=container).checked()
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_containerd_restarts(vm: Box, number: signal.Signals) -> None:
@@ -88,6 +89,7 @@ def _stopping(vm: Box, net: cni.Net, command: str) -> Iterator[Path]:
             pid.unlink(missing_ok=True)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 @pytest.mark.parametrize("victim", ["plugin", "shim", "QEMU", "containerd"])
 def test_a_loss_during_add(vm: Box, victim: str) -> None:
@@ -110,6 +112,7 @@ def test_a_loss_during_add(vm: Box, victim: str) -> None:
         eventually(lambda: net.leases(vm.containerd.cell) == {}, "the lease is free", _DEADLINE_S)
 
 
+@pytest.mark.release
 @pytest.mark.keeps_image
 @pytest.mark.on("2")
 @pytest.mark.parametrize("victim", ["plugin", "shim"])
@@ -127,6 +130,7 @@ def test_a_loss_during_del(vm: Box, victim: str) -> None:
         eventually(lambda: net.leases(vm.containerd.cell) == {}, "the lease is free", _DEADLINE_S)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_plugin_that_cannot_take_it_back(vm: Box) -> None:
     """The container ends all the same, its lease comes free by the others, and `qemubox gc` has the rest done later."""

@@ -176,6 +176,7 @@ def test_the_end_of_input_comes_through(box: Box) -> None:
         assert ctr.wait(_DEADLINE_S) == 0
 
 
+@pytest.mark.release
 def test_again_and_again_while_it_writes(vm: Box) -> None:
     """Big writes, renames, syncs: each pause ends, and nothing is written during it."""
     script = "while :; do head -c 5m /dev/urandom >/a; mv /a /b; sync; date >>/ticks; done"
@@ -200,6 +201,7 @@ def test_without_anything_to_write_to(vm: Box) -> None:
         assert _exec(vm, container, "echo", "here").checked().text == "here"
 
 
+@pytest.mark.release
 def test_a_pause_and_an_end_at_once(vm: Box) -> None:
     """Whoever is first: the container ends, once, and no call hangs."""
     for pause_first in (True, False):

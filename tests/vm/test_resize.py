@@ -53,6 +53,7 @@ def test_memory_grows_is_there_to_use_and_goes_back_to_the_host(vm: Box) -> None
         assert container.do(_FILL.format(mib=200))[0] == 0
 
 
+@pytest.mark.release
 def test_what_the_container_frees_goes_back_to_the_host_by_itself(vm: Box) -> None:
     """The guest's kernel reports free pages some seconds later, in pieces; no update has a part in it."""
     with inside(vm, *_MEMORY, "--memory-limit", str(512 * MIB)) as container:
@@ -120,6 +121,7 @@ def test_a_limit_below_what_is_in_use_is_refused_and_caches_are_no_use(vm: Box) 
         assert container.total_mib == resized(total_mib, 512, 256)
 
 
+@pytest.mark.release
 def test_a_guest_that_gives_nothing_back_is_told_of_and_stays_as_it_was(vm: Box) -> None:
     """Its kernel is told not to unplug what is online. Growing works all the same, and so does the next update."""
     with (
@@ -136,6 +138,7 @@ def test_a_guest_that_gives_nothing_back_is_told_of_and_stays_as_it_was(vm: Box)
         assert container.total_mib == resized(total_mib, 256, 640)
 
 
+@pytest.mark.release
 def test_two_updates_at_once_are_done_one_after_the_other(vm: Box) -> None:
     with inside(vm, *_SMALL) as container:
         total_mib = container.total_mib

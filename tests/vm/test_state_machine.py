@@ -16,7 +16,7 @@ from harness.box import Box
 from harness.events import Events
 from harness.shim import Record
 
-_EXAMPLES = 12
+_EXAMPLES = 5
 _STEPS = 25
 
 

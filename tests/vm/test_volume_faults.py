@@ -74,6 +74,7 @@ def test_kill_of_the_shim(vm: Box, volume: Path) -> None:
     assert _lose(vm, container, vm.shim(container)) == 137
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 @pytest.mark.keeps_image
 @pytest.mark.parametrize("which", [0, 1])
@@ -103,6 +104,7 @@ def test_a_source_that_is_not_there(box: Box, volume: Path) -> None:
     assert "o such file or directory" in done.error
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_every_way_to_a_machine(vm: Box, volume: Path) -> None:
     """Without a template, and with a second device that another process serves."""
@@ -138,6 +140,7 @@ def test_root_in_the_guest_does_not_make_it_writable(vm: Box, volume: Path) -> N
     assert [path.name for path in (volume / "ro").iterdir()] == ["file"]
 
 
+@pytest.mark.release
 def test_a_full_disk_below_a_volume(box: Box, volume: Path) -> None:
     """ENOSPC in the container, and nothing else happens."""
     small = volume / "small"
@@ -155,6 +158,7 @@ def test_a_full_disk_below_a_volume(box: Box, volume: Path) -> None:
         subprocess.run(box.containerd.cell.inside(["umount", str(small)]), check=True, timeout=20)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_several_file_systems(vm: Box, volume: Path) -> None:
     """Each is a device of its own, so that two files with one inode number are not taken for one."""
@@ -175,6 +179,7 @@ def test_several_file_systems(vm: Box, volume: Path) -> None:
             subprocess.run(vm.containerd.cell.inside(["umount", str(volume / name)]), check=True, timeout=20)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_kill_while_the_daemon_stands_still(vm: Box, volume: Path) -> None:
     """What does not wait for it is ended at once."""

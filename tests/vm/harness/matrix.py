@@ -1,8 +1,10 @@
 """Which tests run with which runtime on which containerd, and how workers share them out.
 
-At every change all tests of qemubox run on the newest containerd, and those marked `every_containerd` on Debian's too:
-what containerd itself has a part in (events, restarts, names, snapshots, loggers, how shims are started). runc, the
-reference, runs on Debian's. `--matrix` is all on each, as before a release; so is what is asked for by `--containerd`.
+At every change the tests of qemubox run on the newest containerd, but those marked `release`, and the cases of a test
+between its first and its last where it has more (`each_case`: all of them). What containerd itself has a part in,
+marked `every_containerd`, runs on Debian's too, and with runc, the reference, beside it; so do the rows of the
+conformance table, and what is ours upon runc's containers. Nothing else of runc's changes with what is changed here. `--matrix` is all on each, as before a
+release; so is what is asked for by `--containerd` or `--runtime`. A file or a test that is named runs whole.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,6 @@ import pytest
 from harness.deadline import PATIENCE
 
 NEWEST: Final = "2"
-_REFERENCE: Final = {"qemubox": NEWEST, "runc": "1.6"}
 # What takes longest begins first, or one worker would be at it long after the other has ended: processor seconds of
 # files, measured on 2026-11-29 (2 cores, TCG). A file that is not here takes less than a minute.
 _SECONDS: Final[dict[str, int]] = {}
@@ -31,8 +32,27 @@ def runs(item: pytest.Item, *, matrix: bool) -> bool:
     marked = item.get_closest_marker
     if (runtime, containerd) == ("runc", NEWEST) and not marked("newest_runc"):
         return False
+    if matrix or marked("every_containerd"):
+        return True
+    if runtime == "runc":
+        # `runc`: what is tried is ours, upon its containers.
+        wanted = _file(item) == "conformance" or (isinstance(item, pytest.Function) and "runc" in item.fixturenames)
+        return wanted and containerd != NEWEST
     alone = (on := marked("on")) is not None and len(on.args) == 1
-    return matrix or alone or marked("every_containerd") is not None or containerd == _REFERENCE[runtime]
+    return alone or containerd == NEWEST
+
+
+def at_every_change(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Those that are not for a release alone; of a test's cases with one runtime on one containerd, first and last."""
+    cases: dict[tuple[str, ...], list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault((item.nodeid.partition("[")[0], *_where(item)), []).append(item)
+    middle = {item for found in cases.values() for item in found[1:-1]}
+    return [
+        item
+        for item in items
+        if not item.get_closest_marker("release") and (item not in middle or item.get_closest_marker("each_case"))
+    ]
 
 
 def group(item: pytest.Item) -> str:
