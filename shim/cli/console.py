@@ -31,10 +31,7 @@ _INPUT: Final = 1024
 def run(arguments: argparse.Namespace) -> int:
     """Attach. Raises NotFoundError, HostError."""
     shim = locate(Path(load().runtime.state_dir), arguments.id, arguments.namespace)
-    with _connected(shim.directory / FILE_NAME) as sock:
-        role = sock.recv(1)
-        if not role:
-            raise HostError("the console takes nobody more, or the machine has just ended", hint="see qemubox ps")
+    with _connected(shim.directory / FILE_NAME) as (sock, role):
         for line in _greeting(shim, writes=role == WRITER):
             print(f"qemubox: {line}", file=sys.stderr)
         with _raw_terminal():
@@ -79,12 +76,13 @@ def carry(sock: socket.socket, source: int = 0, target: int = 1) -> bool:
 
 
 @contextlib.contextmanager
-def _connected(path: Path) -> Iterator[socket.socket]:
-    """The shim's socket. Raises NotFoundError, HostError."""
+def _connected(path: Path) -> Iterator[tuple[socket.socket, bytes]]:
+    """The shim's socket, and what it says that we are. Raises NotFoundError, HostError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(deadlines.DIAL_S)
         try:
             sock.connect(str(path))
+            role = sock.recv(1)
             sock.settimeout(None)
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotFoundError(
@@ -94,7 +92,9 @@ def _connected(path: Path) -> Iterator[socket.socket]:
             raise HostError(f"{path}: the shim does not answer within {deadlines.DIAL_S:g} s") from None
         except OSError as error:
             raise HostError(f"{path}: {error.strerror or error}", hint="machines are root's") from error
-        yield sock
+        if not role:
+            raise HostError("the console takes nobody more, or the machine has just ended", hint="see qemubox ps")
+        yield sock, role
 
 
 def _greeting(shim: Shim, *, writes: bool) -> Iterator[str]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pty
+import socket
 import sys
 import termios
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from shim.vm.console import Console
+from shim.vm.offered import CLIENTS_MOST
 from tests.unit.shim.cli.conftest import Command
 from tests.unit.shim.cli.machines import Machine
 
@@ -145,6 +147,25 @@ async def test_the_second_only_looks_on(guest: Guest, screen: Screen) -> None:
         assert await first.wait() == 0
         guest.end()
         await second.communicate()
+
+
+async def test_a_shim_that_says_nothing(machine: Machine, qemubox: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shim.deadlines.DIAL_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(machine.directory / "console.sock"))
+        silent.listen()
+        assert await qemubox("console", "box") == 1
+    assert "the shim does not answer within 0.2 s" in qemubox.err
+
+
+async def test_one_more_than_there_may_be(guest: Guest, qemubox: Command, machine: Machine) -> None:
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(CLIENTS_MOST)]
+    for client in clients:
+        client.connect(str(machine.directory / "console.sock"))
+    assert await qemubox("console", "box") == 1
+    assert "the console takes nobody more" in qemubox.err
+    for client in clients:
+        client.close()
 
 
 async def test_without_a_machine_or_its_socket(machine: Machine, qemubox: Command) -> None:
