@@ -99,6 +99,8 @@ else
     default_prefix=/usr/local
 fi
 read_record
+# A checkout's next run is of the kind of the first.
+if [ $source-$mode-$recorded_mode = checkout-host-shim-only ]; then mode=shim-only; fi
 if [ -z "$prefix" ]; then
     prefix=$default_prefix
     if [ $action = uninstall ] && [ -n "$recorded_prefix" ]; then prefix=$recorded_prefix; fi

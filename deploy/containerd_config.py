@@ -57,6 +57,10 @@ class Refusal(Exception):
     """What keeps the file from being changed, in one line."""
 
 
+class Unseen(Exception):
+    """containerd would not see the runtime in a file, which the text names."""
+
+
 @dataclass(frozen=True)
 class File:
     """One file of the configuration as it was read. `path` has no symbolic links."""
@@ -185,8 +189,19 @@ def add(main: Path) -> tuple[Path, str] | None:
         _say(f"the CRI is switched off in {main} (disabled_plugins): nothing to be told; others need no telling")
         return None
     version = files[0].version
-    # What counts is the last table of the CRI, for it replaces those before it.
-    target = next((file for file in reversed(files) if cri_of(file, version)), files[0])
+    # What counts is the last table of the CRI, for it replaces those before it; of files that this containerd does not
+    # read after all (a pattern that is relative, before 2.0), none.
+    candidates = [file for file in reversed(files) if cri_of(file, version)] or [files[0]]
+    for number, target in enumerate(candidates):
+        try:
+            return _add_to(target, version, containerd, main)
+        except Unseen as error:
+            if number == len(candidates) - 1:
+                raise Refusal(f"{error}; add it by hand where its CRI is configured") from None
+    raise AssertionError("there is the main file at the least")
+
+
+def _add_to(target: File, version: int, containerd: str | None, main: Path) -> tuple[Path, str] | None:
     keys = ("plugins", cri_of(target, version) or _PLUGINS[version], "containerd", "runtimes")
     old = without_block(target.text)
     there = _at(tomllib.loads(old), *keys, "qemubox")
@@ -200,7 +215,7 @@ def add(main: Path) -> tuple[Path, str] | None:
 
 
 def _blocks(containerd: str | None, main: Path, target: File, old: str, keys: tuple[str, ...]) -> list[str]:
-    """What goes behind the file: the runtime, and what it would have taken away. Raises Refusal."""
+    """What goes behind the file: the runtime, and what it would have taken away. Raises Refusal, Unseen."""
     blocks = [rendered(_ENTRY, (*keys, "qemubox"))]
     if not target.path.exists():
         blocks.insert(0, f"version = {target.version}")
@@ -314,7 +329,7 @@ def _runtimes(dump: Table) -> Table:
 
 def _compare(before: Table, after: Table, path: Path) -> None:
     if _runtimes(after).pop("qemubox", None) is None:
-        raise Refusal(f"{path}: containerd would not see the runtime in it; add it by hand where its CRI is configured")
+        raise Unseen(f"{path}: containerd would not see the runtime in it")
     for dump in (before, after):
         dump.pop("imports", None)  # its own list of what it has read
     if different := [key for key in {*before, *after} if before.get(key) != after.get(key)]:

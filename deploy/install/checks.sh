@@ -90,7 +90,9 @@ check_other_installations() {
     elif [ -n "$recorded_prefix" ] && [ "$recorded_source" != $source ]; then
         fail "what is installed in $prefix is from a $recorded_source, and this is a $source" "$0 --uninstall"
     elif [ -n "$recorded_mode" ] && [ "$recorded_mode" != "$mode" ] && [ "$recorded_mode-$mode" != host-shim-only ]; then
-        fail "$prefix is installed as $recorded_mode, and this would be $mode" "$0 --uninstall"
+        again=$0
+        [ "$recorded_mode" != shim-only ] || again="$0 --shim-only"
+        fail "$prefix is installed as $recorded_mode, and this would be $mode" "$again, for the same; or $0 --uninstall"
     elif [ $source = release ]; then
         for path in $(foreign_files); do fail "$path is there, and not qemubox's" "move it away, or another --prefix"; done
     fi

@@ -58,7 +58,7 @@ restore_containerd() {
     "$python" -I "$here/deploy/containerd_config.py" remove "$file" --output "$work/containerd-config" >"$work/target" ||
         { say "$file still names the runtime qemubox: take that out by hand"; return 0; }
     [ -s "$work/target" ] || return 0
-    if [ -s "$work/containerd-config" ]; then
+    if [ -s "$work/containerd-config" ] || [ -e "$file.before-qemubox" ]; then
         if [ $dry = yes ]; then would "change $file"; return 0; fi
         cp -a "$file" "$file.qemubox-new"
         cat "$work/containerd-config" >"$file.qemubox-new"

@@ -124,7 +124,8 @@ undo_one() {
         if [ "$(stat -c %d:%i "$2.qemubox-old" 2>/dev/null)" = "$(stat -c %d:%i "$2" 2>/dev/null)" ]; then
             rm -f "$2.qemubox-old"
         else
-            mv -f -T "$2.qemubox-old" "$2"
+            # What could not be replaced (it is a mount, say) is what it was.
+            mv -f -T "$2.qemubox-old" "$2" || { same "$2.qemubox-old" "$2" && rm -f "$2.qemubox-old"; }
         fi ;;
     directory)
         case $2 in
