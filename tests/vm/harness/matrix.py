@@ -3,8 +3,9 @@
 At every change the tests of qemubox run on the newest containerd, but those marked `release`, and the cases of a test
 between its first and its last where it has more (`each_case`: all of them). What containerd itself has a part in,
 marked `every_containerd`, runs on Debian's too, and with runc, the reference, beside it; so do the rows of the
-conformance table, and what is ours upon runc's containers. Nothing else of runc's changes with what is changed here. `--matrix` is all on each, as before a
-release; so is what is asked for by `--containerd` or `--runtime`. A file or a test that is named runs whole.
+conformance table, and what is ours upon runc's containers. What else runc does is not changed by what is changed here.
+`--matrix` is all on each, as before a release; so is what is asked for by `--containerd` or `--runtime`. A file or a
+test that is named runs whole.
 """
 
 from collections.abc import Sequence
