@@ -111,7 +111,7 @@ def _machines(groups: "Groups") -> None:
     ps.add_argument("-q", "--quiet", action="store_true", help="the containers' ids alone; no shim is asked")
     inspect = _add(groups, "inspect", "show what is known of a container's machine, as JSON", "shim.cli.inspect")
     inspect.add_argument("--namespace", metavar="NS", default="", help=_NAMESPACE)
-    inspect.add_argument("id", metavar="ID", help="the container's")
+    inspect.add_argument("id", metavar="ID", help=_ID)
     logs = _add(groups, "logs", "show what a machine's guest has printed on its console", "shim.cli.logs")
     logs.add_argument("--console", action="store_true", help="do so; without it, say what logs there are")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the machine ends")

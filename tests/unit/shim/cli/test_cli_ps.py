@@ -116,6 +116,8 @@ async def test_inspect(qemubox: Command, machine: Machine) -> None:
     assert shown["shim_socket"] == str(machine.socket)
     assert f"guest=qemubox-{KEY}" in shown["qemu"]
     assert shown["interfaces"]["eth0"]["tap"] == "tap0"
+    assert await qemubox("inspect", "name-of-box") == 0
+    assert json.loads(qemubox.out) == [shown]
     assert await qemubox("inspect", "--namespace", "other", "box") == 1
     assert "no machine runs for container box in namespace other" in qemubox.err
 
