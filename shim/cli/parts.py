@@ -29,6 +29,7 @@ from shim.version import VERSION
 # A program that does not answer is given up; `check` boots a machine.
 _PROGRAM_S: Final = 20.0
 _CHECK_S: Final = 180.0
+_UNDO_S: Final = 15.0
 _MACHINES_MOST: Final = 50
 _LOG_LINES: Final = 4000
 _UNITS: Final = ("containerd", "qemubox", "qemubox-containerd", "qemubox-template", "qemubox-gc", "docker")
@@ -89,12 +90,28 @@ def without_secrets(text: str) -> str:
 
 
 def output(command: Sequence[str], timeout_s: float, *, any_status: bool = False) -> bytes:
-    """What a program prints. Raises OSError, and RuntimeError with its words where it fails."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
-    if done.returncode and not (any_status and done.stdout):
-        words = done.stderr.decode(errors="replace").strip()
-        raise RuntimeError(f"{command[0]} ended with status {done.returncode}: {words[-400:]}")
-    return done.stdout
+    """What a program prints. Raises OSError, and RuntimeError with its words where it fails.
+
+    One that does not end in time is told to, so that it can undo what it has made (`check`), and killed a while later.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            try:
+                process.communicate(timeout=_UNDO_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise RuntimeError(f"{command[0]} did not end within {timeout_s:g} s") from None
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode and not (any_status and out):
+        words = err.decode(errors="replace").strip()
+        raise RuntimeError(f"{command[0]} ended with status {process.returncode}: {words[-400:]}")
+    return out
 
 
 def own(*words: str) -> list[str]:

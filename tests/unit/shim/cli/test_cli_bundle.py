@@ -122,10 +122,18 @@ def test_it_is_bounded() -> None:
     assert str(found[-1]) == f"part39: the last 0 of {PART_LIMIT + 3} bytes"
 
 
-def test_a_program_that_hangs_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _program(programs, "containerd", "exec /bin/sleep 60")
-    (found,) = collect([Part("x", lambda: parts.output(("containerd",), 0.2))])
-    assert "TimeoutExpired" in found.note
+def test_a_program_that_hangs_is_told_to_end_and_then_made_to(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo = tmp_path / "undone"
+    _program(programs, "polite", f"trap 'echo > {undo}; exit 1' TERM; while :; do /bin/sleep 0.1; done")
+    _program(programs, "rude", "trap '' TERM; exec /bin/sleep 60")
+    (found,) = collect([Part("x", lambda: parts.output(("polite",), 0.5))])
+    assert found.note == "cannot be had: RuntimeError: polite did not end within 0.5 s"
+    assert undo.exists()
+    monkeypatch.setattr(parts, "_UNDO_S", 0.2)
+    (found,) = collect([Part("x", lambda: parts.output(("rude",), 0.2))])
+    assert found.note == "cannot be had: RuntimeError: rude did not end within 0.2 s"
 
 
 @pytest.mark.parametrize(
