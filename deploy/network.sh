@@ -67,7 +67,8 @@ warn() {
 
 put_in_place() {
     mkdir -p "${2%/*}"
-    install -m 644 "$1" "$2.new.$$"
+    cp "$1" "$2.new.$$"
+    chmod 644 "$2.new.$$"
     mv -T "$2.new.$$" "$2"
 }
 

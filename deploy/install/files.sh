@@ -40,8 +40,8 @@ put() {
     if [ $dry = yes ]; then would "write $2"; return 0; fi
     make_directory "$(dirname "$2")"
     keep "$2"
-    install -m "$3" "$1" "$2.qemubox-new" || die "cannot write $2 (see above)"
-    mv -f -T "$2.qemubox-new" "$2" || die "cannot write $2 (see above)"
+    { cp "$1" "$2.qemubox-new" && chmod "$3" "$2.qemubox-new" && mv -f -T "$2.qemubox-new" "$2"; } ||
+        die "cannot write $2 (see above)"
 }
 
 # put_over SOURCE PATH: only the content is new; owner, mode and attributes stay. PATH is there, and no link.

@@ -66,7 +66,7 @@ remove_obsolete_files() {
         rm -f "$prefix/$file"
         [ "$(readlink "/usr/local/$file" || true)" != "$prefix/$file" ] || rm -f "/usr/local/$file"
     done
-    install -m 644 "$work/files" "$share/files.new" &&
+    cp "$work/files" "$share/files.new" && chmod 644 "$share/files.new" &&
         mv -f -T "$share/files.new" "$share/files"
 }
 

@@ -230,3 +230,16 @@ def test_only_one_at_a_time(host: Site, release: Path) -> None:
     assert done.returncode == 124
     assert "waiting for another installation to end" in done.stdout
     assert changes(before, host.tree()) == []
+
+
+def test_busybox_s_tools_will_do(release: Path) -> None:
+    """As on a host without GNU coreutils, with whatever applets this busybox has."""
+    with site() as host:
+        for applet in host.tell("/usr/bin/busybox", "--list").split():
+            if applet not in ("busybox", "ip", "unshare", "modprobe", "useradd", "userdel"):
+                host.path(f"/usr/local/sbin/{applet}").symlink_to("/usr/bin/busybox")
+        before = host.tree()
+        done = host.run("/usr/bin/busybox", "sh", release / "install.sh")
+        assert done.returncode == 0, done.stderr
+        host.tell("/usr/bin/busybox", "sh", release / "install.sh", "--uninstall")
+        assert changes(before, host.tree()) == []
