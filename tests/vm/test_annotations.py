@@ -42,6 +42,7 @@ def test_one_that_there_is_not_is_refused(allowing: Box) -> None:
     assert_one_clear_line(result, r"io\.qemubox\.vm\.image", "/etc/shadow", r"io\.qemubox\.vm\.cpus")
 
 
+@pytest.mark.release
 def test_vcpus_and_memory_without_a_limit(allowing: Box) -> None:
     said = allowing.run(
         *("sh", "-c", "nproc; grep MemTotal /proc/meminfo"), options=_options(vm__cpus="2", vm__memory_mib="1024")
@@ -69,6 +70,7 @@ def test_without_a_template_it_boots(allowing: Box) -> None:
     assert "how=clone" not in log
 
 
+@pytest.mark.release
 def test_the_accelerator_and_less_of_the_console(allowing: Box) -> None:
     options = ("--null-io", *_options(vm__accel="tcg", vm__console_kib="16"))
     container = allowing.start("sleep", "100", options=options)

@@ -90,6 +90,7 @@ def test_an_image_keeps_what_is_written(vm: Box, make: Make, kind: str) -> None:
         _assert_clean(image)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 @pytest.mark.parametrize("count", [2, 6])
 def test_a_container_has_several(vm: Box, make: Make, count: int) -> None:
@@ -102,6 +103,7 @@ def test_a_container_has_several(vm: Box, make: Make, count: int) -> None:
         _assert_clean(image)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_raw_disk_is_a_device(vm: Box, make: Make) -> None:
     """Beside the root file system's own, which the container cannot open even if it makes the node."""

@@ -165,6 +165,7 @@ def test_volumes_and_memory_are_seen_as_the_container_sees_them(vm: Box, place: 
         assert "no size" in refused(vm, f"{c}:/proc/version", str(place))
 
 
+@pytest.mark.release
 def test_the_hosts_volumes_are_copied_from_and_to(vm: Box, place: Path) -> None:
     (place / "volume").mkdir()
     (place / "volume/f").write_text("on the host")

@@ -112,6 +112,7 @@ def _confined(vm: Box, cpus: set[int]) -> Iterator[None]:
         confine(_CPUS)
 
 
+@pytest.mark.release
 def test_what_containerd_may_not_use_no_container_may(vm: Box) -> None:
     first = _CPUS[0]
     with _confined(vm, {first}), inside(vm) as container:
@@ -132,6 +133,7 @@ def test_runc_refuses_what_is_not_there_too(box: Box) -> None:
     box.remove(container).checked()
 
 
+@pytest.mark.release
 def test_a_fork_bomb_goes_as_far_as_the_limit(vm: Box) -> None:
     with inside(vm) as container:
         container.do(f"G={CGROUP}")
@@ -146,6 +148,7 @@ def test_a_fork_bomb_goes_as_far_as_the_limit(vm: Box) -> None:
         assert container.do("cat $G/pids.max") == (0, "max")
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("state", ["created", "running", "paused"])
 def test_limits_in_every_state_that_runc_takes_them_in(box: Box, state: str) -> None:
     container = box.new_id()
@@ -172,6 +175,7 @@ def test_limits_in_every_state_that_runc_takes_them_in(box: Box, state: str) -> 
     box.remove(container).checked()
 
 
+@pytest.mark.release
 def test_a_machine_ends_on_whatever_cpus_it_runs(vm: Box) -> None:
     """Its threads are bound, those of the shim are not."""
     with inside(vm) as container:

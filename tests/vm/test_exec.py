@@ -108,6 +108,7 @@ def test_a_terminal_has_the_client_s_size_and_takes_its_keys(box: Box) -> None:
             assert ctr.wait(_DEADLINE_S) == 3
 
 
+@pytest.mark.release
 def test_null_input_and_output_into_a_file(box: Box) -> None:
     """Detached, and without any FIFO: nothing is read, what is written is appended to the file."""
     log = box.containerd.cell.directory / f"exec-{box.runtime}.log"
@@ -156,6 +157,7 @@ def test_kill_and_pids(box: Box) -> None:
         assert box.status(container) == "RUNNING"
 
 
+@pytest.mark.release
 def test_several_at_once(box: Box) -> None:
     def one(number: int) -> tuple[str, int]:
         result = _exec(box, container, "sh", "-c", f"echo {number}; exit {number}", exec_id=f"e{number}")

@@ -105,6 +105,7 @@ def test_an_exec_outlives_its_clients_and_listens_to_the_next(box: Box) -> None:
             assert events.wait("/tasks/exit", container).fields["exit_status"] == 6
 
 
+@pytest.mark.release
 def test_one_after_the_other_for_ever(vm: Box) -> None:
     """Each has three streams, of which a machine with ports has 62 at once: those of one that has ended are free."""
     with _container(vm) as container:

@@ -179,6 +179,7 @@ def test_after_a_kill_of_the_shim_poststop_hooks_run_once(box: Box, seen: Path) 
     assert _state(seen, "stopped")["status"] == "stopped"
 
 
+@pytest.mark.release
 def test_a_kill_of_the_shim_during_a_hook_ends_it_and_poststop_hooks_run(vm: Box, seen: Path) -> None:
     hooked = Hooked(
         vm,
@@ -206,6 +207,7 @@ def test_files_that_a_hook_changes_are_in_the_container(box: Box, seen: Path) ->
     hooked.remove()
 
 
+@pytest.mark.release
 def test_what_is_written_to_such_a_file_stays_in_the_machine(vm: Box, seen: Path) -> None:
     hosts = seen / "hosts"
     hosts.write_text("before\n")

@@ -152,6 +152,7 @@ def test_it_goes_once_its_snapshot_has(vm: Box) -> None:
         eventually(is_gone, "the image has gone", _DEADLINE_S)
 
 
+@pytest.mark.release
 def test_what_was_changed_behind_it_loses_and_the_log_says_so(vm: Box) -> None:
     """As `nerdctl cp` into a stopped container does it. The container has what it had on its disk."""
     with _container(vm, "sh", "-c", _TWICE + "; ls /copied") as container:
@@ -243,6 +244,7 @@ def _open_images(vm: Box) -> set[str]:
     return {file.path for file in qemu.open_files() if file.path.endswith(("/writable.ext4", "/rwlayer.img"))}
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_created_container_leaves_no_image(vm: Box, number: int) -> None:
     with _container(vm, "true") as container:

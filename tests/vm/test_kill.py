@@ -116,6 +116,7 @@ def test_what_has_ended_is_not_found(box: Box) -> None:
     assert "NOT_FOUND" in box.containerd.signal(container, signal.SIGKILL).error
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("stage", ["created", "running"])
 def test_fifty_wait_and_hear_the_same(box: Box, stage: str) -> None:
     with _created(box) as container:
@@ -166,6 +167,7 @@ def test_all_is_also_those_in_sessions_of_their_own(box: Box) -> None:
         assert _read(box, container, "/got")[3] == "first"
 
 
+@pytest.mark.release
 def test_the_stop_signal_of_an_image_reaches_it(box: Box) -> None:
     """Which one that is is the client's business: it sends what it finds. RTMIN is 34 where the number is made."""
     with _running(box, f"trap 'exit 41' USR2; trap 'exit 42' 37; >/ready; {_LOOP}") as container:

@@ -73,6 +73,7 @@ def test_every_inode_of_a_layer(vm: Box, everything: Path) -> None:
     assert large < 4 * len(_BIG)
 
 
+@pytest.mark.release
 def test_what_was_damaged_is_made_anew(vm: Box, everything: Path) -> None:
     """Cut short, overwritten or gone: the next start has its layers all the same, and says so."""
     vm.qemubox.command("cache", "prune", "--all")
@@ -127,6 +128,7 @@ def test_what_a_container_uses_is_not_pruned(vm: Box) -> None:
     assert _shown(vm) == []
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_corrupt_image_of_the_erofs_snapshotter(vm: Box) -> None:
     """Its superblock is whole, its root directory is not: the guest finds that, and the file is named."""

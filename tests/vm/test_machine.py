@@ -49,12 +49,14 @@ def test_a_limit_of_two_processors_brings_two(vm: Box) -> None:
     )
 
 
+@pytest.mark.release
 def test_free_shows_the_machine_s_memory(vm: Box) -> None:
     """What the configuration gives a container without a limit, plus the base."""
     total = _total_mib(vm.run("free", "-m").text)
     assert 512 <= total + 16 <= 512 + _BASE_MIB
 
 
+@pytest.mark.release
 def test_memory_limit_sizes_the_machine(vm: Box) -> None:
     total = _total_mib(vm.run("free", "-m", options=("--memory-limit", str(256 * MIB))).text)
     assert 256 <= total <= 256 + _BASE_MIB

@@ -65,6 +65,7 @@ def test_a_child_is_killed_and_the_container_lives_on(box: Box) -> None:
         assert_told(box, events.topics(container))
 
 
+@pytest.mark.release
 def test_an_exec_is_killed_and_the_container_lives_on(box: Box) -> None:
     with box.events() as events, running(box, "sleep 1000") as container:
         status, _ = exec_in(box, container, "greedy", "sh", "-c", _EATS_ALONE)
@@ -76,6 +77,7 @@ def test_an_exec_is_killed_and_the_container_lives_on(box: Box) -> None:
         assert box.status(container) == "RUNNING"
 
 
+@pytest.mark.release
 @pytest.mark.timeout(180)
 def test_one_event_for_each_kill(vm: Box) -> None:
     script = f"for n in 1 2 3; do sleep 2; {_EAT.format(mib=100)}; done; sleep 1000"
@@ -93,6 +95,7 @@ def test_nothing_is_told_where_nobody_is_killed(vm: Box) -> None:
         assert (status, events.topics(container).count("/tasks/oom")) == (3, 0)
 
 
+@pytest.mark.release
 def test_processes_eat_all_memory_of_the_machine(vm: Box) -> None:
     """A container without a limit has all of it: the kernel kills in there, and nothing of the machine's own."""
     with vm.events() as events, running(vm, "sleep 2; tail /dev/zero; sleep 1000", ("--null-io",)) as container:

@@ -86,6 +86,7 @@ def test_sigkill_ends_a_paused_container(box: Box) -> None:
         assert "non-zero exit code 137" in box.delete_task(container).error
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("everyone", [False, True])
 def test_sigkill_ends_one_that_has_to_write_at_its_end(vm: Box, everyone: bool) -> None:
     """The last one to close a file without a name removes it: on a frozen file system that would wait for ever."""
@@ -144,6 +145,7 @@ def test_an_exec_is_paused_with_its_container(box: Box) -> None:
             assert ctr.wait(_DEADLINE_S) == 137
 
 
+@pytest.mark.release
 def test_an_exec_that_is_killed_meanwhile_has_ended_and_its_container_stands_still(vm: Box) -> None:
     """At once, where runc needs the newer control groups for it; its client may delete it."""
     with _container(vm) as container:
@@ -159,6 +161,7 @@ def test_an_exec_that_is_killed_meanwhile_has_ended_and_its_container_stands_sti
         assert _exec(vm, container, "echo", "here").checked().text == "here"
 
 
+@pytest.mark.release
 def test_the_end_of_input_comes_through(box: Box) -> None:
     container = box.new_id()
     arguments = box.run_arguments(container, ["cat"], ["--rm"], BUSYBOX)
@@ -193,6 +196,7 @@ def test_again_and_again_while_it_writes(vm: Box) -> None:
         assert vm.status(container) == "RUNNING"
 
 
+@pytest.mark.release
 def test_without_anything_to_write_to(vm: Box) -> None:
     with _container(vm, "while :; do sleep 0.1; done", "--read-only") as container:
         _pause(vm, container).checked()

@@ -135,6 +135,7 @@ def test_a_port_where_nobody_listens(box: Box) -> None:
         dial(9).recv(1)
 
 
+@pytest.mark.release
 def test_a_server_s_reset_is_a_reset(box: Box) -> None:
     with serving(box) as (_, dial):
         client = dial(_REPLY)
@@ -160,6 +161,7 @@ def _flood(client: socket.socket) -> None:
         client.send(bytes(1 << 18))
 
 
+@pytest.mark.release
 def test_a_hundred_one_after_the_other_and_as_many_at_once_as_there_may_be(vm: Box) -> None:
     with serving(vm) as (container, dial):
         for number in range(100):

@@ -84,6 +84,7 @@ def test_a_mount_that_cannot_be_given_is_named(vm: Box, mount: str, words: tuple
     assert_one_clear_line(vm.run("true", options=("--mount", mount)), f"cannot mount {source} at {place}: ", *words)
 
 
+@pytest.mark.release
 def test_a_missing_vsock_daemon_is_named(vm: Box) -> None:
     with vm.qemubox.changed({"vsock": {"mode": "user", "daemon": NOWHERE}}):
         assert_one_clear_line(vm.run("true"), NOWHERE)
@@ -127,6 +128,7 @@ def test_a_qemu_that_exits_at_once_is_quoted(vm: Box) -> None:
         assert_one_clear_line(vm.run("true"), "boom: this is no QEMU", str(qemu))
 
 
+@pytest.mark.release
 def test_a_vsock_daemon_that_exits_at_once_is_quoted(vm: Box) -> None:
     daemon = _script(vm, "daemon-that-exits", 'echo "bang: this is no daemon" >&2; exit 1')
     with vm.qemubox.changed({"vsock": {"mode": "user", "daemon": str(daemon)}}):

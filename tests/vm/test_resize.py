@@ -72,6 +72,7 @@ def test_processors_come_and_go(vm: Box) -> None:
             assert container.do(f"cat {CGROUP}/cpu.max")[1] == f"{quota} 100000"
 
 
+@pytest.mark.release
 def test_an_update_that_names_one_leaves_the_other(vm: Box) -> None:
     with vm.qemubox.changed({"vm": {"max_cpus": 2}}), inside(vm, *_SMALL) as container:
         total_mib = container.total_mib

@@ -40,6 +40,7 @@ def test_native_read_only(box: Box) -> None:
     assert "Read-only file system" in result.error
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_blockfile(box: Box) -> None:
     """Its snapshot is a file with a file system, which takes the writes itself: they are there at the next start."""
@@ -116,6 +117,7 @@ def test_a_whole_file_system_in_a_file(vm: Box, container: str, fstype: str, tmp
         assert (root / "written").read_text().endswith("-qemubox\n")
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_a_whole_file_system_on_a_block_device(vm: Box, container: str, tmp_path: Path) -> None:
     image = _image(tmp_path, "ext4")

@@ -92,6 +92,7 @@ def test_memory_counts_what_is_allocated(vm: Box) -> None:
     end(vm, container)
 
 
+@pytest.mark.release
 def test_processes_are_counted(vm: Box) -> None:
     container = vm.start("sh", "-c", "sleep 1000 & sleep 1000 & sleep 1000 & wait")
     eventually(lambda: figures(vm, container).number("pids", "current") == 4, "a shell and three", _WORK_DEADLINE_S)
@@ -99,6 +100,7 @@ def test_processes_are_counted(vm: Box) -> None:
     end(vm, container)
 
 
+@pytest.mark.release
 def test_what_is_written_and_synced_is_counted(vm: Box) -> None:
     script = "sleep 2; dd if=/dev/zero of=/written bs=1M count=16; sync; sleep 1000"
     container = vm.start("sh", "-c", script)
@@ -136,6 +138,7 @@ def test_one_that_has_ended_still_has_figures(vm: Box) -> None:
     vm.remove(container).checked()
 
 
+@pytest.mark.release
 def test_one_that_is_created_has_figures(vm: Box) -> None:
     container = vm.new_id()
     runtime = ("--runtime", RUNTIMES[vm.runtime])

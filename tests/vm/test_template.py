@@ -116,6 +116,7 @@ def test_a_damaged_template_is_not_used(vm: Box, template: Path, damage: Callabl
     assert re.search(words, verified.stderr)
 
 
+@pytest.mark.release
 @pytest.mark.on("1.6")
 @pytest.mark.parametrize("beginning", [0, 4096])
 def test_qemu_that_dies_of_a_template_is_replaced_by_one_that_boots(vm: Box, template: Path, beginning: int) -> None:
@@ -148,6 +149,7 @@ def test_templates_switched_off(vm: Box) -> None:
     assert refused.stderr.startswith('qemubox: template.mode = "off"')
 
 
+@pytest.mark.release
 @pytest.mark.on("1.6")
 def test_a_template_of_another_machine_is_not_used(vm: Box, template: Path) -> None:
     """One more word on its kernel's command line makes it another machine."""
@@ -155,6 +157,7 @@ def test_a_template_of_another_machine_is_not_used(vm: Box, template: Path) -> N
         _assert_boots(vm, "no template for this machine")
 
 
+@pytest.mark.release
 @pytest.mark.on("1.6")
 def test_a_namespace_has_a_template_of_its_own(vm: Box, template: Path) -> None:
     with vm.qemubox.changed({"template": {"mode": "per-namespace"}}):
@@ -177,6 +180,7 @@ def test_a_template_removed_under_its_clones(vm: Box, template: Path) -> None:
     vm.remove(container).checked()
 
 
+@pytest.mark.release
 @pytest.mark.on("1.6")
 def test_a_template_changed_under_its_clones(vm: Box, template: Path) -> None:
     """They have its memory as it was; the next machine boots."""

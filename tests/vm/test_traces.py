@@ -140,6 +140,7 @@ def test_containerd_s_trace(vm: Box) -> None:
     assert parent.begin_ns <= create.begin_ns <= create.end_ns <= parent.end_ns
 
 
+@pytest.mark.release
 def test_an_exec_s_spans(vm: Box) -> None:
     """Its Start, and below that what the guest was asked for and did."""
     with (
@@ -162,6 +163,7 @@ def test_an_exec_s_spans(vm: Box) -> None:
     assert [span.failed for span in below][:2] == [False, True]
 
 
+@pytest.mark.release
 def test_the_guest_s_lines_name_the_trace(vm: Box) -> None:
     changes: Sections = {"log": {"level": "debug"}, "vm": {"kernel_args": "loglevel=8"}}
     environment = {"TRACEPARENT": f"00-{_TRACE}-{_SPAN}-01"}

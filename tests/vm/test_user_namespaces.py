@@ -42,6 +42,7 @@ def _assert_root_is_nobody_outside(box: Box, *options: str) -> None:
     assert said[4:] == ["0 0", "0 0", "5 6", "Invalid argument", "no mount", "/dev/shm"]
 
 
+@pytest.mark.release
 def test_what_the_host_has_is_seen_with_its_own_owners(box: Box) -> None:
     """A file of root's is nobody's in there, and one that the mapped root owns is root's."""
     directory = box.containerd.cell.directory
@@ -92,6 +93,7 @@ def test_it_has_a_disk(vm: Box) -> None:
     image.unlink()
 
 
+@pytest.mark.release
 def test_a_directory_of_the_host_has_its_own_owners(box: Box) -> None:
     """What the container's root writes into a volume is the mapped root's on the host."""
     directory = box.containerd.cell.directory / box.new_id()
@@ -112,6 +114,7 @@ def test_what_it_has_written_is_there_again(box: Box) -> None:
     _assert_written_is_there_again(box)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 def test_what_it_has_written_is_there_again_on_layers_that_are_mapped(vm: Box) -> None:
     """Which are those of the image, and not what was written."""

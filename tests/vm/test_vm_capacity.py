@@ -35,6 +35,7 @@ async def test_it_is_there_when_the_call_is_over(start: Start) -> None:
             assert await memory_mib(guest) == base_mib + has_mib
 
 
+@pytest.mark.release
 async def test_a_guest_that_stands_still_is_told_of_and_goes_on_later(start: Start) -> None:
     async with start() as guest:
         await guest.vm.resize_memory(512)

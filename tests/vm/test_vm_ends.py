@@ -33,6 +33,7 @@ async def test_how_a_guest_ends(start: Start, command: str, cause: Cause) -> Non
             assert "Kernel panic - not syncing" in (guest.directory / "console").read_text()
 
 
+@pytest.mark.release
 async def test_a_guest_that_panics_before_it_calls_says_why(start: Start, parts: Parts) -> None:
     async with start(replace(parts.machine, kernel_args="init=/nonexistent")) as guest:
         with pytest.raises(BootError) as caught:
@@ -72,6 +73,7 @@ async def test_a_qemu_that_does_not_start_is_quoted(
     assert caught.value.hint.startswith(f"repeat with: {QEMU} ")
 
 
+@pytest.mark.release
 async def test_the_daemons_end_is_the_machines(start: Start) -> None:
     async with start() as guest:
         await guest.boot()

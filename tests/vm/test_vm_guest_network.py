@@ -148,6 +148,7 @@ async def test_a_clone_has_what_the_host_s_namespace_has(clones: Clones, host: N
             assert marks["network"] < marks["started"]
 
 
+@pytest.mark.release
 async def test_frames_of_its_size_go_to_and_fro(clones: Clones, host: Namespace) -> None:
     """A datagram of 8000 bytes in one piece, by IPv4 and IPv6: nobody listens, and the guest says so."""
     async with clones() as clone:
@@ -172,6 +173,7 @@ def is_refused(address: str, datagram: bytes) -> None:
             sock.recv(1)
 
 
+@pytest.mark.release
 async def test_an_interface_that_comes_later_is_waited_for(clones: Clones, host: Namespace) -> None:
     async with clones() as clone:
         await clone.run()
@@ -202,6 +204,7 @@ async def test_a_container_without_its_network_is_none(clones: Clones, host: Nam
             await clone.guest.call(pids, deadline_s=30)
 
 
+@pytest.mark.release
 async def test_all_queues_are_used_once_all_processors_are_there(clones: Clones, host: Namespace) -> None:
     """The driver takes one pair for each processor that is online when it finds the device: one."""
     async with clones() as clone:
@@ -212,6 +215,7 @@ async def test_all_queues_are_used_once_all_processors_are_there(clones: Clones,
         assert queues == [f"{way}-{number}" for way in ("rx", "tx") for number in range(4)]
 
 
+@pytest.mark.release
 async def test_fewer_queues_than_it_is_said_to_have_are_refused_by_name(clones: Clones, host: Namespace) -> None:
     async with clones() as clone:
         await plug(clone, host, "eth0", MACS["eth0"], queues=2)

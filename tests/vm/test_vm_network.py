@@ -89,6 +89,7 @@ async def _check_datagrams(guest: Guest, outside: Place, mtu: int) -> None:
         await echoing
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("mtu", [1450, 9000])
 async def test_streams_and_datagrams_keep_their_checksums(start: Start, places: tuple[Place, Place], mtu: int) -> None:
     inside, outside = places

@@ -40,6 +40,7 @@ def sparse(path: Path, mib: int) -> Path:
     return path
 
 
+@pytest.mark.release
 async def test_everything_that_was_plugged_in_is_there(start: Start, layers: list[Path], work: Path) -> None:
     """Three disks, one of a hundred files, memory, an interface: before the guest's first instruction."""
     table = gpt.table([layer.stat().st_size for layer in layers])
@@ -109,6 +110,7 @@ async def test_into_and_out_of_a_running_guest(start: Start, layers: list[Path])
         assert seat.serial == f"d{len(LAYER_DRIVES)}"
 
 
+@pytest.mark.release
 async def test_what_the_guest_writes_is_in_the_file_and_what_it_frees_is_not(start: Start, work: Path) -> None:
     image = sparse(work / "written", 16)
     async with start() as guest:
@@ -142,6 +144,7 @@ def small(work: Path) -> Iterator[Path]:
     subprocess.run(["umount", directory], check=True)
 
 
+@pytest.mark.release
 async def test_a_full_host_is_an_error_in_the_guest_and_nothing_worse(start: Start, small: Path) -> None:
     """QEMU's default would stop the machine, and whoever waits for it."""
     async with start() as guest:

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.timeout(240)
 MIB = 1 << 20
 
 
+@pytest.mark.release
 async def test_streams_of_many_megabytes_in_large_pieces(start: Start) -> None:
     """A guest's packets of more than 32 KiB come in pieces that the daemon does not take: see vsock_user."""
     count = 20 * MIB

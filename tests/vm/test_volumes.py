@@ -126,6 +126,7 @@ def test_what_the_host_has_is_seen_as_it_is(box: Box, volume: Path) -> None:
     assert "ermission denied" in done.error
 
 
+@pytest.mark.release
 def test_twenty_volumes(box: Box, volume: Path) -> None:
     """Of which later ones lie in earlier ones."""
     options: list[str] = []
@@ -138,6 +139,7 @@ def test_twenty_volumes(box: Box, volume: Path) -> None:
     assert box.run("sh", "-c", script, options=options).text.split() == [str(number) for number in range(20)]
 
 
+@pytest.mark.release
 @pytest.mark.on("1.6")
 def test_a_large_file(box: Box, volume: Path) -> None:
     """Both ways, whole."""

@@ -191,6 +191,7 @@ def _full(box: Box, directory: str) -> Iterator[None]:
         subprocess.run(box.containerd.cell.inside(["umount", directory]), check=True, timeout=10)
 
 
+@pytest.mark.release
 def test_switched_off_it_stays_in_the_machine(vm: Box) -> None:
     with vm.qemubox.changed({"rootfs": {"write_back": "never"}}), _ended(vm, "touch", "/file") as container:
         assert "file" not in layer.of_snapshot(vm.containerd, container)

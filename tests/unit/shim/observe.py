@@ -1,5 +1,6 @@
 """What the kernel says about processes, locks and file descriptors: the tests' eyes."""
 
+import gc
 import os
 import subprocess
 import time
@@ -31,6 +32,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 @contextmanager
 def same_fds() -> Iterator[None]:
     """Fail if the block leaves a file descriptor open, or closes one that was."""
+    gc.collect()  # what earlier tests have left to be collected goes now
     before = sorted(os.listdir("/proc/self/fd"))
     yield
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -5,9 +5,9 @@ from typing import Final
 HEADER: Final = """\
 # Conformance
 
-What runc's shim answers to each call in each state, and what qemubox's does. Each line is a test, on containerd 1.6.20
-and on 2.3.4, with runc's shim of the same version beside it: `tests/vm/test_conformance.py`. This file is made from
-the values that those tests compare with, by `task table`.
+What runc's shim answers to each call in each state, and what qemubox's does. Each line is a test, of
+`tests/vm/test_conformance.py`: at every change qemubox is asked on containerd 2.3.4 and runc's shim on 1.6.20, before a
+release both on both. This file is made from the values that those tests compare with, by `task table`.
 
 The calls go to the shim's own socket. OK is followed by all that the answer says, an error by what its message
 contains; C is the container's id. An arrow leads to the state after the call, if it is another; events are in brackets,
