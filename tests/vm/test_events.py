@@ -101,11 +101,14 @@ def test_the_time_inside_is_the_host_s(box: Box) -> None:
     script = "while :; do touch /now; stat -c %y /now; done"
     with box.containerd.running(box.run_arguments(container, ["sh", "-c", script], ["--rm"], BUSYBOX)) as ctr:
         assert ctr.stdout is not None
-        lines = (ctr.stdout.readline().decode() for _ in range(20))
-        late = [(datetime.datetime.now(datetime.UTC) - _time(line)).total_seconds() for line in lines]
+        late: list[float] = []
+        # The quickest of the lines; on a busy host it may take some until one is.
+        while len(late) < 20 or (min(late) > 0.05 and len(late) < 500):
+            line = ctr.stdout.readline().decode()
+            late.append((datetime.datetime.now(datetime.UTC) - _time(line)).total_seconds())
         box.kill(container).checked()
         assert ctr.wait(60) == 137
-    # The quickest of the lines; the clock of files ticks each hundredth of a second.
+    # The clock of files ticks each hundredth of a second.
     assert -0.02 <= min(late) <= 0.05
 
 
