@@ -11,8 +11,8 @@ remove() {
     fi
 }
 
-# Processes that have files of this installation in their memory: shims, their machines, the service; by pid.
-users() { grep -lsE " $lib/(venv|runtime)-" /proc/[0-9]*/maps | cut -d / -f 3; }
+# Processes that have files of this installation in their memory, by pid: shims, their machines, the service, containerd.
+users() { grep -lsE " ($lib/(venv|runtime)-|$prefix/bin/containerd)" /proc/[0-9]*/maps | cut -d / -f 3; }
 
 # "namespace/container" of each that runs, from the command lines of their shims; of its own containerd those of every
 # runtime, of the host's only those of this prefix. A shim maps its environment's compiled modules as long as it lives.
@@ -38,11 +38,11 @@ stop_and_refuse_if_used() {
         done
     fi
     containers=$(running_containers)
-    pids=$(users | tr '\n' ' ')
+    processes=$(users | while read -r pid; do echo "$pid ($({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | tail -c 60))"; done)
     if [ -n "$containers" ]; then
         refuse "containers are running (namespace/container): ${containers% }: end them first (ctr -n NAMESPACE task kill -s SIGKILL CONTAINER)"
-    elif [ -n "$pids" ] && [ $dry = no ]; then
-        refuse "processes of this installation are running: ${pids}(pids): end them first"
+    elif [ -n "$processes" ] && [ $dry = no ]; then
+        refuse "processes of this installation are running: $(echo "$processes" | tr '\n' ' '): end them first"
     fi
 }
 
@@ -55,7 +55,8 @@ refuse() {
 refuse_mounts() {
     [ $dry = no ] || return 0
     for path in "$@"; do
-        mounted=$(awk -v below="$path/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | head -n 1)
+        mounted=$(awk -v below="$path/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo |
+            if [ $purge = yes ]; then cat; else grep -v ^/var/cache/qemubox/build/; fi | head -n 1)
         [ -z "$mounted" ] || refuse "$mounted is mounted: unmount it first"
     done
 }

@@ -26,6 +26,9 @@ set -e
 copy=$(mktemp -d)
 cp -a /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/nsswitch.conf /etc/ld.so.cache /etc/os-release \
     /etc/login.defs /etc/alternatives "$copy"
+# What others have mounted there meanwhile would still be listed.
+awk '$5 ~ "^/(etc|usr/local|usr/share|var|run)/" { print $5 }' /proc/self/mountinfo | sort -r |
+    while read -r path; do umount -l "$path"; done
 for path in /etc /usr/local /usr/share /var /run /dev /sys/fs /sys/module /sys/kernel/security; do
     mount -t tmpfs -o mode=755 tmpfs $path
 done
