@@ -22,6 +22,13 @@ def host() -> Iterator[Site]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def untouched() -> Iterator[Site]:
+    """For runs that change nothing."""
+    with site() as made:
+        yield made
+
+
 def test_the_whole_is_there_and_runs_with_the_runtime_s_python(host: Site, release: Path) -> None:
     done = host.install(release)
     assert done.returncode == 0, done.stderr
@@ -228,18 +235,18 @@ def test_a_damaged_archive_is_refused(host: Site, tmp_path: Path) -> None:
         (["--uninstall", "--prefix", "/usr"], "qemubox is not installed in /usr"),
     ],
 )
-def test_bad_options_are_told_in_one_line(host: Site, release: Path, options: list[str], told: str) -> None:
-    before = host.tree()
-    done = host.install(release, *options)
+def test_bad_options_are_told_in_one_line(untouched: Site, release: Path, options: list[str], told: str) -> None:
+    before = untouched.tree()
+    done = untouched.install(release, *options)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("install.sh: ")
     assert told in line
-    assert changes(before, host.tree()) == []
+    assert changes(before, untouched.tree()) == []
 
 
-def test_help_needs_neither_root_nor_anything_else(release: Path, host: Site) -> None:
-    text = host.tell("sh", release / "install.sh", "--help")
+def test_help_names_every_option(release: Path, untouched: Site) -> None:
+    text = untouched.tell("sh", release / "install.sh", "--help")
     for option in re.findall(r"^    (--[a-z-]+)[ )|=]", (release / "install.sh").read_text(), re.MULTILINE):
         assert option in text
 
