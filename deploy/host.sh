@@ -36,6 +36,9 @@ flex flex
 bison bison
 bc bc
 xz-utils xz
+erofs-utils mkfs.erofs
+git git
+util-linux flock
 libelf-dev /usr/include/libelf.h" ;;
     demo) echo "containerd containerd
 runc runc

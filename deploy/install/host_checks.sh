@@ -78,9 +78,6 @@ check_memory() {
 check_firewall() {
     command -v iptables >/dev/null || [ -x "$here/tree/lib/qemubox/runtime/bin/iptables" ] || [ $source = checkout ] ||
         warn "there is no iptables: containers have no network" "$(by_package iptables iptables-nft)"
-    [ $source = release ] && [ "$mode" = shim-only ] || return 0
-    command -v iptables >/dev/null ||
-        warn "there is no iptables in containerd's PATH: CNI's plugins need it for the containers' network" "$(by_package iptables iptables-nft)"
 }
 
 # What SELinux lets be run is told by labels, and those by rules for paths, which the owner of the host makes.

@@ -123,7 +123,10 @@ def with_its_path(environ: Mapping[str, str], root: Path = Path("/")) -> dict[st
             continue
         path = next((os.fsdecode(word[5:]) for word in words if word.startswith(b"PATH=")), "")
         if path:
-            return {**environ, "PATH": path}
+            # A release's programs come behind those, as the shim's launcher has it (deploy/launcher).
+            theirs, ours = path.split(":"), environ.get("PATH", "").split(":")
+            brought = [each for each in ours if each.endswith("/lib/qemubox/runtime/bin") and each not in theirs]
+            return {**environ, "PATH": ":".join([path, *brought])}
     return dict(environ)
 
 

@@ -57,8 +57,11 @@ time.sleep(60)
 # What the fake programs note of how they were called.
 CALLS: Final = "/run/lock/calls"
 _CLI: Final = """
-import sys
+import os, sys
 def main(link):
+    if sys.argv[1] == "path":
+        print(os.environ["PATH"])
+        return 0
     with open("/run/lock/calls", "a") as calls:
         print("qemubox", *sys.argv[1:], file=calls)
     return 0

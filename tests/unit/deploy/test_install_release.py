@@ -43,6 +43,13 @@ def test_the_whole_is_there_and_runs_with_the_runtime_s_python(host: Site, relea
     assert host.tell("id", "-un", "qemubox") == "qemubox\n"
 
 
+def test_the_release_s_programs_come_behind_the_host_s(host: Site, release: Path) -> None:
+    host.install(release)
+    tools = f"{PREFIX}/lib/qemubox/runtime/bin"
+    for path in ("/bin", f"/bin:{tools}"):
+        assert host.tell("env", f"PATH={path}", "/usr/local/bin/qemubox", "path") == f"/bin:{tools}\n"
+
+
 def test_the_configuration_names_the_release_s_own_programs(host: Site, release: Path) -> None:
     host.install(release)
     lines = [line for line in host.path(_CONFIG).read_text().splitlines() if line and line[0] not in "#["]

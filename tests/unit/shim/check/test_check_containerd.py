@@ -174,6 +174,13 @@ async def test_programs_are_looked_for_where_containerd_looks(running: Container
     assert found == {"PATH": "/usr/share/qemubox/lib/qemubox/runtime/bin:/usr/bin", "HOME": "/root"}
 
 
+async def test_what_a_release_brings_comes_last_as_for_the_shim(running: Containerd, fake: FakeHost) -> None:
+    _process(fake, "containerd", PATH="/usr/bin")
+    tools = "/usr/share/qemubox/lib/qemubox/runtime/bin"
+    found = await in_thread(lambda: containerd.with_its_path({"PATH": f"/bin:{tools}"}, fake.root))
+    assert found == {"PATH": f"/usr/bin:{tools}"}
+
+
 def test_without_one_they_are_looked_for_in_our_path(fake: FakeHost) -> None:
     assert containerd.with_its_path({"PATH": "/bin"}, fake.root) == {"PATH": "/bin"}
 
