@@ -6,6 +6,7 @@ test says by its environment. Only the console is the test's to read: the page l
 
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -132,7 +133,8 @@ def _log_in(reader: Reader) -> None:
             stdout=console.theirs,
             stderr=subprocess.PIPE,
             env=reader.environment,
-        ) as ctr,
+            start_new_session=True,
+        ) as shell,
     ):
         try:
             # The first "login:" may have been shown before anybody looked.
@@ -150,4 +152,5 @@ def _log_in(reader: Reader) -> None:
             console.read_until("uid=0(root)", _DEADLINE_S)
             console.type(b"exit\r")
         finally:
-            ctr.kill()
+            # A ctr that is attached at the machine's end deletes its task: it must be gone, and not its shell alone.
+            os.killpg(shell.pid, signal.SIGKILL)
