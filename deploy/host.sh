@@ -59,6 +59,7 @@ btrfs-progs mkfs.btrfs
 procps ps
 mmdebstrap mmdebstrap
 dpkg dpkg-deb
+openssh-client ssh-keygen
 gcc gcc
 libc6-dev /usr/include/stdio.h
 git git" ;;

@@ -35,6 +35,7 @@ class Running:
     def __init__(self, step: Step, logs: Path, root: Path) -> None:
         self.step = step
         self.path = logs / f"{step.name}.log"
+        self.shown = os.path.relpath(self.path, root)
         self.began = time.monotonic()
         with self.path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -81,7 +82,7 @@ class Running:
         except TimeoutError:
             problem = f"ended after {clock(self.step.deadline_s)}, its deadline"
             await self.end()
-        return Ended(self.step.name, self.step.is_lane, self.seconds, problem, str(self.path), self.said())
+        return Ended(self.step.name, self.step.is_lane, self.seconds, problem, self.shown, self.said())
 
     async def _over(self) -> None:
         # A pidfd can be waited for; subprocess of asyncio would need its own pipes and watcher.
@@ -184,7 +185,6 @@ class Lanes:
             task.cancel()
         await asyncio.gather(*(each.end() for each in self._running.values()))
         for each in self._running.values():
-            path = str(each.path)
-            self._note(Ended(each.step.name, each.step.is_lane, each.seconds, self._why, path, each.said()))
+            self._note(Ended(each.step.name, each.step.is_lane, each.seconds, self._why, each.shown, each.said()))
         for step in self._waiting:
             self._note(Ended(step.name, step.is_lane, 0, f"not run: {self._why}"))
