@@ -67,7 +67,7 @@ def _lanes(*, everything: bool) -> tuple[Step, ...]:
         Step("check", _CHECK, deadline_s=15 * 60),
         Step("unit", f"{_SHARED} --dist loadfile tests/unit", 0, 20 * 60 * long, ("plugins",)),
         Step(
-            "vm", f"{_SHARED} --dist loadgroup tests/vm{matrix}", 0, 40 * 60 * long, (*_MACHINE, "distros", "big-guest")
+            "vm", f"{_SHARED} --dist loadscope tests/vm{matrix}", 0, 40 * 60 * long, (*_MACHINE, "distros", "big-guest")
         ),
         Step("kvm", f"{_PYTHON} -m pytest --durations=15 tests/kvm", 0, 30 * 60 * long, ("release", "machines")),
     )

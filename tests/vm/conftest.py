@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from xdist.remote import Producer
 
 from harness.box import RUNTIMES, Box
 from harness.cell import Cell
@@ -22,7 +23,7 @@ from harness.images import BUSYBOX, NETWORK
 from harness.machine import parts as parts
 from harness.machine import start as start
 from harness.machine import work as work
-from harness.matrix import at_every_change, runs, share_out
+from harness.matrix import Groups, at_every_change, runs, share_out
 from harness.qemubox import Qemubox
 from harness.traces import assert_nothing_new, take
 
@@ -74,7 +75,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("runtime", [name for name in names if name in runtimes], scope=scope)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+@pytest.hookimpl(optionalhook=True)  # there are no workers where xdist is switched off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    """How workers share the tests out."""
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What does not run at every change, or was not asked for, is deselected, and counted as that; nothing is skipped.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.matrix import measured
+from harness.matrix import group, measured
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -74,6 +74,23 @@ def test_the_matrix_has_both_containerds_and_runtimes(usual: set[str], whole: se
 def test_what_both_shims_of_runc_answer_is_asked_of_both(usual: set[str]) -> None:
     rows = [name for name in usual if "c2-runc" in name and "conformance" in name]
     assert rows, "a row in which runc's newest shim differs"
+
+
+def test_a_worker_has_the_tests_of_a_file_on_one_containerd_with_one_runtime(usual: set[str]) -> None:
+    def of(case: str) -> str:
+        return group(f"tests/vm/test_x.py::test_y{case}")
+
+    assert of("") == of("[1450]") == "tests/vm/test_x.py"
+    assert (
+        of("[c2-qemubox]")
+        == of("[serial-c2-qemubox]")
+        == of("[c2-qemubox-c1.6-runc]")
+        == "tests/vm/test_x.py-2-qemubox"
+    )
+    assert of("[busybox-dpkg-c1.6-runc-x[y]]") == "tests/vm/test_x.py-1.6-runc"
+    for name in usual:
+        found = re.search(r"c(1\.6|2)-(qemubox|runc)", name)
+        assert group(name).count("-") == (2 if found else 0), name
 
 
 def test_what_is_known_to_take_long_is_there() -> None:
