@@ -22,6 +22,8 @@ LOGS: Final = ROOT / "build/lanes"
 _SAID_EVERY_S: Final = 60.0
 _TIDY_S: Final = 60.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What nohup and a shell's `&` have ignored would be ignored by all that tests start: env(1), of coreutils.
+_AS_USUAL: Final = ("env", "--default-signal=HUP,INT,QUIT")
 
 
 def say(line: str = "") -> None:
@@ -39,7 +41,12 @@ class Running:
         self.began = time.monotonic()
         with self.path.open("wb") as log:
             self.process = subprocess.Popen(
-                ["sh", "-c", step.command], cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+                [*_AS_USUAL, "sh", "-c", step.command],
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
             )
 
     @property
@@ -122,14 +129,15 @@ class Lanes:
         """Run them; the exit status: 0 if all succeeded, 130 if it was stopped, or 1."""
         self._logs.mkdir(parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        heard = [number for number in _SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+        for number in heard:  # SIGHUP not under nohup
             loop.add_signal_handler(number, self.stop, f"stopped by {number.name}")
         timer = loop.call_later(deadline_s, self.stop, f"stopped after {clock(deadline_s)}, the deadline of all")
         try:
             await self._work()
         finally:
             timer.cancel()
-            for number in _SIGNALS:
+            for number in heard:
                 loop.remove_signal_handler(number)
         say()
         for line in summary(self._ended, time.monotonic() - self._began):

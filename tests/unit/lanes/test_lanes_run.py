@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +58,21 @@ async def test_a_failure_is_named_last_and_stops_nothing_else(
     assert "  FAILED a test" in lines
     assert (tmp_path / "checked").exists()
     assert not (tmp_path / "began").exists()
+
+
+def test_in_the_background_tests_hear_what_they_are_told(tmp_path: Path) -> None:
+    """A shell's `&` ignores SIGINT and SIGQUIT for all that comes of it; some tests send them, or look."""
+    program = (
+        "import asyncio, sys; from pathlib import Path;"
+        "from tests.lanes.plan import Step; from tests.lanes.run import Lanes;"
+        "step = Step('unit', 'grep SigIgn /proc/self/status >ignored');"
+        "sys.exit(asyncio.run(Lanes([step], 2, Path('logs'), Path.cwd()).run(30)))"
+    )
+    words = ["env", "--ignore-signal=HUP,INT,QUIT", sys.executable, "-c", program]
+    done = subprocess.run(words, check=False, cwd=tmp_path, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    ignored = int((tmp_path / "ignored").read_text().split()[1], 16)
+    assert ignored & (1 << (signal.SIGHUP - 1) | 1 << (signal.SIGINT - 1) | 1 << (signal.SIGQUIT - 1)) == 0
 
 
 async def test_a_deadline_ends_the_step_with_its_children(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

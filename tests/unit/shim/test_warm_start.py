@@ -6,6 +6,8 @@ import signal
 import threading
 import time
 
+import pytest
+
 from tests.unit.shim.observe import until
 from tests.unit.shim.program import Answer, Host
 from tests.unit.shim.warm_service import WarmService, answer_of, parent
@@ -36,6 +38,7 @@ def test_a_service_that_hangs_is_not_waited_for(host: Host, service: WarmService
     assert shim.connect().shim_pid == shim.pid
 
 
+@pytest.mark.timeout(400)
 def test_killed_at_any_moment_there_is_exactly_one_daemon(host: Host, service: WarmService) -> None:
     """kill -9 of the service at a moment of chance during each of 30 starts."""
     from_service = 0
