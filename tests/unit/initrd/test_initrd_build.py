@@ -10,7 +10,11 @@ import pytest
 from initrd import contents
 
 PROJECT = Path(__file__).parents[3]
-SCRIPTS = ("initrd/build.sh", "initrd/base.sh", "deploy/suite.sh", "deploy/vhost-device-vsock.sh", "tests/parts.sh")
+SCRIPTS = (
+    *("initrd/build.sh", "initrd/base.sh", "tests/parts.sh", "deploy/suite.sh", "deploy/vhost-device-vsock.sh"),
+    *("deploy/mirror.sh", "deploy/parts.sh", "deploy/tree-python.sh", "deploy/wheel.sh", "deploy/wheels.sh"),
+    *("deploy/release/build.sh", "deploy/release/compare.sh", "deploy/release/runtime.sh"),
+)
 
 
 @pytest.fixture
@@ -66,6 +70,8 @@ def test_the_path_is_one_line_below_the_cache_and_nothing_is_made(checkout: Path
         "initrd/root/etc/passwd",
         "initrd/build.sh",
         "initrd/base.sh",
+        "deploy/tree.py",
+        "deploy/tree-python.sh",
     ],
 )
 def test_a_changed_input_is_another_image(checkout: Path, file: str) -> None:

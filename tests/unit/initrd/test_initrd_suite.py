@@ -17,8 +17,19 @@ action=$1
 shift
 case $action in
     indextargets) cat "$INDEXES" ;;
-    update) [ ! -e "$INDEXES.broken" ] ;;
-    download)
+    update) [ ! -e "$INDEXES.broken" ] || exit 1 ;;
+    install)
+        for word in "$@"; do
+            case $word in Dir::Cache::Archives=*) archives=${word#*=} ;; esac
+        done
+        : >"$archives/lock"
+        echo dep >"$archives/libdep_1.0_amd64.deb"
+        cd "$archives"
+        set -- crun
+        ;;
+esac
+case $action in
+    install | download)
         for word in "$@"; do
             case $word in
                 -* | *=*) ;;
@@ -91,6 +102,19 @@ def test_the_packages_and_their_versions_are_in_the_printed_directory(host: Host
     lines = [line.split() for line in (directory / "versions").read_text().splitlines()]
     assert [line[:2] for line in lines] == [["crun", "1.0"], ["libc6", "1.0"]]
     assert all(len(line[2]) == 64 for line in lines)
+
+
+def test_with_dependencies_all_that_apt_would_install_is_there(host: Host) -> None:
+    result = host.run("--with-dependencies", "sid", "crun")
+    assert result.returncode == 0, result.stderr
+    directory = Path(result.stdout.strip())
+    assert {path.name for path in directory.iterdir()} == {"crun_1.0_amd64.deb", "libdep_1.0_amd64.deb", "versions"}
+    names = [line.split()[0] for line in (directory / "versions").read_text().splitlines()]
+    assert names == ["crun", "libdep"]
+    (call,) = [call for call in host.calls() if call.startswith("install ")]
+    for option in ("--download-only", "--no-install-recommends", f"-o Dir::State::Status={host.cache}/"):
+        assert option in call
+    assert result.stdout != host.run("sid", "crun").stdout
 
 
 def test_a_second_call_needs_no_apt(host: Host) -> None:
