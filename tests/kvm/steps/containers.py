@@ -1,0 +1,108 @@
+"""Containers on the production path: KVM, the kernel's vsock, vhost-net, clones of the template with private memory."""
+
+import pytest
+
+from tests.kvm.harness.host import CONTAINER_DEADLINE_S, IMAGE, RUNTIME, Host
+
+_NEEDS = pytest.mark.needs("test_upgrade_under_a_running_container")
+GATEWAY = "10.86.0.1"
+
+
+class Containers:
+    """What a container has, and what can be done with it."""
+
+    @_NEEDS
+    def test_container_has_our_kernel(self, host: Host) -> None:
+        release = host.run_container("kernel", "uname -r")
+        assert release.endswith("-qemubox")
+        assert release != host.output("uname -r")
+
+    @_NEEDS
+    def test_machine_runs_with_kvm_as_a_clone(self, host: Host) -> None:
+        started = host.start("box")
+        host.times.record("start of a clone", started.seconds)
+        found = host.inspect("box")
+        assert found["accelerator"] == "kvm"
+        assert found["link"] == "kernel"
+        assert found["memory"] == "private"
+        assert found["template"]
+        assert str(host.suite.qemu) in host.output(
+            f"readlink -f /proc/{found['qemu_pid']}/exe; qemubox check --quick | grep QEMU"
+        )
+
+    @pytest.mark.needs("test_machine_runs_with_kvm_as_a_clone")
+    def test_exec(self, host: Host) -> None:
+        assert host.exec("box", "sh -c 'echo $((6 * 7)) on $(uname -s)'") == "42 on Linux"
+        failed = host.ctr("task exec --exec-id fails box sh -c 'exit 5'", check=False)
+        assert failed.status == 5
+
+    @pytest.mark.needs("test_machine_runs_with_kvm_as_a_clone")
+    def test_interface_is_carried_by_vhost_net(self, host: Host) -> None:
+        interfaces = host.inspect("box")["interfaces"]
+        assert isinstance(interfaces, dict)
+        assert [interface["vhost"] for interface in interfaces.values()] == [True]
+
+    @pytest.mark.needs("test_interface_is_carried_by_vhost_net")
+    def test_network_reaches_the_host(self, host: Host) -> None:
+        host.run(f"systemd-run --quiet --unit=lane-httpd /mnt/busybox httpd -f -p {GATEWAY}:8080 -h /mnt/www")
+        try:
+            host.wait_for(f"/mnt/busybox wget -q -O /dev/null http://{GATEWAY}:8080/", "the host's server")
+            assert host.exec("box", f"ping -c 1 -W 20 {GATEWAY}").count("1 packets received") == 1
+            assert host.exec("box", f"wget -q -T 20 -O - http://{GATEWAY}:8080/") == "from the host"
+        finally:
+            host.run("systemctl stop lane-httpd.service")
+
+    @pytest.mark.needs("test_interface_is_carried_by_vhost_net")
+    def test_two_containers_at_once_reach_each_other(self, host: Host) -> None:
+        host.start("second", "httpd -f -p 80 -h /etc")
+        first, second = host.inspect("box"), host.inspect("second")
+        assert first["template"] == second["template"]
+        assert [each["memory"] for each in (first, second)] == ["private", "private"]
+        assert first["qemu_pid"] != second["qemu_pid"]
+        words = host.exec("box", f"wget -q -T 20 -O - http://{host.address('second')}/group")
+        assert words.startswith("root:x:0:")
+        host.stop("second")
+
+    @_NEEDS
+    def test_terminal(self, host: Host) -> None:
+        with host.machine.terminal(f"{host.suite.ctr} run --rm -t --runtime {RUNTIME} {IMAGE} tty sh") as terminal:
+            terminal.expect("/ # ", CONTAINER_DEADLINE_S)
+            terminal.type("tty; stty size\n")
+            assert "/dev/pts/0" in terminal.expect("30 100")
+            terminal.resize(41, 123)
+            terminal.type("until [ \"$(stty size)\" = '41 123' ]; do sleep 0.1; done; echo re'sized'\n")
+            terminal.expect("resized")
+            terminal.type("sleep 1000\n")
+            terminal.expect("sleep 1000")
+            terminal.type("\x03")
+            terminal.type("exit 3\n")
+            assert terminal.ends() == 3
+
+    @_NEEDS
+    def test_commit(self, host: Host) -> None:
+        host.start("writer", "sh -c 'echo committed >/root/new; rm /etc/group; sleep 100000'")
+        host.wait_for(f"{host.suite.ctr} task exec --exec-id r$(date +%N) writer test -e /root/new", "what is written")
+        host.run(f"qemubox commit --address {host.suite.socket} writer localhost/kvm/committed:1", CONTAINER_DEADLINE_S)
+        host.stop("writer")
+        words = host.run_container(
+            "reader", "sh -c 'cat /root/new; test -e /etc/group || echo no group'", image="localhost/kvm/committed:1"
+        )
+        assert words.splitlines() == ["committed", "no group"]
+
+    @_NEEDS
+    def test_cold_boot(self, host: Host) -> None:
+        """Without a template a machine boots, by the same way otherwise."""
+        host.run('sed -i.lane \'s/^# mode = "auto"/mode = "off"/\' /etc/qemubox/config.toml')
+        try:
+            started = host.start("cold")
+            host.times.record("start of a machine that boots", started.seconds)
+            found = host.inspect("cold")
+            assert (found["memory"], found["template"], found["accelerator"]) == ("booted", "", "kvm")
+            host.stop("cold")
+        finally:
+            host.run("mv /etc/qemubox/config.toml.lane /etc/qemubox/config.toml")
+
+
+def state(host: Host, name: str) -> str:
+    """What containerd says of a task: RUNNING, STOPPED, or nothing where there is none."""
+    return host.output(f"{host.suite.ctr} task ls | awk '$1 == \"{name}\" {{ print $3 }}'")

@@ -1,0 +1,122 @@
+"""A clean host, the previous release installed as a user would, a container of it, and the upgrade under it."""
+
+import json
+from typing import ClassVar
+
+import pytest
+
+from tests.kvm.harness import listing
+from tests.kvm.harness.data import DATA_DEADLINE_S, PREVIOUS
+from tests.kvm.harness.host import DATA, PREFIX, Host, Suite
+
+# Unpacking, the copy of 300 MiB, a template and a check with two boots: a minute alone, six on a busy machine.
+INSTALL_DEADLINE_S = 900.0
+KERNEL_RELEASE = "-qemubox"
+
+
+def unpack_and_install(host: Host, archive: str) -> tuple[str, float]:
+    """Unpack an archive of the data disk and run its installer: what it printed, and how many seconds it took."""
+    host.run(f"cd /root && rm -rf qemubox-* && tar -xzf {DATA}/{archive}", DATA_DEADLINE_S)
+    installed = host.run(
+        f"cd /root/qemubox-*-linux-x86_64 && ./install.sh {host.suite.options} 2>&1", INSTALL_DEADLINE_S
+    )
+    host.run("rm -rf /root/qemubox-*")
+    return installed.stdout, installed.seconds
+
+
+def environment_of(host: Host, pid: object) -> str:
+    """The directory of the Python environment that a shim's process has its code from."""
+    return host.output(f"grep -o '{PREFIX}/lib/qemubox/venv-[^/]*' /proc/{pid}/maps | sort -u")
+
+
+class Installation:
+    """From a clean host to this release over a running container of the previous one."""
+
+    suite: ClassVar[Suite]
+
+    @pytest.mark.timeout(3600)
+    def test_host_is_clean_and_has_kvm(self, host: Host) -> None:
+        host.run("udevadm settle --timeout=60")
+        host.wait_for("systemctl is-system-running | grep -qx running", "systemd's end of its boot", 180)
+        nodes = host.output("stat -c '%F' /dev/kvm /dev/vhost-vsock /dev/vhost-net")
+        assert nodes.splitlines() == ["character special file"] * 3
+        assert host.output("lsmod | grep -c '^kvm_amd '") == "1"
+        if not self.suite.shim_only:
+            words = "containerd runc ctr python3 qemu-system-x86_64 iptables mkfs.erofs virtiofsd gcc"
+            missing = host.output(f"for word in {words}; do command -v $word || true; done")
+            assert missing == ""
+        host.kept["before"] = "\n".join(sorted(listing.take(host.machine)))
+
+    @pytest.mark.needs("test_host_is_clean_and_has_kvm")
+    @pytest.mark.timeout(1200)
+    def test_previous_release_is_installed(self, host: Host) -> None:
+        said, seconds = unpack_and_install(host, "previous.tar.gz")
+        host.times.record("install", seconds)
+        assert "0 failures" in said
+        assert host.output("qemubox --version") == PREVIOUS
+        assert host.failed_units() == ""
+        active = host.output(f"systemctl is-active qemubox.service {host.suite.containerd}")
+        assert active.splitlines() == ["active", "active"]
+
+    @pytest.mark.needs("test_previous_release_is_installed")
+    def test_image_is_imported(self, host: Host) -> None:
+        host.ctr(f"image import {DATA}/busybox.tar")
+
+    @pytest.mark.needs("test_image_is_imported")
+    def test_container_of_the_previous_release_runs(self, host: Host) -> None:
+        started = host.start("old", "sh -c 'trap \"exit 7\" TERM; echo kept >/kept; while :; do sleep 1; done'")
+        host.times.record("first start", started.seconds)
+        assert host.exec("old", "cat /kept") == "kept"
+        host.kept["old environment"] = environment_of(host, host.inspect("old")["shim_pid"])
+
+    @pytest.mark.needs("test_container_of_the_previous_release_runs")
+    @pytest.mark.timeout(1200)
+    def test_upgrade_under_a_running_container(self, host: Host) -> None:
+        said, seconds = unpack_and_install(host, "release.tar.gz")
+        host.times.record("upgrade", seconds)
+        assert "0 failures" in said
+        assert host.output("qemubox --version") != PREVIOUS
+        assert host.failed_units() == ""
+
+    @pytest.mark.needs("test_upgrade_under_a_running_container")
+    def test_old_container_still_answers(self, host: Host) -> None:
+        assert host.exec("old", "cat /kept") == "kept"
+        assert environment_of(host, host.inspect("old")["shim_pid"]) == host.kept["old environment"]
+
+    @pytest.mark.needs("test_upgrade_under_a_running_container")
+    def test_new_container_is_of_the_new_code(self, host: Host) -> None:
+        host.start("new")
+        environment = environment_of(host, host.inspect("new")["shim_pid"])
+        assert environment == host.output(f"readlink -f {PREFIX}/lib/qemubox/venv")
+        assert environment != host.kept["old environment"]
+        host.stop("new")
+
+    @pytest.mark.needs("test_old_container_still_answers")
+    def test_old_container_stops_by_itself(self, host: Host) -> None:
+        host.ctr("task kill --signal SIGTERM old")
+        host.wait_for(f"{host.suite.ctr} task ls | grep -Eq '^old .*STOPPED'", "the end of old")
+        removed = host.ctr("task rm old", check=False)
+        # ctr warns of the exit status, and takes it for its own.
+        assert removed.status in (0, 7), removed
+        host.ctr("container rm old")
+        assert host.output("qemubox ps --quiet") == ""
+
+    @pytest.mark.needs("test_upgrade_under_a_running_container")
+    @pytest.mark.timeout(400)
+    def test_check_finds_the_production_path(self, host: Host) -> None:
+        done = host.run("qemubox check --json", 300)
+        host.times.record("check", done.seconds)
+        document = json.loads(done.stdout)
+        failures = [line for line in document["lines"] if line["status"] == "failure"]
+        assert failures == []
+        lines = {(line["area"], line["what"]): line for line in document["lines"]}
+        assert lines["accelerator", "accelerator"]["status"] == "ok"
+        assert lines["accelerator", "accelerator"]["found"].startswith("KVM")
+        assert lines["vsock", "/dev/vhost-vsock"]["status"] == "ok"
+        assert lines["kernel", "/dev/vhost-net"]["status"] == "ok"
+
+    @pytest.mark.needs("test_upgrade_under_a_running_container")
+    def test_template_is_there(self, host: Host) -> None:
+        templates = json.loads(host.output("qemubox template list --json"))
+        host.kept["templates"] = json.dumps(templates)
+        assert len(templates) >= 1
