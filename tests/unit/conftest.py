@@ -3,9 +3,14 @@
 The suite runs on busy machines, and measures nothing.
 """
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # Files that take ten seconds and more, longest first: at the end one worker would be at them alone.
@@ -31,3 +36,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     turns = {name: turn for turn, name in enumerate(LONGEST)}
     here = len(__file__.removesuffix("conftest.py"))
     items.sort(key=lambda item: turns.get(str(item.path)[here:], len(turns)))
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory for sockets, whose paths have 107 bytes at most (unix(7)): a worker's tmp_path takes 70 of them."""
+    path = Path(tempfile.mkdtemp(prefix="q", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(autouse=True)
+def default_log() -> Iterator[None]:
+    """What a test has set the log to ends with it: nobody else would see lines below that level."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()

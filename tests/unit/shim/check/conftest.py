@@ -68,6 +68,12 @@ class FakeHost:
 
 
 @pytest.fixture
+def tmp_path(short_path: Path) -> Path:
+    """Short: there are sockets below it."""
+    return short_path
+
+
+@pytest.fixture
 def fake(tmp_path: Path) -> FakeHost:
     """A host without anything."""
     return FakeHost(tmp_path)

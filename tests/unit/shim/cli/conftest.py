@@ -18,6 +18,12 @@ class MakeMachine(Protocol):
 
 
 @pytest.fixture
+def tmp_path(short_path: Path) -> Path:
+    """Short: there are sockets below it."""
+    return short_path
+
+
+@pytest.fixture
 def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As the configuration names it."""
     config = tmp_path / "config.toml"
