@@ -15,8 +15,6 @@ LABEL: Final = "lane-data"
 # Cold caches: kernel and Go take a quarter of an hour on two cores.
 BUILD_DEADLINE_S: Final = 2400.0
 _COPY_DEADLINE_S: Final = 120.0
-# Unpacking it in the machine.
-DATA_DEADLINE_S: Final = 400.0
 _SIZE_MIB: Final = 512
 
 

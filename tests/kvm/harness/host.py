@@ -30,7 +30,7 @@ class Suite:
     # machine.sh's second word.
     kind: str
     shim_only: bool
-    # The guest's kernel is ours, whatever the host's; QEMU's version begins with this.
+    # What `qemubox check` says of the QEMU that runs the machines begins with this.
     qemu: str
 
     @property
@@ -89,17 +89,18 @@ class Host:
         self.kept["exec"] = str(int(self.kept.get("exec", "0")) + 1)
         return self.ctr(f"task exec --exec-id e{self.kept['exec']} {name} {command}").stdout.strip()
 
-    def stop(self, name: str, signal: str = "SIGKILL") -> None:
-        """End a container by a signal, wait until containerd knows, and remove it."""
-        self.ctr(f"task kill --signal {signal} {name}")
+    def remove(self, name: str) -> None:
+        """Kill a container and remove it. A task that has not been deleted keeps its container from being removed."""
+        self.run(f"{self.suite.ctr} task rm --force {name}; {self.suite.ctr} container rm {name}")
+
+    def wait_until_stopped(self, name: str) -> None:
+        """Until containerd knows that a container has ended."""
         self.wait_for(f"{self.suite.ctr} task ls | grep -Eq '^{name} .*STOPPED'", f"the end of {name}")
-        self.ctr(f"task rm {name}")
-        self.ctr(f"container rm {name}")
 
     def wait_for(self, condition: str, what: str, deadline_s: int = 60) -> None:
         """Wait until a shell command succeeds in the machine. `what`: for the error."""
         clock = f"end=$(($(date +%s) + {deadline_s}))"
-        loop = f"{clock}; until {condition}; do [ $(date +%s) -lt $end ] || exit 9; sleep 0.2; done"
+        loop = f"{clock}; until {condition}; do [ $(date +%s) -lt $end ] || exit 9; sleep 1; done"
         done = self.run(f"sh -c {shlex.quote(loop)}", deadline_s + 30, check=False)
         assert done.status == 0, f"{what}: not there after {deadline_s} s: {condition}\n{done.stdout}{done.stderr}"
 

@@ -97,7 +97,7 @@ class Machine:
             "-drive", f"if=none,format=raw,readonly=on,id=data,file={self._data}",
             "-device", "nvme,drive=data,serial=data",
             "-netdev", f"user,id=lan,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22",
-            "-device", "virtio-net-pci,netdev=lan",
+            "-device", "virtio-net-pci,netdev=lan,romfile=",
             "-device", "virtio-rng-pci",
             "-serial", f"file:{self.console}",
             "-qmp", f"unix:{self._monitor},server=on,wait=off",

@@ -16,7 +16,7 @@ class Faults:
         host.start("victim")
         found = host.inspect("victim")
         host.run(f"kill -9 {found['qemu_pid']}")
-        host.wait_for(f"{host.suite.ctr} task ls | grep -Eq '^victim .*STOPPED'", "the end of victim")
+        host.wait_until_stopped("victim")
         removed = host.ctr("task rm victim", check=False)
         assert removed.status in (0, 137), removed
         host.ctr("container rm victim")

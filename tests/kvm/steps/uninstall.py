@@ -11,14 +11,14 @@ _UNINSTALL = f"{PREFIX}/share/qemubox/installer/install.sh --uninstall"
 class Removal:
     """The last steps of a suite."""
 
-    @pytest.mark.needs("test_previous_release_is_installed", "test_image_is_imported")
+    @pytest.mark.needs("test_release_is_installed")
     def test_uninstall_is_refused_under_a_running_container(self, host: Host) -> None:
         host.start("user")
         refused = host.run(f"{_UNINSTALL} 2>&1", 180, check=False)
         assert refused.status == 1
         assert "default/user" in refused.stdout
         assert host.exec("user", "echo there") == "there"
-        host.stop("user")
+        host.remove("user")
 
     @pytest.mark.needs("test_uninstall_is_refused_under_a_running_container")
     def test_uninstall_leaves_nothing(self, host: Host) -> None:
@@ -28,7 +28,8 @@ class Removal:
         host.times.record("uninstall", removed.seconds)
         host.run("systemctl daemon-reload")
         before = frozenset(host.kept["before"].splitlines())
-        assert listing.differences(before, listing.take(host.machine)) == []
+        differences = listing.differences(before, listing.take(host.machine))
+        assert not differences, "\n".join(differences)
         assert host.failed_units() == ""
 
     @pytest.mark.needs("test_uninstall_leaves_nothing")
