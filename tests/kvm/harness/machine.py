@@ -1,7 +1,9 @@
 """A Debian machine with systemd, real /dev/kvm, /dev/vhost-vsock and vhost-net, under QEMU's TCG.
 
-TCG emulates AMD's SVM, so `kvm_amd` loads in it (QEMU >= 7.2, `-cpu max,+svm,+npt`). The disk is machine.sh's, and what
-is written to it goes with QEMU (`snapshot=on`): a reboot keeps it, the next run does not see it.
+TCG emulates AMD's SVM, so `kvm_amd` loads in it (`-cpu max,+svm,+npt`). QEMU is the release's, 10.0. One vCPU, for two
+of them have hung in an interrupt between them, and no ERMS, which TCG does byte by byte (docs/decisions/0036). The disk
+is machine.sh's, and what is written to it goes with QEMU (`snapshot=on`): a reboot keeps it, the next run does not see
+it.
 
 The machine has no network but QEMU's own, restricted to what the harness forwards: ssh, for commands with their output
 and status, and for real terminals. It says on its console when that is ready. QEMU is killed by its pid at the end of
@@ -23,7 +25,6 @@ from typing import Final, Self
 from tests.kvm.harness.shell import Result, Shell
 from tests.kvm.harness.terminal import Terminal
 
-QEMU: Final = "qemu-system-x86_64"
 VCPUS: Final = 1
 MEMORY_MIB: Final = 4096
 READY: Final = "lane: ready after"
@@ -44,10 +45,11 @@ class MachineFailed(Exception):
 
 
 class Machine:
-    """One running machine: `with Machine(directory, data, work) as machine`."""
+    """One running machine: `with Machine(qemu, directory, data, work) as machine`."""
 
-    def __init__(self, directory: Path, data: Path, work: Path) -> None:
+    def __init__(self, qemu: Path, directory: Path, data: Path, work: Path) -> None:
         """`directory` is machine.sh's, `data` a disk image with what the machine is given, `work` for what is made."""
+        self._qemu = qemu
         self._directory = directory
         self._data = data
         self.console = work / "console.log"
@@ -65,7 +67,7 @@ class Machine:
         port = _free_port()
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", QEMU, *self._arguments(port)],
+                ["setpriv", "--pdeathsig", "KILL", str(self._qemu), *self._arguments(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

@@ -45,7 +45,7 @@ class Containers:
     def test_network_reaches_the_host(self, host: Host) -> None:
         host.run(f"systemd-run --quiet --unit=lane-httpd /mnt/busybox httpd -f -p {GATEWAY}:8080 -h /mnt/www")
         try:
-            host.wait_for(f"/mnt/busybox nc -z {GATEWAY} 8080", "the host's server")
+            host.wait_for(f"/mnt/busybox nc -w 2 {GATEWAY} 8080 </dev/null", "the host's server")
             assert host.exec("box", f"ping -c 1 -W 20 {GATEWAY}").count("1 packets received") == 1
             assert fetch(host, "box", GATEWAY, 8080, "/index.html").endswith("from the host")
         finally:
