@@ -87,3 +87,9 @@ def test_a_service_leaves_its_children_alone_and_is_where_the_other_is(name: str
     assert service["OOMPolicy"] == "continue"
     assert service["Type"] == "notify"
     assert [key for key in service if key.startswith(_CONFINING)] == []
+
+
+def test_the_template_is_made_when_kvm_is_there() -> None:
+    """Early in a boot udev has not loaded its module yet: seen on Debian 13 after a reboot, tests/kvm."""
+    service = _sections((_ROOT / "deploy/systemd/qemubox-template.service").read_text())["Service"]
+    assert service["ExecStartPre"].split() == ["-udevadm", "settle", "--timeout=60"]
