@@ -98,7 +98,7 @@ class Machine:
             "-drive", f"{disk},id=root,file={self._directory / 'root.img'}", "-device", "nvme,drive=root,serial=root",
             "-drive", f"if=none,format=raw,readonly=on,id=data,file={self._data}",
             "-device", "nvme,drive=data,serial=data",
-            "-netdev", f"user,id=lan,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22",
+            "-netdev", f"user,id=lan,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22",
             "-device", "virtio-net-pci,netdev=lan,romfile=",
             "-device", "virtio-rng-pci",
             "-serial", f"file:{self.console}",
