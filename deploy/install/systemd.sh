@@ -102,11 +102,17 @@ remove_units() {
 # leave the host's systemd-modules-load.service failed.
 wanted_modules="tun vhost_net vhost_vsock overlay loop bridge veth sch_ingress cls_u32 act_mirred"
 
+# KVM's own, which udev loads too, but at some moment of the boot: a machine that is started before runs without KVM.
+kvm_module() {
+    if grep -qw svm /proc/cpuinfo; then echo kvm_amd; fi
+    if grep -qw vmx /proc/cpuinfo; then echo kvm_intel; fi
+}
+
 install_modules() {
     command -v modprobe >/dev/null || return 0
     {
         echo "# What qemubox's machines and their networks want of the kernel; install.sh has left out what it has not."
-        for module in $wanted_modules; do
+        for module in $(kvm_module) $wanted_modules; do
             if modprobe -n -v "$module" 2>/dev/null | grep -q '^insmod'; then echo "$module"
             elif [ -f "/lib/modules/$(uname -r)/modules.dep" ] && grep -q "/$module\.ko" "/lib/modules/$(uname -r)/modules.dep"; then echo "$module"
             fi
