@@ -82,14 +82,14 @@ def test_memory_within_the_limit_is_there(box: Box) -> None:
 
 
 def test_memory_beyond_the_limit_kills(box: Box) -> None:
-    result = box.run("sh", "-c", _USE_MEMORY.format(mib=400), options=("--memory-limit", str(256 * MIB)))
+    result = box.run("sh", "-c", _USE_MEMORY.format(mib=100), options=("--memory-limit", str(64 * MIB)))
     assert result.code == 137
 
 
 def test_the_guest_outlives_its_container_s_hunger(vm: Box) -> None:
     """The killed child was the container's, inside its cgroup; the first process goes on."""
-    command = "head -c 400m /dev/zero | tail > /dev/null; echo still here"
-    result = vm.run("sh", "-c", command, options=("--memory-limit", str(256 * MIB)))
+    command = "head -c 100m /dev/zero | tail > /dev/null; echo still here"
+    result = vm.run("sh", "-c", command, options=("--memory-limit", str(64 * MIB)))
     assert (result.code, result.text) == (0, "still here")
 
 
