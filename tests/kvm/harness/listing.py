@@ -24,8 +24,9 @@ ALIVE: Final = (
     r"process (sshd.*|sh|sed|awk|find|cut|\(udev-worker\)|\(sd-.*\)|kworker.*|kvm-.*|vhost-.*|ext4-.*|loop.*)",
 )
 # docs/install.md: images and writable layers are the user's until --purge. The directory of network namespaces is as
-# iproute2 makes it, a mount shared with whoever else has some (docs/limitations.md).
-STAYS: Final = (r"file /var/lib/qemubox(/.*)?", r"(file|mount) /run/netns")
+# iproute2 makes it, a mount shared with whoever else has some; a host that CNI has made a router stays one, and has the
+# subnet routers' anycast addresses (docs/limitations.md).
+STAYS: Final = (r"file /var/lib/qemubox(/.*)?", r"(file|mount) /run/netns", r"route anycast fe80:: dev eth0 .*")
 
 _SCRIPT: Final = r"""
 set -eu
@@ -40,7 +41,6 @@ ip route show table all | sed 's/^/route /'
 ip netns list | sed 's/^/netns /'
 awk '{ print "mount " $5 }' /proc/self/mountinfo
 for status in /proc/[0-9]*/comm; do sed 's/^/process /' "$status" 2>/dev/null || true; done
-cat /proc/sys/net/ipv4/ip_forward | sed 's/^/ip_forward /'
 """
 _DEADLINE_S: Final = 180.0
 
