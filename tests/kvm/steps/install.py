@@ -106,7 +106,9 @@ class Upgrade:
     def test_old_container_stops_by_itself(self, host: Host) -> None:
         host.ctr("task kill --signal SIGTERM old")
         host.wait_until_stopped("old")
-        assert host.ctr("task rm old", check=False).status == 7  # ctr takes the container's exit status for its own
+        # ctr takes the container's exit status for its own, or warns of it (2.x).
+        removed = host.ctr("task rm old", check=False)
+        assert removed.status == 7 or (removed.status == 0 and "exit code 7" in removed.stderr), removed
         host.ctr("container rm old")
         assert "old" not in host.output("qemubox ps --quiet").split()
 
