@@ -55,7 +55,9 @@ async def test_it_answers_and_comes_again(reaper: Reaper, monkeypatch: pytest.Mo
     monkeypatch.setattr(console, "_PYTHON", sys.executable)
     monkeypatch.setattr(console, "_TERMINAL", os.ttyname(slave))
     monkeypatch.setattr(console, "_AGAIN_S", 0.0)
-    program = f"import sys; sys.path[:0] = {[str(_ROOT), *_LIBRARY]!r}; from vminitd.prompt import main; main()"
+    # The guest's Python has no readline, which would lose a ^D that is typed while it is not reading.
+    program = f"import sys; sys.path[:0] = {[str(_ROOT), *_LIBRARY]!r}; sys.modules['readline'] = None;"
+    program += " from vminitd.prompt import main; main()"
     monkeypatch.setattr(console, "_PROGRAM", program)
     keeping = asyncio.create_task(console.keep_prompt(reaper))
     try:
