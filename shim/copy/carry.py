@@ -153,7 +153,9 @@ class _Copy:
                 outcome = finish.result()
                 # The guest ends when all is with us: what is left to do is ours.
                 await asyncio.wait((self._relay,), timeout=deadlines.DRAIN_S)
-                if self._relay.done() and self._relay.result():
+                # What goes in ends with its last record. The guest may have read that, and gone, before we are told
+                # that the pipe has ended: it has taken all when it says so.
+                if self._relay.done() and (self._relay.result() or self.names == ("stdin",)):
                     return outcome
             elif error := self._relay.exception():
                 raise error

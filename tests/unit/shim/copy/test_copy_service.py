@@ -5,17 +5,21 @@ import contextlib
 import io
 import os
 import socket
+from typing import cast
 
 import pytest
+import structlog
 
 from api import archive_pb2, files_pb2
 from api.files_ttrpc import FilesStub
 from api.frames import BROKEN, END, FrameReader
 from archive.pack import pack
+from archive.records import END as STREAM_END
 from archive.records import Entry, Kind, encode, read
 from shim import deadlines
-from shim.copy.carry import MOST
+from shim.copy.carry import MOST, Copier, Pipe
 from shim.errors import GuestError, HostError, NotFoundError, ResourceError
+from shim.log import Logger
 from tests.unit.shim.copy.conftest import Site
 from tests.unit.shim.copy.copy_guest import framed, send, sending, stream
 from ttrpc import Code, StatusError
@@ -50,6 +54,30 @@ async def test_into_the_container(site: Site) -> None:
     pack(place, expected.write, print)
     os.close(place)
     assert bytes(got) == expected.getvalue()
+    assert site.container.copied == 1
+
+
+async def test_a_guest_that_has_all_before_the_pipe_has_ended(site: Site) -> None:
+    """It goes after the last record, and says that it has everything: the end of the pipe may come later."""
+
+    async def take(end: socket.socket) -> archive_pb2.FinishResponse:
+        frames, got = FrameReader(), bytearray()
+        while not got.endswith(STREAM_END):
+            data = await asyncio.get_running_loop().sock_recv(end, 1 << 16)
+            for piece in frames.feed(memoryview(data)):
+                got.extend(piece)
+        end.close()
+        return archive_pb2.FinishResponse()
+
+    site.guest.behave = take
+    ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(theirs, stream())
+        copier = Copier(site.containers, cast("Logger", structlog.get_logger()))
+        async with asyncio.timeout(30), copier.writing("c", b"/", b"f", Pipe(ours)) as finish:
+            assert await finish() == []
+    finally:
+        os.close(theirs)
     assert site.container.copied == 1
 
 
