@@ -5,8 +5,9 @@ connection waits in its backlog while the daemon is still getting ready. The dae
 fork and never an exec: of the service, which calls the parts below (shim/warm/child.py),
 or, by `launch`, of `start`.
 
-The answer: a plain address for containerd 1.6 and 1.7, which know nothing else, JSON
-(version 3, ttrpc) where MAX_SHIM_VERSION says that containerd is newer.
+The answer: JSON (version 3, ttrpc) for containerd 2.3 and newer, which are known by their bootstrap parameters; a plain
+address, which is version 2, for older ones. MAX_SHIM_VERSION does not tell them apart: Debian 13's 1.7 sets it to 2,
+as 2.x does, and refuses version 3 ("unsupported shim version").
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from shim.reclaim import reclaim
 # The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 _OLD_SHIM_DEADLINE_S = 5.0
 _BACKLOG = 128
@@ -42,6 +43,8 @@ class Prepared:
         listener: socket.socket,
         socket_path: str,
         containerd_level: str,
+        *,
+        newest: bool = False,
     ) -> None:
         self.identity = identity
         self.directory = directory
@@ -50,6 +53,8 @@ class Prepared:
         self.socket_path = socket_path
         # How much containerd says, by the names of shim/log_level.py.
         self.containerd_level = containerd_level
+        # Whether containerd is one that takes an answer of version 3.
+        self.newest = newest
 
     def sign(self, pid: int) -> None:
         """Write down, in the lock and in the bundle, who the daemon is."""
@@ -87,7 +92,8 @@ def prepare(arguments: Arguments, stdin: bytes, still_wanted: Callable[[], None]
         reclaim(directory)
         raise
     containerd_level = log_level.of_containerd(level, debug=arguments.debug)
-    return Prepared(identity, directory, lock_fd, listener, socket_path, containerd_level)
+    newest = wire.is_bootstrap(stdin, arguments.container_id, arguments.namespace)
+    return Prepared(identity, directory, lock_fd, listener, socket_path, containerd_level, newest=newest)
 
 
 def launch(arguments: Arguments, stdin: bytes, *, why: str, answered: bool) -> None:
@@ -106,17 +112,17 @@ def launch(arguments: Arguments, stdin: bytes, *, why: str, answered: bool) -> N
     try:
         prepared.sign(pid)
         if not answered:
-            os.write(1, answer(prepared.socket_path, os.environ).encode())
+            os.write(1, answer(prepared.socket_path, newest=prepared.newest).encode())
     except BaseException:
         _kill(pid)
         prepared.undo()
         raise
 
 
-def answer(socket_path: str, environment: Mapping[str, str]) -> str:
+def answer(socket_path: str, *, newest: bool) -> str:
     """What `start` prints, without a newline. Pure."""
     address = f"unix://{socket_path}"
-    if "MAX_SHIM_VERSION" not in environment:
+    if not newest:
         return address
     import json
 

@@ -43,6 +43,18 @@ def bootstrap(data: bytes, container_id: str, namespace: str) -> tuple[str, int]
     return (texts[9], level) if (texts[1], texts[2]) == (container_id, namespace) else ("", 0)
 
 
+def is_bootstrap(data: bytes, container_id: str, namespace: str) -> bool:
+    """Whether it is containerd 2.3 or newer that has written this to the standard input of `start`; see `bootstrap`."""
+    texts = {1: "", 2: ""}
+    try:
+        for number, value in fields(data):
+            if number in texts and isinstance(value, bytes):
+                texts[number] = value.decode()
+    except ValueError:
+        return False
+    return (texts[1], texts[2]) == (container_id, namespace)
+
+
 def delete_response(*, pid: int, exit_status: int, exited_at_ns: int) -> bytes:
     """containerd.task.v3.DeleteResponse (api/task.proto); `exited_at_ns` counts from 1970."""
     seconds, nanos = divmod(exited_at_ns, 1_000_000_000)

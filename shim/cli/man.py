@@ -139,7 +139,6 @@ def shim_page() -> str:
     seen = {
         **{name: _ENVIRONMENT[name] for name in ("QEMUBOX_CONFIG", SOCKET_VARIABLE)},
         "TTRPC_ADDRESS": "the socket that containerd takes events at",
-        "MAX_SHIM_VERSION": "containerd takes an answer of version 3",
         traces: "traces, as OpenTelemetry's specification has it",
     }
     body += section("ENVIRONMENT", *_table(seen))

@@ -106,7 +106,7 @@ def _shim(connection: socket.socket, arguments: Arguments, request: _Request, ca
 
 
 def _await_go(connection: socket.socket, prepared: Prepared) -> None:
-    _send(connection, message.READY, answer(prepared.socket_path, os.environ).encode())
+    _send(connection, message.READY, answer(prepared.socket_path, newest=prepared.newest).encode())
     said = message.receive(connection, time.monotonic() + _GO_S)
     if said != [message.GO]:
         raise MessageError(f"{said!r} instead of the word to go")
