@@ -44,7 +44,7 @@ class Prepared:
         socket_path: str,
         containerd_level: str,
         *,
-        newest: bool = False,
+        newest: bool,
     ) -> None:
         self.identity = identity
         self.directory = directory
@@ -76,7 +76,8 @@ def prepare(arguments: Arguments, stdin: bytes, still_wanted: Callable[[], None]
     from shim.config import load
 
     state_dir = load().runtime.state_dir
-    socket_dir, level = wire.bootstrap(stdin, arguments.container_id, arguments.namespace)
+    parameters = wire.bootstrap(stdin, arguments.container_id, arguments.namespace)
+    socket_dir, level = parameters or ("", 0)
     identity = Identity(arguments.address, arguments.namespace, arguments.container_id)
     socket_path = identity.socket_path(socket_dir or DEFAULT_SOCKET_DIR)
     directory = os.path.join(state_dir, "vm", identity.key)
@@ -92,7 +93,7 @@ def prepare(arguments: Arguments, stdin: bytes, still_wanted: Callable[[], None]
         reclaim(directory)
         raise
     containerd_level = log_level.of_containerd(level, debug=arguments.debug)
-    newest = wire.is_bootstrap(stdin, arguments.container_id, arguments.namespace)
+    newest = parameters is not None
     return Prepared(identity, directory, lock_fd, listener, socket_path, containerd_level, newest=newest)
 
 

@@ -21,11 +21,11 @@ class WireError(ValueError):
     """The bytes are not a protobuf message."""
 
 
-def bootstrap(data: bytes, container_id: str, namespace: str) -> tuple[str, int]:
+def bootstrap(data: bytes, container_id: str, namespace: str) -> tuple[str, int] | None:
     """The socket directory and the log level that containerd 2.3 and newer write to the standard input of `start`.
 
     Those are fields 9 and 3 of BootstrapParams (api/bootstrap.proto); empty and 0 where they
-    are not set, or where `data` is something else: older containerds write their runtime
+    are not set. None where `data` is something else: older containerds write their runtime
     options, or nothing. The rule that tells them apart is containerd's own
     (pkg/shim/compat.go): id and namespace must be ours.
     """
@@ -39,20 +39,8 @@ def bootstrap(data: bytes, container_id: str, namespace: str) -> tuple[str, int]
                 # An int32: its lower half counts, and a negative one is that less 2^32.
                 level = (value + (1 << 31)) % (1 << 32) - (1 << 31)
     except ValueError:  # WireError and UnicodeDecodeError: some other message
-        return "", 0
-    return (texts[9], level) if (texts[1], texts[2]) == (container_id, namespace) else ("", 0)
-
-
-def is_bootstrap(data: bytes, container_id: str, namespace: str) -> bool:
-    """Whether it is containerd 2.3 or newer that has written this to the standard input of `start`; see `bootstrap`."""
-    texts = {1: "", 2: ""}
-    try:
-        for number, value in fields(data):
-            if number in texts and isinstance(value, bytes):
-                texts[number] = value.decode()
-    except ValueError:
-        return False
-    return (texts[1], texts[2]) == (container_id, namespace)
+        return None
+    return (texts[9], level) if (texts[1], texts[2]) == (container_id, namespace) else None
 
 
 def delete_response(*, pid: int, exit_status: int, exited_at_ns: int) -> bytes:
