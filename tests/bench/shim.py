@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from api import task_pb2
 from harness.containerd import ADDRESS
 from harness.qemubox import BINARY
-from harness.shim import dial, parse
+from harness.shim import bootstrap, dial, parse
 from tests.bench.bundle import Bundle
 from tests.bench.place import Place
 from tests.bench.variants import Variant
@@ -50,7 +50,8 @@ class ShimBinary:
 
     def start(self) -> Ran:
         """`start`; raises RuntimeError where it fails."""
-        return self.run(*self._words(), "start")
+        said = bootstrap(self._place.containerd.flavour, self._bundle.container_id, _NAMESPACE)
+        return self.run(*self._words(), "start", stdin=said)
 
     def delete(self) -> Ran:
         """`delete`, after the shim has gone."""
@@ -64,14 +65,14 @@ class ShimBinary:
         flags = ["-namespace", _NAMESPACE, "-address", ADDRESS, "-publish-binary", "/usr/bin/containerd"]
         return [self._path, *flags, "-id", self._bundle.container_id]
 
-    def run(self, *argv: str) -> Ran:
+    def run(self, *argv: str, stdin: bytes = b"") -> Ran:
         """Any command in the bundle's directory, with the shim's environment."""
         command = self._place.cell.inside(argv, self._bundle.path)
         begin = time.perf_counter()
         done = subprocess.run(
             command,
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             env=self._environment,
             timeout=_DEADLINE_S,

@@ -15,8 +15,9 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from api import types_pb2
+from api import bootstrap_pb2, types_pb2
 from harness.containerd import ADDRESS, Containerd
+from harness.flavours import Flavour
 from harness.images import BUSYBOX
 from harness.qemubox import BINARY
 from shim import wire
@@ -126,26 +127,40 @@ class ShimBinary:
 
     def start(self) -> bytes:
         """`start`: what it prints."""
-        return self._run("start")
+        said = bootstrap(self._containerd.flavour, self._bundle.container_id, NAMESPACE)
+        return self._run("start", stdin=said)
 
     def delete(self) -> bytes:
         """`delete`, which containerd runs when a shim has gone."""
         return self._run("-bundle", str(self._bundle.path), "delete")
 
-    def _run(self, *words: str) -> bytes:
+    def _run(self, *words: str, stdin: bytes = b"") -> bytes:
         publisher = str(self._containerd.flavour.containerd)
         flags = ["-namespace", NAMESPACE, "-address", ADDRESS, "-publish-binary", publisher]
         argv = [self._path, *flags, "-id", self._bundle.container_id, *words]
         done = subprocess.run(
             self._containerd.cell.inside(argv, self._bundle.path),
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             env=self._environment,
             timeout=_COMMAND_DEADLINE_S,
         )
         assert done.returncode == 0, f"{' '.join(argv)} failed with {done.returncode}: {done.stderr!r}"
         return done.stdout
+
+
+def bootstrap(flavour: Flavour, container_id: str, namespace: str) -> bytes:
+    """What that containerd writes to the standard input of `start`: since 2.3 its parameters, by which it is known."""
+    if flavour.config_version < 3:
+        return b""
+    return bootstrap_pb2.BootstrapParams(
+        instance_id=container_id,
+        namespace=namespace,
+        containerd_ttrpc_address=f"{ADDRESS}.ttrpc",
+        containerd_grpc_address=ADDRESS,
+        containerd_binary=str(flavour.containerd),
+    ).SerializeToString()
 
 
 def parse(answer: bytes) -> tuple[str, str]:
