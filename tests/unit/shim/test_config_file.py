@@ -4,13 +4,13 @@ Run as a program, this writes the file anew.
 """
 
 import ast
-import inspect
 import json
 import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from shim import config
+from shim.cli.man import key_comments
 from shim.config import Between, Config, Names, parse
 
 _ROOT = Path(__file__).parents[3]
@@ -29,28 +29,12 @@ def render() -> str:
     parts = [_HEAD]
     for section, table in Config()._asdict().items():
         parts.append(f"\n# {(type(table).__doc__ or '').strip()}\n[{section}]\n")
-        comments = _comments(type(table))
+        comments = keykey_comments(type(table))
         for key, value in table._asdict().items():
             if comments[key]:
                 parts.append("\n" + "".join(f"# {line}\n" for line in comments[key]))
             parts.append(f"# {key} = {json.dumps(value)}{_allowed(type(table).__annotations__[key])}\n")
     return "".join(parts)
-
-
-def _comments(kind: type) -> dict[str, list[str]]:
-    """The comment lines directly above each key in the source."""
-    lines = inspect.getsource(kind).splitlines()
-    (tree,) = ast.parse("\n".join(lines)).body
-    assert isinstance(tree, ast.ClassDef)
-    found: dict[str, list[str]] = {}
-    for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            above = found[node.target.id] = []
-            for line in reversed(lines[: node.lineno - 1]):
-                if not line.strip().startswith("# "):
-                    break
-                above.insert(0, line.strip().removeprefix("# "))
-    return found
 
 
 def _allowed(kind: object) -> str:
@@ -81,7 +65,7 @@ def test_a_file_with_every_key_uncommented_is_all_defaults() -> None:
 def test_every_key_has_a_comment() -> None:
     for table in Config():
         commented = False
-        for key, lines in _comments(type(table)).items():
+        for key, lines in key_comments(type(table)).items():
             commented = commented or bool(lines)  # a key without one stands under the comment of the key above
             assert commented, key
 
