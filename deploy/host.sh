@@ -60,6 +60,8 @@ procps ps
 mmdebstrap mmdebstrap
 dpkg dpkg-deb
 openssh-client ssh-keygen
+groff-base groff
+systemd systemd-analyze
 gcc gcc
 libc6-dev /usr/include/stdio.h
 git git" ;;
