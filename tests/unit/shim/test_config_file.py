@@ -29,7 +29,7 @@ def render() -> str:
     parts = [_HEAD]
     for section, table in Config()._asdict().items():
         parts.append(f"\n# {(type(table).__doc__ or '').strip()}\n[{section}]\n")
-        comments = keykey_comments(type(table))
+        comments = key_comments(type(table))
         for key, value in table._asdict().items():
             if comments[key]:
                 parts.append("\n" + "".join(f"# {line}\n" for line in comments[key]))
