@@ -70,11 +70,14 @@ class Containers:
             terminal.resize(41, 123)
             terminal.type("until [ \"$(stty size)\" = '41 123' ]; do sleep 0.1; done; echo re'sized'\n")
             terminal.expect("resized")
-            # Ctrl+C comes when the program runs, and not while the shell still reads its line.
-            terminal.type('sh -c \'trap "echo inter"rupted INT; echo wai""ting; sleep 1000\'\n')
+            # Ctrl+C comes when the program runs, and not while the shell still reads its line. A signal that comes just
+            # before a `sleep` is heard of when that ends, so it is a short one.
+            loop = 'trap "echo inter"rupted"; exit 7" INT; echo wai""ting; while :; do sleep 0.2; done'
+            terminal.type(f"sh -c '{loop}'; echo status $?\n")
             terminal.expect("waiting")
             terminal.type("\x03")
             terminal.expect("interrupted")
+            terminal.expect("status 7")
             terminal.expect("/ # ")
             terminal.type("exit 3\n")
             assert terminal.ends() == 3
