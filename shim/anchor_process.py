@@ -43,7 +43,7 @@ _CLONE_NEWUTS = 0x04000000
 _CLONE_NEWIPC = 0x08000000
 _CLONE_NEWPID = 0x20000000
 _SYS_CLONE = 56  # x86_64
-_MS_REC_PRIVATE = 0x4000 | (1 << 18)
+_MS_REC_SLAVE = 0x4000 | (1 << 19)
 _MS_RDONLY_NOSUID_NODEV_NOEXEC = 0x1 | 0x2 | 0x4 | 0x8
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
@@ -224,7 +224,9 @@ def _enter_network(libc: ctypes.CDLL, netns: list[int]) -> None:
 def _settle(libc: ctypes.CDLL, root: bytes) -> None:
     """Go where there is nothing: namespaces of our own, and an empty root on the directory `root`. Raises OSError."""
     _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC), "unshare")
-    _check(libc.mount(None, b"/", None, _MS_REC_PRIVATE, None), "mount / private")
+    # Not private: what the host unmounts in the moment that we have a copy of it would live on in that, unwritten. The
+    # erofs snapshotter reads the file of such a file system at once (mount_namespaces(7), MS_SLAVE).
+    _check(libc.mount(None, b"/", None, _MS_REC_SLAVE, None), "mount / slave")
     _check(libc.mount(b"anchor", root, b"tmpfs", _MS_RDONLY_NOSUID_NODEV_NOEXEC, b"size=4k,mode=555"), "mount tmpfs")
     os.chdir(root)
     # The new root over the old one, then the old one off from below it (pivot_root(2), NOTES).

@@ -112,7 +112,8 @@ def _enter_root(libc: ctypes.CDLL, program: bytes) -> None:
     for tree in trees:
         _set_attributes(libc, tree, _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0)
     _check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC), "unshare")
-    _check(libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount / private")
+    # As in shim/anchor_process.py: what the host unmounts meanwhile is unmounted here, too.
+    _check(libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None), "mount / slave")
     _move(libc, trees[0], b"/proc")  # any directory will do, until it is the root
     os.fchdir(trees[0])
     # The new root over the old one, then the old one off from below it (pivot_root(2), NOTES).

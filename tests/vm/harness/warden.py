@@ -54,7 +54,8 @@ def prepare_network() -> None:
         os.mkdir(path)
     # As the first `ip netns add` leaves it for all that come later: ip-netns(8).
     run("mount", "--bind", "/run/netns", "/run/netns")
-    run("mount", "--make-shared", "/run/netns")
+    # As systemd leaves it: what is unmounted is so in the mount namespaces that were made meanwhile, too.
+    run("mount", "--make-rshared", "/")
 
 
 def overlay(path: str) -> None:
