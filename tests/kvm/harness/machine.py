@@ -35,8 +35,8 @@ _QMP_DEADLINE_S: Final = 20.0
 _TAIL_LINES: Final = 40
 # The kernel takes TCG's TSC for unstable when the host is busy, and HPET is a call into QEMU for each look at a clock.
 _KERNEL: Final = (
-    "console=ttyS0 root=/dev/nvme0n1 rw net.ifnames=0 loglevel=4 mitigations=off tsc=reliable clocksource=tsc "
-    "systemd.show_status=0"
+    "console=ttyS0 root=/dev/nvme0n1 rw net.ifnames=0 loglevel=5 mitigations=off tsc=reliable clocksource=tsc "
+    "systemd.show_status=auto"
 )
 
 
