@@ -3,6 +3,7 @@
 The suite runs on busy machines, and measures nothing.
 """
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     turns = {name: turn for turn, name in enumerate(LONGEST)}
     here = len(__file__.removesuffix("conftest.py"))
     items.sort(key=lambda item: turns.get(str(item.path)[here:], len(turns)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What is there by now, all tests and modules, stays: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_an_answer_that_nobody_takes_leaves_nothing(host: Host, service: WarmSer
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"containerd-shim-qemubox-v1: [Errno 32] Broken pipe")
-    assert shim.left() == []
+    until(lambda: shim.left() == [], "nothing is left")
     until(lambda: service.children() == [], "the service has reaped it")
 
 

@@ -19,7 +19,7 @@ from shim.network.forward import MOST, Forwarding
 from shim.relay import Streams
 from tests.unit.shim.network.dialling import dial
 from tests.unit.shim.network.places import Place
-from tests.unit.shim.observe import same_fds
+from tests.unit.shim.observe import same_fds, until
 from tests.unit.shim.task.ends import Guest as Pair
 from tests.unit.shim.task.ends import soon
 from ttrpc import Code
@@ -142,6 +142,8 @@ async def test_the_server_may_end_first(forwarding: Forwarding, inside: Place, g
 
 async def test_the_client_dials_a_link_local_address(forwarding: Forwarding, inside: Place, guest: FakeGuest) -> None:
     inside.script("addr add fe80::77/64 dev lo nodad")
+    # The kernel answers before it has the route to it, which a worker of its own makes.
+    until(lambda: "fe80::77" in inside.ip("-6 route show table local"), "the address can be reached")
 
     client = await dial(inside, 80, "fe80::77", scope=1)
     assert (await soon(guest.taken.get())).address == "fe80::77"
