@@ -6,12 +6,13 @@ a boot takes its time. A step marked `needs(NAME...)` fails at once where one of
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 pytest.register_assert_rewrite("tests.kvm.steps")
 
-from tests.kvm.harness import data  # noqa: E402 (what is registered for rewriting must not be imported yet)
+from tests.kvm.harness import again, data  # noqa: E402 (what is registered for rewriting must not be imported yet)
 from tests.kvm.harness.host import Host, Suite  # noqa: E402
 from tests.kvm.harness.machine import Machine  # noqa: E402
 from tests.kvm.harness.shell import CommandFailed  # noqa: E402
@@ -21,14 +22,23 @@ _SUCCEEDED = pytest.StashKey[dict[tuple[type, str], bool]]()
 _CONSOLE_LINES = 60
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Ours."""
+    parser.addoption("--suites-that-failed", action="store_true", help="only those in which a step failed last time")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Our marker."""
     config.addinivalue_line("markers", "needs(*names): the steps of the same suite that must have succeeded before")
     config.stash[_SUCCEEDED] = {}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Every step has a deadline of its own; this one is for those without: twice what the slowest wait takes."""
+    if config.getoption("--suites-that-failed"):
+        failed = cast("dict[str, bool]", config.cache.get("cache/lastfailed", {}) if config.cache else {})
+        config.hook.pytest_deselected(items=[item for item in items if not again.is_wanted(item.nodeid, failed)])
+        items[:] = [item for item in items if again.is_wanted(item.nodeid, failed)]
     for item in items:
         if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(600))

@@ -17,7 +17,8 @@ DEADLINE_S: Final = 80 * 60.0
 ALL_DEADLINE_S: Final = 240 * 60.0
 _BUILD_S: Final = 30 * 60.0
 _PYTHON: Final = ".venv/bin/python"
-_SHARED: Final = f"{_PYTHON} -m pytest -n logical --no-loadscope-reorder --durations=15"
+_PYTEST: Final = f"{_PYTHON} -m pytest"
+_SHARED: Final = f"{_PYTEST} -n logical --no-loadscope-reorder --durations=15"
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,26 @@ _CHECK: Final = f"{_PYTHON} -m ruff check . && {_PYTHON} -m ruff format --check 
 _MACHINE: Final = ("kernel", "image", "vsock", "containerd", "plugins")
 
 
-def _again(shared: str, tests: str) -> str:
-    """The tests in workers; those that failed once more, alone: a deadline may be other workers' fault. Both are shown.
+def _again(shared: str, tests: str, alone: str, words: str) -> str:
+    """Tests, and once more what failed: a deadline may be other workers' fault, or an emulator's. Both are shown.
 
     A run that recorded no failed test, having broken off, is not made good by that: pytest ends with 5 then. What
     failed is kept apart from other lanes' and other runs'.
     """
     tests += " -o cache_dir=build/lanes/failed-$$"
-    alone = f"{_PYTHON} -m pytest --last-failed --last-failed-no-failures none {tests}"
-    return f"{_SHARED} {shared} {tests} || {{ echo; echo 'what failed is tried once more, alone:'; {alone}; }}"
+    return f"{shared} {tests} || {{ echo; echo '{words}:'; {alone} {tests}; }}"
+
+
+def _in_workers(how: str, tests: str) -> str:
+    """Tests that do not need each other, in a worker for each processor; those that failed once more, alone."""
+    alone = f"{_PYTEST} --last-failed --last-failed-no-failures none"
+    return _again(f"{_SHARED} --dist {how}", tests, alone, "what failed is tried once more, alone")
+
+
+def _in_suites(tests: str) -> str:
+    """Tests of which each needs those before it; the suites in which one failed once more, on new machines."""
+    alone = f"{_PYTEST} --suites-that-failed"
+    return _again(f"{_PYTEST} --durations=15", tests, alone, "the suites in which a step failed are tried once more")
 
 
 def _lanes(*, everything: bool) -> tuple[Step, ...]:
@@ -81,12 +93,12 @@ def _lanes(*, everything: bool) -> tuple[Step, ...]:
     third = "" if everything else " --ignore tests/kvm/test_trixie_host.py"
     return (
         # Its machine keeps one processor busy, mostly waiting for each thing in turn: the longest, so it begins first.
-        Step("kvm", f"{_PYTHON} -m pytest --durations=15 tests/kvm{third}", 1, 45 * 60 * long, ("release", "machines")),
+        Step("kvm", _in_suites(f"tests/kvm{third}"), 1, 60 * 60 * long, ("release", "machines")),
         Step("check", _CHECK, deadline_s=15 * 60),
-        Step("unit", _again("--dist loadfile", "tests/unit"), 0, 20 * 60 * long, ("plugins",)),
+        Step("unit", _in_workers("loadfile", "tests/unit"), 0, 20 * 60 * long, ("plugins",)),
         Step(
             "vm",
-            _again("--dist loadscope", f"tests/vm{matrix}"),
+            _in_workers("loadscope", f"tests/vm{matrix}"),
             0,
             40 * 60 * long,
             (*_MACHINE, "distros", "big-guest"),

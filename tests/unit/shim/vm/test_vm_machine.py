@@ -50,7 +50,7 @@ def test_the_whole_argument_list(machine: Machine, tmp_path: Path) -> None:
             "-kernel DIR/vmlinux",
             "-append console=ttyS0 loglevel=4 panic=-1 reboot=t root=/dev/vda rootfstype=erofs ro init=/init "
             "no_timer_check lpj=5000000 maxcpus=1 "
-            "memhp_default_state=online memory_hotplug.online_policy=auto-movable",
+            "memhp_default_state=online memory_hotplug.online_policy=auto-movable tsc=reliable",
             "-blockdev driver=file,node-name=system,filename=DIR/guest.erofs,read-only=on,locking=off",
             "-device virtio-blk-pci,id=system,drive=system,serial=system,num-queues=1,disable-legacy=on,"
             "bus=pcie.0,addr=0x1",
@@ -148,7 +148,15 @@ def test_the_cpu_model_follows_the_accelerator(machine: Machine, accel: Accel, m
 def test_the_administrators_kernel_words_come_last(machine: Machine) -> None:
     more = replace(machine, kernel_args="mitigations=off").with_kernel_args("quiet")
     assert machine.with_kernel_args("quiet").kernel_args == "quiet"
-    assert more.kernel_command_line.endswith(" memory_hotplug.online_policy=auto-movable quiet mitigations=off")
+    assert more.kernel_command_line.endswith(
+        " memory_hotplug.online_policy=auto-movable tsc=reliable quiet mitigations=off"
+    )
+
+
+def test_the_clock_of_an_emulated_machine_is_not_doubted(machine: Machine) -> None:
+    """By KVM there is a better one."""
+    assert "tsc=reliable" in replace(machine, accel=Accel.TCG).kernel_command_line.split()
+    assert "tsc=" not in replace(machine, accel=Accel.KVM).kernel_command_line
 
 
 def test_a_comma_in_the_images_path_is_doubled(machine: Machine, tmp_path: Path) -> None:
