@@ -95,5 +95,6 @@ def host(request: pytest.FixtureRequest, disk: Path, tmp_path_factory: pytest.Te
     directory = data.build("tests/kvm/machine.sh", suite.name, suite.kind)
     qemu = data.build("deploy/release/runtime.sh") / "tree" / "bin" / "qemu-system-x86_64"
     with Machine(qemu, directory, disk, tmp_path_factory.mktemp(f"kvm-{suite.name}")) as machine:
-        machine.run(f"mount -o ro LABEL={data.LABEL} /mnt")
-        yield Host(suite, machine, Times(f"{suite.name}-{suite.kind}"))
+        host = Host(suite, machine, Times(f"{suite.name}-{suite.kind}"))
+        host.mount_data()
+        yield host

@@ -1,4 +1,6 @@
-"""The disk that a machine is given: the release's archives, an image of busybox, and busybox itself, read-only."""
+"""The disk that a machine is given, read-only: this release as an archive, and it and the previous one unpacked, for
+a machine that emulates takes a minute for that; an image of busybox, and busybox itself.
+"""
 
 import shutil
 import subprocess
@@ -6,16 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from deploy import image
-from tests.kvm.harness.host import IMAGE
+from tests.kvm.harness.host import IMAGE, LABEL
 
 CHECKOUT: Final = Path(__file__).parents[3]
 # The release that hosts are upgraded from: this checkout's code under an older number.
 PREVIOUS: Final = "0.0.9"
-LABEL: Final = "lane-data"
 # Cold caches: kernel and Go take a quarter of an hour on two cores.
 BUILD_DEADLINE_S: Final = 2400.0
 _COPY_DEADLINE_S: Final = 120.0
-_SIZE_MIB: Final = 512
+_SIZE_MIB: Final = 1536
 
 
 class BuildFailed(Exception):
@@ -41,8 +42,11 @@ def make(work: Path) -> Path:
     """Make the disk in `work`. Its file system is named LABEL."""
     tree = work / "data"
     tree.mkdir()
-    for archive, name in zip(archives(), ("previous.tar.gz", "release.tar.gz"), strict=True):
-        shutil.copy(archive, tree / name)
+    for archive, name in zip(archives(), ("previous", "release"), strict=True):
+        (tree / name).mkdir()
+        unpack = ["tar", "-xzf", str(archive), "-C", str(tree / name), "--strip-components=1"]
+        subprocess.run(unpack, check=True, timeout=_COPY_DEADLINE_S)
+    shutil.copy(archive, tree / "release.tar.gz")
     image.write_archive(tree / "busybox.tar", IMAGE, [image.busybox_layer()])
     shutil.copy(image.BUSYBOX, tree / "busybox")
     www = tree / "www"

@@ -13,7 +13,8 @@ from tests.kvm.harness.times import Times
 RUNTIME: Final = "io.containerd.qemubox.v1"
 PREFIX: Final = "/usr/share/qemubox"
 IMAGE: Final = "localhost/kvm/busybox:1"
-# Where the disk with the archives and the image is mounted.
+# The file system of the disk with the releases and the image, and where it is mounted.
+LABEL: Final = "lane-data"
 DATA: Final = "/mnt"
 # A container starts in 2 s under emulated KVM when nothing else runs, and in 20 on a machine that others use, too.
 CONTAINER_DEADLINE_S: Final = 180.0
@@ -74,6 +75,10 @@ class Host:
     def ctr(self, words: str, deadline_s: float = CALL_DEADLINE_S, *, check: bool = True) -> Result:
         """A call of containerd's client."""
         return self.run(f"{self.suite.ctr} {words}", deadline_s, check=check)
+
+    def mount_data(self) -> None:
+        """After each boot. Its disk has a driver that is loaded by then, or a moment later."""
+        self.run(f"udevadm settle --timeout=60 && mount -o ro LABEL={LABEL} {DATA}")
 
     def start(self, name: str, command: str = "sleep 100000", *, image: str = IMAGE, options: str = "") -> Result:
         """Have a container run in the background."""

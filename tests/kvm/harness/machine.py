@@ -3,7 +3,7 @@
 TCG emulates AMD's SVM, so `kvm_amd` loads in it (`-cpu max,+svm,+npt`). QEMU is the release's, 10.0. One vCPU, for two
 of them have hung in an interrupt between them, and no ERMS, which TCG does byte by byte (docs/decisions/0036). The disk
 is machine.sh's, and what is written to it goes with QEMU (`snapshot=on`): a reboot keeps it, the next run does not see
-it.
+it. It is the only one of its kind: of two NVMe disks Linux calls now the one and now the other nvme0n1.
 
 The machine has no network but QEMU's own, restricted to what the harness forwards: ssh, for commands with their output
 and status, and for real terminals. It says on its console when that is ready. QEMU is killed by its pid at the end of
@@ -28,6 +28,7 @@ from tests.kvm.harness.terminal import Terminal
 VCPUS: Final = 1
 MEMORY_MIB: Final = 4096
 READY: Final = "lane: ready after"
+_PANIC: Final = "Kernel panic"
 # A boot takes 15 s on two idle cores, and a minute on two that eight people share.
 BOOT_DEADLINE_S: Final = 240.0
 _OFF_DEADLINE_S: Final = 60.0
@@ -97,7 +98,7 @@ class Machine:
             "-kernel", str(self._directory / "vmlinuz"), "-append", _KERNEL,
             "-drive", f"{disk},id=root,file={self._directory / 'root.img'}", "-device", "nvme,drive=root,serial=root",
             "-drive", f"if=none,format=raw,readonly=on,id=data,file={self._data}",
-            "-device", "nvme,drive=data,serial=data",
+            "-device", "virtio-blk-pci,drive=data,serial=data",
             "-netdev", f"user,id=lan,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22",
             "-device", "virtio-net-pci,netdev=lan,romfile=",
             "-device", "virtio-rng-pci",
@@ -153,7 +154,10 @@ class Machine:
             assert self._process is not None
             if self._process.poll() is not None:
                 raise self._failure(f"QEMU has ended with {self._process.returncode}: {self._stderr.read_text()}")
-            if self._words().count(READY) > self._boots:
+            words = self._words()
+            if _PANIC in words:
+                raise self._failure("has panicked")
+            if words.count(READY) > self._boots:
                 self.shell.open(end - time.monotonic())
                 return
             time.sleep(0.1)

@@ -93,6 +93,10 @@ class Containers:
         )
         assert words.splitlines() == ["committed", "no group"]
 
+
+class ColdBoot:
+    """Without a template."""
+
     @_NEEDS
     def test_cold_boot(self, host: Host) -> None:
         script = '/^\\[template\\]/,/^\\[[^t]/ s/^# mode = .*/mode = "off"/'

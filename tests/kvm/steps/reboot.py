@@ -16,7 +16,7 @@ class Reboot:
     @pytest.mark.needs("test_machine_runs_with_kvm_as_a_clone")
     def test_reboot_with_a_container_running(self, host: Host) -> None:
         host.times.record("reboot", host.machine.reboot())
-        host.run("mount -o ro LABEL=lane-data /mnt")
+        host.mount_data()
         host.wait_for("systemctl is-system-running | grep -Eqx 'running|degraded'", "systemd's end of its boot", 300)
         assert host.failed_units() == ""
 
