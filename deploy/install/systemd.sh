@@ -40,12 +40,16 @@ install_units() {
     done
     if [ $dry = yes ]; then would "enable and start: $wanted"; return; fi
     systemctl daemon-reload
+    new=
     for unit in $wanted; do
         if ! systemctl --quiet is-enabled $unit >/dev/null 2>&1; then
             note enabled $unit
-            systemctl --quiet enable $unit
+            new="$new $unit"
         fi
     done
+    # In one call, after each of which systemd reads all units anew.
+    # shellcheck disable=SC2086 # a list
+    [ -z "$new" ] || systemctl --quiet enable $new
     start_service
     [ "$mode" != full ] || start_own_containerd
 }
@@ -87,14 +91,18 @@ without_systemd() {
 
 remove_units() {
     units_are_ours || return 0
+    there=
     for unit in $own_units $units; do
-        [ -f "$unit_directory/$unit" ] || continue
-        if [ $dry = no ]; then
-            systemctl --quiet disable $unit
-            systemctl stop $unit # those that run once, too
-        fi
-        remove "$unit_directory/$unit"
+        [ ! -f "$unit_directory/$unit" ] || there="$there $unit"
     done
+    [ -n "$there" ] || return 0
+    if [ $dry = no ]; then
+        # shellcheck disable=SC2086 # a list; in one call each, as above
+        systemctl --quiet disable $there
+        # shellcheck disable=SC2086
+        systemctl stop $there # those that run once, too
+    fi
+    for unit in $there; do remove "$unit_directory/$unit"; done
     if [ $dry = no ]; then systemctl daemon-reload; fi
 }
 
