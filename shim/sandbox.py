@@ -33,7 +33,9 @@ from shim.rootfs.plan import Disk
 from shim.sizing import Size, contained_mib, plugged_mib
 from shim.vm import affinity, devices
 from shim.vm.devices import Nic
+from shim.vm.failure import CONSOLE_LINES
 from shim.vm.hotplug import Seat
+from shim.vm.states import Cause, Exit
 from shim.vm.vm import VirtualMachine
 from shim.volumes.share import Share
 
@@ -111,6 +113,7 @@ class Sandbox:
             timeline.mark("furnished")
             await vm.run()
             guest = Guest(connect(await vm.control(boot_timeout_s), calls_before=CALLS_BEFORE), vm.exited)
+            vm.exited.add_done_callback(lambda end: _tell_of_a_panic(end.result(), vm, log))
             sandbox = cls(launched, guest, seats, furniture.size, log)
             request = sandbox._request(key, log_level)
             if network.nics:
@@ -311,3 +314,9 @@ def _device(disk: Disk) -> devices.Disk | devices.JoinedDisk:
 def _plugged_mib(memory_mib: int) -> int:
     """What the memory device gives for a container's `memory_mib`: rounded up to what it can."""
     return -(-plugged_mib(memory_mib) // devices.MEMORY_STEP_MIB) * devices.MEMORY_STEP_MIB
+
+
+def _tell_of_a_panic(end: Exit, vm: VirtualMachine, log: Logger) -> None:
+    """Into the log with the guest's last words, for its console's file may be gone before anybody can look."""
+    if end.cause is Cause.PANIC:
+        log.error("the guest's kernel panicked", console=" | ".join(vm.console.tail(CONSOLE_LINES)))

@@ -1,5 +1,7 @@
 """What is killed while a container runs takes everything of that container with it, and says so."""
 
+import re
+
 import pytest
 
 from harness.box import Box
@@ -45,7 +47,12 @@ def test_a_panic_of_the_guest_kernel(vm: Box) -> None:
     """A container that may makes its own kernel panic: it ends, no other machine takes its place (trap U4)."""
     command = "mount -o remount,rw /proc/sys; echo 2 > /proc/sys/vm/panic_on_oom; head -c 400m /dev/zero | tail"
     options = ("--cap-add", "CAP_SYS_ADMIN", "--memory-limit", str(64 << 20))
+    offset = vm.containerd.log_size()
     assert vm.run("sh", "-c", command, options=options, deadline_s=40).code == 137
+    log = vm.containerd.log_tail(offset, limit=1 << 20)
+    assert re.search(
+        r"level=error msg=\"the guest's kernel panicked\" console=.*Kernel panic - not syncing: Out of memory", log
+    )
 
 
 def test_a_machine_that_stands_still_is_said_to(vm: Box) -> None:
