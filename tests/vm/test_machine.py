@@ -81,6 +81,7 @@ def test_memory_within_the_limit_is_there(box: Box) -> None:
     assert result.code == 0, result.error
 
 
+@pytest.mark.release
 def test_memory_beyond_the_limit_kills(box: Box) -> None:
     result = box.run("sh", "-c", _USE_MEMORY.format(mib=100), options=("--memory-limit", str(64 * MIB)))
     assert result.code == 137

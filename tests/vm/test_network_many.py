@@ -17,6 +17,7 @@ def _net(addresses: int) -> cni.Net:
     return cni.bridge(addresses=addresses).chained(cni.PORTMAP, cni.FIREWALL, cni.TUNING)
 
 
+@pytest.mark.release
 @pytest.mark.on("2")
 @pytest.mark.timeout(1800)
 def test_in_a_row(vm: Box, pytestconfig: pytest.Config) -> None:

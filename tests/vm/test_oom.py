@@ -104,6 +104,7 @@ def test_processes_eat_all_memory_of_the_machine(vm: Box) -> None:
         assert vm.status(container) == "RUNNING"
 
 
+@pytest.mark.release
 def test_files_in_memory_eat_all_memory_of_the_machine(vm: Box) -> None:
     """Which killing a process does not give back; the machine lasts until its container's file systems go."""
     options = ("--mount", "type=tmpfs,src=tmpfs,dst=/memory,options=size=16g")

@@ -31,6 +31,7 @@ def test_eight_mib_of_a_process_that_exits_at_once(box: Box) -> None:
     assert result.code == 0
 
 
+@pytest.mark.release
 def test_eight_mib_on_both_streams_at_once(box: Box) -> None:
     produce = _produce(MIB // 2)
     result = box.run("sh", "-c", f"{produce} & {produce} >&2; wait")

@@ -108,6 +108,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(vm: Box) -> None:
         )
 
 
+@pytest.mark.release
 def test_a_limit_below_what_is_in_use_is_refused_and_caches_are_no_use(vm: Box) -> None:
     """The numbers are told, nobody is killed, and what the container reads from its disk does not count."""
     with inside(vm, *_MEMORY, "--memory-limit", str(512 * MIB)) as container:
@@ -172,7 +173,7 @@ def test_a_created_container_can_be_updated_and_one_that_has_ended_cannot(box: B
     box.remove(container).checked()
 
 
-@pytest.mark.parametrize("mib", [512, 2048])
+@pytest.mark.parametrize("mib", [512, pytest.param(2048, marks=pytest.mark.release)])
 def test_all_of_the_limit_is_there_for_the_first_act(vm: Box, mib: int) -> None:
     """A program that takes at once all that its limit promises is not killed for what is still on its way."""
     command = f"{_FILL.format(mib=mib - 24)} && free -m | awk '/^Mem:/ {{ print $2 }}'"

@@ -76,6 +76,7 @@ def test_processor_time_grows_with_work(vm: Box) -> None:
     end(vm, container)
 
 
+@pytest.mark.release
 def test_memory_counts_what_is_allocated(vm: Box) -> None:
     script = "sleep 2; head -c 64m /dev/zero | tail | sleep 1000"
     container = vm.start("sh", "-c", script, options=("--null-io", "--memory-limit", str(256 * MIB)))
