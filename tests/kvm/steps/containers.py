@@ -111,6 +111,16 @@ class ColdBoot:
             host.run("mv /etc/qemubox/config.toml.lane /etc/qemubox/config.toml")
 
 
+class Ended:
+    """`box` of the steps before, where no reboot takes it."""
+
+    @pytest.mark.needs("test_machine_runs_with_kvm_as_a_clone")
+    def test_container_ends_and_nothing_is_left(self, host: Host) -> None:
+        host.remove("box")
+        assert host.output("qemubox ps --quiet") == ""
+        assert host.output("ls /run/qemubox/vm 2>/dev/null || true") == ""
+
+
 def fetch(host: Host, name: str, address: str, port: int, path: str) -> str:
     """What a server answers a container. Not by busybox's wget: linked statically, it wants files of glibc's."""
     request = f"printf 'GET {path} HTTP/1.0\\r\\n\\r\\n'; sleep 2"
