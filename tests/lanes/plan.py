@@ -18,7 +18,7 @@ ALL_DEADLINE_S: Final = 240 * 60.0
 _BUILD_S: Final = 45 * 60.0
 _PYTHON: Final = ".venv/bin/python"
 _PYTEST: Final = f"{_PYTHON} -m pytest"
-_SHARED: Final = f"{_PYTEST} -n logical --no-loadscope-reorder --durations=15"
+_SHARED: Final = f"{_PYTEST} -n logical --no-loadscope-reorder --durations=15 -p tests.lanes.by_file"
 
 
 @dataclass(frozen=True)
