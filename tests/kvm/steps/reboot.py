@@ -1,12 +1,25 @@
 """The host is rebooted with a container running; everything is as before it, and nothing of the old boot is left."""
 
 import json
+import shlex
+from typing import Final
 
 import pytest
 
-from tests.kvm.harness.host import Host
+from tests.kvm.harness.host import CONTAINER_DEADLINE_S, IMAGE, RUNTIME, Host
 from tests.kvm.steps.containers import GATEWAY, state
 
+_AT_BOOT: Final = "lane-container.service"
+# A container that the host starts by itself, as early as it can: docker does so with those that are always restarted.
+_UNIT: Final = """[Unit]
+After={containerd}
+[Service]
+Type=oneshot
+ExecStart={ctr} run -d --runtime {runtime} {image} atboot sleep 100000
+TimeoutStartSec={deadline_s:g}
+[Install]
+WantedBy=multi-user.target
+"""
 _REBOOTED = pytest.mark.needs("test_reboot_with_a_container_running")
 
 
@@ -15,6 +28,14 @@ class Reboot:
 
     @pytest.mark.needs("test_machine_runs_with_kvm_as_a_clone")
     def test_reboot_with_a_container_running(self, host: Host) -> None:
+        words = _UNIT.format(
+            containerd=host.suite.containerd,
+            ctr=host.suite.ctr,
+            runtime=RUNTIME,
+            image=IMAGE,
+            deadline_s=CONTAINER_DEADLINE_S,
+        )
+        host.run(f"printf %s {shlex.quote(words)} >/etc/systemd/system/{_AT_BOOT} && systemctl enable {_AT_BOOT}")
         host.times.record("reboot", host.machine.reboot())
         host.mount_data()
         host.wait_for("systemctl is-system-running | grep -Eqx 'running|degraded'", "systemd's end of its boot", 300)
@@ -24,6 +45,15 @@ class Reboot:
     def test_services_are_up(self, host: Host) -> None:
         active = host.output(f"systemctl is-active qemubox.service {host.suite.containerd}")
         assert active.splitlines() == ["active", "active"]
+
+    @_REBOOTED
+    def test_container_that_starts_at_boot_has_kvm(self, host: Host) -> None:
+        """Though udev loads its module at the same time. Whether it is a clone depends on who came first."""
+        found = host.inspect("atboot")
+        assert (found["accelerator"], found["link"]) == ("kvm", "kernel")
+        assert host.exec("atboot", "echo there") == "there"
+        host.remove("atboot")
+        host.run(f"systemctl disable {_AT_BOOT} && rm /etc/systemd/system/{_AT_BOOT} && systemctl daemon-reload")
 
     @_REBOOTED
     def test_template_is_there_again(self, host: Host) -> None:

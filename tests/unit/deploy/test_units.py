@@ -86,7 +86,13 @@ def test_a_service_leaves_its_children_alone_and_is_where_the_other_is(name: str
     assert [key for key in service if key.startswith(_CONFINING)] == []
 
 
-def test_the_template_is_made_when_kvm_is_there() -> None:
+@pytest.mark.parametrize(("name", "longest_s"), [("qemubox-template.service", 60), ("qemubox.service", 20)])
+def test_no_machine_starts_before_kvm_is_there(name: str, longest_s: int) -> None:
     """Early in a boot udev has not loaded its module yet: seen on Debian 13 after a reboot, tests/kvm."""
-    service = _sections((_ROOT / "deploy/systemd/qemubox-template.service").read_text())["Service"]
-    assert service["ExecStartPre"].split() == ["-udevadm", "settle", "--timeout=60"]
+    service = _sections((_ROOT / "deploy/systemd" / name).read_text())["Service"]
+    assert service["ExecStartPre"].split() == ["-udevadm", "settle", f"--timeout={longest_s}"]
+
+
+def test_whoever_starts_containers_at_boot_waits_for_the_service() -> None:
+    unit = _sections((_ROOT / "deploy/systemd/qemubox.service").read_text())["Unit"]
+    assert unit["Before"].split() == ["containerd.service", "docker.service", "qemubox-containerd.service"]
