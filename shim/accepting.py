@@ -19,6 +19,9 @@ async def accept(listener: socket.socket, on_shortage: Callable[[str], None]) ->
     the listener cannot be asked again.
     """
     while True:
+        # Else nothing on the loop would have its turn while there is somebody to accept, since asyncio does not wait
+        # then, and a guest may dial faster than we hang up. It comes first: a cancel meanwhile loses no connection.
+        await asyncio.sleep(0)
         try:
             connection, _ = await asyncio.get_running_loop().sock_accept(listener)
         except OSError as error:

@@ -191,6 +191,34 @@ async def test_20_mib_through_standard_input(guest: Guest, fifo: Path) -> None:
     await soon(relay)
 
 
+class _Trickle:
+    """A source that has a byte whenever it is asked, so many times."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    async def read(self, limit: int) -> bytes:
+        self.left -= 1
+        return b"x" if self.left >= 0 else b""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+async def test_input_that_is_always_there_leaves_the_others_their_turn(guest: Guest) -> None:
+    """As that of a client who writes byte by byte, faster than it is passed on, to a guest that takes it at once."""
+    source = _Trickle(count := 100)
+    relay = asyncio.create_task(relay_input(guest.ours, source))
+    turns = 0
+    while source.left >= 0:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= count
+    assert await guest.receive() == b"x" * count
+    guest.theirs.close()
+    assert await soon(relay)
+
+
 async def test_a_guest_that_closes_early_ends_the_input(fifo: Path) -> None:
     """The process has closed its standard input: the FIFO's writer gets EPIPE, and nothing is left open."""
     with same_fds():

@@ -152,6 +152,35 @@ async def test_too_many_diallers_are_closed_at_once(door: Door) -> None:
     assert await received(await door.dial(b"\0")) == b""
 
 
+@pytest.mark.parametrize("admit", [False, True])
+async def test_those_who_queue_leave_the_others_their_turn(tmp_path: Path, admit: bool) -> None:
+    """Without, as long as somebody dials, the shim would answer nobody: asyncio accepts who is there without a wait."""
+    callers = 2 * PENDING_LIMIT
+    path = tmp_path / "queue"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(callers)
+    asked, dialled = 0, []
+    for _ in range(callers):
+        dialled.append(caller := socket.socket(socket.AF_UNIX))
+        caller.connect(str(path))
+
+    def judge(_: socket.socket) -> bool:
+        nonlocal asked
+        asked += 1
+        return admit
+
+    acceptor = Acceptor(listener, admit=judge, token_timeout_s=20)
+    turns = 0
+    while asked < callers:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= callers
+    await acceptor.close()
+    for caller in dialled:
+        caller.close()
+
+
 async def test_who_is_not_admitted_is_closed(tmp_path: Path) -> None:
     door = Door(tmp_path / "guarded", admit=False, timeout_s=20)
     assert await received(await door.dial(CONTROL_TOKEN)) == b""
