@@ -30,6 +30,7 @@ _USED_IMAGE = "writable.ext4"
 # umount2(2)
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def reclaim(
@@ -88,10 +89,10 @@ def _empty(directory: str, *, keep_directory: bool) -> None:
         return
     for name in names:
         if name != LOCK_NAME:
-            _remove(os.path.join(directory, name))
+            remove(os.path.join(directory, name))
     if keep_directory:
         return
-    _remove(os.path.join(directory, LOCK_NAME))
+    remove(os.path.join(directory, LOCK_NAME))
     try:
         os.rmdir(directory)
     except FileNotFoundError:
@@ -237,23 +238,53 @@ def _remove_ingress(entry: Facts) -> None:
 
 
 def _remove_path(entry: Facts) -> None:
-    _remove(str(entry["path"]))
+    remove(str(entry["path"]))
 
 
-def _remove(path: str) -> None:
-    """Remove a file, or a tree that nothing is mounted in; one that is not there is no error."""
+def remove(path: str) -> None:
+    """Remove a file, or a tree that nothing is mounted in; one that is not there is no error. Raises OSError."""
     if os.path.isdir(path) and not os.path.islink(path):
         if mounted := mounts_below(path):
             # Removing the tree would reach through the mount and delete what is mounted there.
             raise OSError(errno.EBUSY, f"{mounted[0]} is still mounted")
-        import shutil
-
-        shutil.rmtree(path)
+        fd = os.open(path, _DIRECTORY)
+        try:
+            _empty_tree(fd)
+        finally:
+            os.close(fd)
+        os.rmdir(path)
     else:
         try:
             os.unlink(path)
         except FileNotFoundError:
             return
+
+
+def _empty_tree(top: int) -> None:
+    """Remove all that is in an open directory, however deep it goes; no link is followed.
+
+    That of the vsock daemon's sockets is its user's, and a QEMU's that a guest has taken over: the depth of a tree
+    must end nobody's recursion, or descriptors, as it does shutil.rmtree's. So a directory's own ones are brought to
+    the top before it is removed.
+    """
+    prefix, count = os.urandom(8).hex(), 0
+    while names := os.listdir(top):
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=top)
+                continue
+            except IsADirectoryError:
+                fd = os.open(name, _DIRECTORY, dir_fd=top)
+            try:
+                for below in os.listdir(fd):
+                    try:
+                        os.unlink(below, dir_fd=fd)
+                    except IsADirectoryError:
+                        count += 1
+                        os.rename(below, f"{prefix}-{count}", src_dir_fd=fd, dst_dir_fd=top)
+            finally:
+                os.close(fd)
+            os.rmdir(name, dir_fd=top)
 
 
 def mounts_below(path: str) -> list[str]:
@@ -285,7 +316,7 @@ def _unmount(entry: Facts) -> None:
 
 def _remove_netns(entry: Facts) -> None:
     _unmount(entry)
-    _remove(str(entry["path"]))
+    remove(str(entry["path"]))
 
 
 def _remove_draft(entry: Facts) -> None:
@@ -327,7 +358,7 @@ def _remove_unused_image(entry: Facts) -> None:
         if entry.get("pid") != os.getpid():  # a shim that is told to end by a signal plays its own journal
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.lexists(os.path.join(path, _USED_IMAGE)):
-            _remove(path)
+            remove(path)
     except BlockingIOError:
         return
     finally:

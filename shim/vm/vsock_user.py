@@ -24,6 +24,7 @@ from typing import Final
 from shim.errors import HostError, MachineError, MissingPartError
 from shim.inotify import IN_CREATE, IN_MOVED_TO, Watch, appears
 from shim.journal import Journal
+from shim.reclaim import remove
 from shim.vm.acceptor import Acceptor
 from shim.vm.process import Credentials, Process, spawn
 from shim.vm.vsock import TOKEN_TIMEOUT_S, UserVsockDevice, random_cid
@@ -94,7 +95,7 @@ class UserVsock:
         return self._prepared().expect(token)
 
     async def close(self, timeout_s: float) -> None:
-        """See VsockBackend. Raises MachineError if the daemon cannot be killed within the deadline."""
+        """See VsockBackend. Raises MachineError for a daemon that cannot be killed, or what cannot be removed."""
         self.device_added()
         if self._acceptor is not None:
             await self._acceptor.close()
@@ -136,10 +137,10 @@ class UserVsock:
         return listener
 
     def _remove_directory(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            for entry in list(self._directory.iterdir()):
-                entry.unlink(missing_ok=True)
-            self._directory.rmdir()
+        try:
+            remove(str(self._directory))
+        except OSError as error:  # the journal knows it
+            raise MachineError(f"{self._directory} cannot be removed: {error.strerror}") from error
 
     def _start_daemon(self, cid: int) -> Process:
         device = f"guest-cid={cid},socket={self._socket},uds-path={self._uds},tx-buffer-size={_BUFFER_BYTES}"

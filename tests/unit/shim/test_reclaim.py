@@ -94,6 +94,27 @@ def test_twice_is_as_good_as_once(directory: Path, tmp_path: Path, marked: Marke
     assert reclaim(directory) == []
 
 
+def test_a_tree_of_any_depth_is_removed(directory: Path, tmp_path: Path) -> None:
+    """A QEMU that a guest has taken over may make one in the directory of the vsock daemon's sockets."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("x")
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(3000):
+        os.symlink(tmp_path, "link", dir_fd=fd)
+        os.mkdir("deep", 0o000, dir_fd=fd)
+        below = os.open("deep", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    Journal(directory).record("path", path=str(tree))
+    with same_fds():
+        assert reclaim(directory) == []
+    assert not tree.exists()
+    assert elsewhere.exists()
+
+
 def test_processes_are_killed_by_their_marker_alone(directory: Path, marked: Marked) -> None:
     ours, second, other = marked(f"{_RUN}-a1"), marked(f"x={_RUN}-a1,y"), marked(f"{_RUN}-b1")
     Journal(directory).record("process", marker=f"{_RUN}-a1")

@@ -120,6 +120,19 @@ async def test_nothing_is_given_away_by_name_once_the_directory_is_the_users(
     assert given == [(f"host_{device.cid}", os.getuid()), ("vsock", os.getuid())]
 
 
+async def test_whatever_its_user_has_put_into_the_directory_goes(
+    daemon: Path, credentials: Credentials, journal: Journal
+) -> None:
+    vsock = backend(daemon, credentials, journal)
+    await vsock.prepare(20)
+    directory = daemon.parent / "vsock"
+    (directory / "some" / "more").mkdir(parents=True)
+    (directory / "some" / "link").symlink_to(daemon)
+    await vsock.close(20)
+    assert not directory.exists()
+    assert daemon.exists()
+
+
 async def test_its_end_is_told(daemon: Path, credentials: Credentials, journal: Journal) -> None:
     vsock = backend(daemon, credentials, journal)
     await vsock.prepare(20)
