@@ -8,6 +8,7 @@ its `size` by MEMORY_DEVICE_SIZE_CHANGE, the first at once, further ones no more
 import asyncio
 from typing import Final
 
+from shim import untrusted
 from shim.errors import GuestError, MachineError
 from shim.vm import devices
 from shim.vm.machine import MEMORY_DEVICE
@@ -61,7 +62,8 @@ async def _size_mib(qmp: Qmp) -> int:
     """What the guest has of it."""
     answer = await qmp.execute("qom-get", {"path": devices.memory_path(), "property": "size"})
     if not isinstance(answer, int):
-        raise MachineError(f"QEMU does not tell the size of the memory device: {answer!r}")
+        said = untrusted.plain(repr(answer), untrusted.NAME_LIMIT)
+        raise MachineError(f"QEMU does not tell the size of the memory device: {said}")
     return answer // devices.MIB
 
 

@@ -20,10 +20,14 @@ from typing import Final
 
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
 
+from shim import untrusted
 from shim.errors import MachineError
 
 # How many descriptors are sent without waiting for an answer: as many commands fit a socket's buffer many times.
 _FDS_AT_ONCE: Final = 64
+# What the library's reader dies of beside its own errors, by messages of a QEMU that its guest has taken over: numbers
+# too long or lists too deep for json.loads, an id that is none. It raises that where it is hung up.
+_UNREADABLE: Final = (ValueError, RecursionError, TypeError)
 # A lost connection is told by the process' end and by the errors here; the library's own words would say it twice.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
@@ -97,7 +101,8 @@ class Qmp:
             async with asyncio.timeout(limit_s):
                 return await self._client.execute(command, arguments)
         except ExecuteError as error:
-            raise MachineError(f"QEMU refused {_describe(command, arguments)}: {error}") from error
+            words = untrusted.plain(str(error))  # on their way to logs and terminals, of a QEMU that may be its guest's
+            raise MachineError(f"QEMU refused {_describe(command, arguments)}: {words}") from error
         except TimeoutError:
             raise MachineError(f"QEMU did not answer {_describe(command, arguments)} within {limit_s:g} s") from None
         except (QMPError, OSError, EOFError) as error:
@@ -161,7 +166,7 @@ class Qmp:
         with contextlib.suppress(asyncio.CancelledError):
             await dispatcher
         # The library reports here how the connection was lost: known, and told by the process' exit already.
-        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
+        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError, *_UNREADABLE):
             async with asyncio.timeout(timeout_s):
                 await self._client.disconnect()
 

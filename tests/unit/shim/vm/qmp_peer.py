@@ -38,6 +38,10 @@ class QmpPeer:
     def event(self, name: str, **data: object) -> None:
         self._send({"event": name, "data": data, "timestamp": {"seconds": 0, "microseconds": 0}})
 
+    def say(self, line: bytes) -> None:
+        """Whatever it is."""
+        self._theirs.sendall(line + b"\r\n")
+
     def hang_up(self) -> None:
         self._theirs.shutdown(socket.SHUT_RDWR)
 

@@ -33,6 +33,27 @@ async def test_a_refusal_quotes_the_command_and_qemu(qmp: Qmp, peer: QmpPeer) ->
     assert await qmp.execute("cont") == {}
 
 
+async def test_a_refusal_does_nothing_to_logs_and_terminals(qmp: Qmp, peer: QmpPeer) -> None:
+    """It may be a guest's: of a QEMU that was taken over."""
+    peer.refused["qom-set"] = "\x1b]0;title\x07\nlevel=error " + "x" * 100_000
+    with pytest.raises(MachineError) as refusal:
+        await qmp.execute("qom-set", {"id": "balloon"})
+    assert refusal.value.message.isprintable()
+    assert len(refusal.value.message) < 3000
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe", b"[" * 100_000, b'{"a":' * 5000, b"1" * 5000, b'{"return":{},"id":[]}', b'{"error":5}', b"5"]
+)
+async def test_what_is_no_message_ends_the_connection_and_nothing_else(qmp: Qmp, peer: QmpPeer, line: bytes) -> None:
+    peer.say(line)
+    with pytest.raises(MachineError, match="QEMU went away during query-status"):
+        await qmp.execute("query-status")
+    await qmp.drain(10)
+    await qmp.close(10)
+    assert not qmp.connected
+
+
 async def test_a_command_has_a_deadline_and_the_connection_outlives_it(qmp: Qmp, peer: QmpPeer) -> None:
     peer.silent.add("stop")
     with pytest.raises(MachineError, match=r"QEMU did not answer stop within 0\.05 s"):
