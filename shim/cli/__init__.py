@@ -54,15 +54,46 @@ def main(words: Sequence[str] | None = None, *, link: str = "") -> int:
 
     `link` is the path by which our packages were found, links and all; empty: their directory itself.
     """
-    arguments = parser(link or packages()).parse_args(words)
-    action: Callable[[argparse.Namespace], int] = arguments.action
+    _open_streams()
     try:
-        return action(arguments)
+        try:
+            arguments = parser(link or packages()).parse_args(words)
+            action: Callable[[argparse.Namespace], int] = arguments.action
+            status = action(arguments)
+        except SystemExit:  # after --help, for one
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # what fails is told here, and not by the interpreter at its end
+        return status
     except QemuboxError as error:
         print(f"qemubox: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read it has had enough, as head(1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter tries once more at its end
+        _end_output()
+        return 1
+    except OSError as error:  # a full disk below standard output; what only root may do
+        print(f"qemubox: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        _end_output()
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _open_streams() -> None:
+    """Those of the three that we were started without: a pipe of ours would take its number, and pass for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _end_output() -> None:
+    """The interpreter tries once more at its end to write what could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -65,6 +65,8 @@ def _run(action: Callable[[Config, Store, argparse.Namespace], int], arguments: 
     store = Store(Path(config.runtime.cache_dir, "layers"))
     try:
         return action(config, store, arguments)
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
     except OSError as error:
         raise HostError(f"{error.filename or store.directory}: {error.strerror}") from error
 

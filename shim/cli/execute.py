@@ -7,7 +7,6 @@ anything: files, which no event loop waits for, among them.
 import argparse
 import asyncio
 import contextlib
-import errno
 import os
 import sys
 import threading
@@ -54,9 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
 async def execute(address: Address, command: list[bytes], limit_s: int, *, interactive: bool) -> admin_pb2.Execution:
     """Run it with our own streams; how it ended. Raises what is wrong, of shim/errors.py."""
     with contextlib.ExitStack() as theirs:
-        broken = asyncio.Event()
+        broken = _Broken()
         stdout, stderr = _Output(theirs, 1, broken), _Output(theirs, 2, broken)
-        stdin = _Input(theirs) if interactive else None
+        stdin = _Input(theirs, broken) if interactive else None
         request = admin_pb2.ExecuteRequest(
             container_id=address.id,
             arguments=command,
@@ -83,16 +82,19 @@ async def execute(address: Address, command: list[bytes], limit_s: int, *, inter
         raise GuestError(Code.INTERNAL, "the shim has ended the call without a word")
     for output in (stdout, stderr):
         await asyncio.to_thread(output.thread.join, deadlines.DRAIN_S)
+    if broken.error is not None:  # of the last that it said
+        raise broken.error
     return last
 
 
-async def _unless(broken: asyncio.Event, answer: Coroutine[object, object, _Answer]) -> _Answer:
-    """The answer. Raises BrokenPipeError once nobody reads what the program says: it is to end then, as in a shell."""
-    waiting, breaking = asyncio.ensure_future(answer), asyncio.ensure_future(broken.wait())
+async def _unless(broken: "_Broken", answer: Coroutine[object, object, _Answer]) -> _Answer:
+    """The answer. Raises once a stream of ours has failed: the program is to end then, as in a shell."""
+    waiting, breaking = asyncio.ensure_future(answer), asyncio.ensure_future(broken.happened.wait())
     try:
         await asyncio.wait((waiting, breaking), return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            assert broken.error is not None
+            raise broken.error
         return waiting.result()
     finally:
         for task in (waiting, breaking):
@@ -100,11 +102,25 @@ async def _unless(broken: asyncio.Event, answer: Coroutine[object, object, _Answ
         await asyncio.gather(waiting, breaking, return_exceptions=True)
 
 
+class _Broken:
+    """Why one of our streams does not go on: BrokenPipeError where nobody reads what the program says, HostError."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.happened = asyncio.Event()
+        self.error: BrokenPipeError | HostError | None = None
+
+    def tell(self, stream: str, error: OSError) -> None:
+        """From a thread."""
+        self.error = error if isinstance(error, BrokenPipeError) else HostError(f"{stream}: {error.strerror}")
+        with contextlib.suppress(RuntimeError):  # it is all over already
+            self._loop.call_soon_threadsafe(self.happened.set)
+
+
 class _Output:
     """One of our outputs; `theirs` is the end of its pipe that the program writes to."""
 
-    def __init__(self, theirs: contextlib.ExitStack, target: int, broken: asyncio.Event) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, theirs: contextlib.ExitStack, target: int, broken: _Broken) -> None:
         self._broken = broken
         self._reading, self.theirs = os.pipe()
         theirs.callback(os.close, self.theirs)
@@ -116,9 +132,8 @@ class _Output:
             while data := os.read(self._reading, _PIECE):
                 while data:
                     data = data[os.write(self._target, data) :]
-        except BrokenPipeError:  # whoever reads ours has had enough
-            with contextlib.suppress(RuntimeError):  # it is all over already
-                self._loop.call_soon_threadsafe(self._broken.set)
+        except OSError as error:  # whoever reads ours has had enough; a full disk
+            self._broken.tell("standard output" if self._target == 1 else "standard error", error)
         finally:
             os.close(self._reading)
 
@@ -126,14 +141,20 @@ class _Output:
 class _Input:
     """Our standard input; `theirs` is the end of its pipe that the program reads from."""
 
-    def __init__(self, theirs: contextlib.ExitStack) -> None:
+    def __init__(self, theirs: contextlib.ExitStack, broken: _Broken) -> None:
+        self._broken = broken
         self.theirs, self._writing = os.pipe()
         theirs.callback(os.close, self.theirs)
         self.thread = threading.Thread(target=self._carry, daemon=True)
 
     def _carry(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the program takes no more
+        try:
             while data := os.read(0, _PIECE):
                 while data:
                     data = data[os.write(self._writing, data) :]
-        os.close(self._writing)
+        except BrokenPipeError:  # the program takes no more
+            pass
+        except OSError as error:  # below nohup(1), say: the program would wait for what does not come
+            self._broken.tell("standard input", error)
+        finally:
+            os.close(self._writing)

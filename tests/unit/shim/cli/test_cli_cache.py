@@ -206,3 +206,11 @@ def test_locks_are_those_of_the_kernel_s_list(tmp_path: Path) -> None:
     waiting = "1: FLOCK  ADVISORY  READ 7 fe:01:12 0 EOF\n1: -> FLOCK  ADVISORY  READ 8 fe:01:12 0 EOF\n"
     others = "2: FLOCK  ADVISORY  WRITE 9 fe:01:13 0 EOF\n3: POSIX  ADVISORY  READ 9 fe:01:14 0 EOF\n"
     assert shared_locks(waiting + others) == {(0xFE, 1, 12): 1}
+
+
+def test_a_reader_that_has_had_enough_is_no_fault_of_the_caches(host: Host) -> None:
+    """Of a list that is longer than what is kept back; here nothing is."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    words = ["sh", "-c", '{ "$@" cache show; echo $? >&2; } | true', "sh", sys.executable, "-m", "shim.cli"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, env=environment, check=False)
+    assert done.stderr == "1\n"

@@ -1,6 +1,8 @@
 """The words of the command: each has its line in the documentation, and a function behind it."""
 
+import ast
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +52,42 @@ def test_words_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "burn" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_had_enough_is_no_error_of_ours() -> None:
-    """`qemubox man | head`, as it were: no traceback."""
-    command = f"{sys.executable} -m shim.cli config show | true"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, cwd=_ROOT, check=False)
-    assert "Traceback" not in done.stderr
+def _shell(command: str) -> subprocess.CompletedProcess[str]:
+    """With the command as "$@", which keeps its output until it is much, as it does where it is installed."""
+    words = ["sh", "-c", command, "sh", sys.executable, "-m", "shim.cli"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(words, capture_output=True, text=True, timeout=30, cwd=_ROOT, env=environment, check=False)
+
+
+@pytest.mark.parametrize("words", ["config show --defaults", "--help"])
+def test_a_reader_that_has_had_enough_is_no_error_of_ours(words: str) -> None:
+    """As `qemubox ps -q | grep -q box`: nothing is said of it, and the status is one of those that are documented."""
+    assert _shell(f'{{ "$@" {words}; echo $? >&2; }} | true').stderr == "1\n"
+
+
+@pytest.mark.parametrize("words", ["config show --defaults", "--help", "check --quick"])
+def test_output_that_cannot_be_written_is_an_error_in_one_line(words: str, state_dir: Path) -> None:
+    done = _shell(f'"$@" {words} > /dev/full')
+    assert (done.returncode, done.stderr) == (1, "qemubox: No space left on device\n")
+
+
+def test_what_the_host_refuses_is_an_error_in_one_line(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where only root may look."""
+    config = state_dir.parent / "config.toml"
+    config.write_text(f'{config.read_text()}cache_dir = "{state_dir}"\n')
+    (state_dir / "templates").touch()
+    assert main(["template", "list"]) == 1
+    assert capsys.readouterr().err == f"qemubox: {state_dir}/templates: Not a directory\n"
+
+
+def test_started_without_standard_streams(tmp_path: Path) -> None:
+    """No pipe or socket that a command makes takes the place of one."""
+    program = (
+        "import os, sys; from shim.cli import main; main(['config', 'show', '--defaults']); sys.stdin.read(); "
+        f"open({str(tmp_path / 'next')!r}, 'w').write(repr(os.pipe()))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program], timeout=30, cwd=_ROOT, check=False
+    )
+    assert done.returncode == 0
+    assert min(ast.literal_eval((tmp_path / "next").read_text())) > 2

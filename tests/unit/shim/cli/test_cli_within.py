@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -218,6 +219,47 @@ async def test_nobody_reads_what_it_says(site: Site) -> None:
         assert await process.wait() == 1
         assert await process.stderr.read() == b""
         await site.guest.cancelled.wait()
+    task = site.guest._task
+    assert task is not None
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_output_that_cannot_be_written_is_a_failure(site: Site) -> None:
+    """As below a full disk: whatever the program's own status is, what it said is lost."""
+
+    async def program(ends: Ends) -> programs_pb2.EndedResponse:
+        await _say(ends["stdout"], b"a result")
+        for name in ("stdout", "stderr"):
+            await _say(ends[name], b"")
+        return programs_pb2.EndedResponse()
+
+    site.guest.behave = program
+    command = (sys.executable, "-m", "shim.cli", "exec", "--vm", "box", "--", "x")
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await asyncio.create_subprocess_exec(*command, stdout=full, stderr=asyncio.subprocess.PIPE, cwd=_ROOT)
+    os.close(full)
+    async with asyncio.timeout(_DEADLINE_S):
+        _, said = await process.communicate()
+    assert (process.returncode, said) == (1, b"qemubox: standard output: No space left on device\n")
+
+
+async def test_input_that_cannot_be_read_is_a_failure(site: Site) -> None:
+    """As below nohup(1): the program would wait for it until its time is up."""
+
+    async def program(ends: Ends) -> programs_pb2.EndedResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    site.guest.behave = program
+    command = (sys.executable, "-m", "shim.cli", "exec", "--vm", "-i", "box", "--", "x")
+    unreadable = os.open(os.devnull, os.O_WRONLY)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=unreadable, stdout=pipe, stderr=pipe, cwd=_ROOT)
+    os.close(unreadable)
+    async with asyncio.timeout(_DEADLINE_S):
+        _, said = await process.communicate()
+    assert (process.returncode, said) == (1, b"qemubox: standard input: Bad file descriptor\n")
     task = site.guest._task
     assert task is not None
     task.cancel()
