@@ -109,7 +109,9 @@ def _named(config: Config, beginnings: Sequence[str]) -> list[str]:
     there = [entry.name for entry in open_store(config).entries()]
     names = []
     for beginning in beginnings:
-        found = [name for name in there if name == beginning] or [name for name in there if name.startswith(beginning)]
+        found = [name for name in there if name == beginning]
+        if beginning and not found:  # an empty word, as from "$NAME", is the beginning of them all
+            found = [name for name in there if name.startswith(beginning)]
         if len(found) != 1:
             raise NotFoundError(
                 f"template {beginning}: {len(found)} have such a name", hint="see qemubox template list"

@@ -28,9 +28,12 @@ class Address:
 
 
 def write(directory: Path, address: Address) -> None:
-    """Leave it in the shim's directory, for root to read. Raises OSError."""
-    with open(directory / FILE_NAME, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    """Leave it in the shim's directory, for root to read, at once whole: others look meanwhile. Raises OSError."""
+    path = directory / FILE_NAME
+    draft = path.with_suffix(".new")
+    with open(draft, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(json.dumps(asdict(address)) + "\n")
+    draft.rename(path)
 
 
 class Shim(NamedTuple):
@@ -49,8 +52,11 @@ def find(state_dir: Path, container: str, namespace: str = "") -> Address:
 def locate(state_dir: Path, container: str, namespace: str = "", *, hint: str = "see qemubox ps") -> Shim:
     """The shim of the container of that id, nerdctl name or beginning of an id, in `namespace` if one is given.
 
-    Raises NotFoundError, with that hint, SpecError where several fit, HostError for a file that cannot be read.
+    Raises NotFoundError, with that hint, SpecError where several fit, or none is named, HostError for a file that
+    cannot be read.
     """
+    if not container:  # as from "$ID": it is nerdctl's name of all that have none
+        raise SpecError("no container is named: what stands for its id is empty")
     known = [each for each in shims(state_dir) if namespace in ("", each.address.namespace)]
     for fits in (
         [each for each in known if each.address.id == container],

@@ -1,11 +1,12 @@
 """How `qemubox cp` finds a shim: by id, by nerdctl's name, by the beginning of an id."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from shim.copy.address import Address, find, write
+from shim.copy.address import FILE_NAME, Address, find, shims, write
 from shim.errors import HostError, NotFoundError, SpecError
 
 
@@ -59,3 +60,26 @@ def test_files_of_others_and_none(state: Path) -> None:
     (state / "vm/k3/address.json").write_text("{}")
     with pytest.raises(HostError, match="cannot be read"):
         find(state, "web")
+
+
+def test_an_empty_word_is_no_container(state: Path) -> None:
+    """Of these only one has a name of nerdctl's in its namespace; the other, without one, is not meant by ""."""
+    for namespace in ("", "default", "other"):
+        with pytest.raises(SpecError, match="no container is named"):
+            find(state, "", namespace)
+
+
+def test_whoever_looks_meanwhile_finds_it_whole_or_not_at_all(tmp_path: Path) -> None:
+    directory = tmp_path / "vm" / "k1"
+    directory.mkdir(parents=True)
+
+    def write_often() -> None:
+        for _ in range(300):
+            write(directory, Address("default", "box", "/b", "/s"))
+            (directory / FILE_NAME).unlink()
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_often)
+        while not writing.done():
+            assert {each.address.id for each in shims(tmp_path)} <= {"box"}
+        writing.result()
