@@ -5,6 +5,7 @@ list, and no reason not to have the rest. What it never holds, parts.py says.
 """
 
 import argparse
+import errno
 import io
 import os
 import tarfile
@@ -37,11 +38,14 @@ class Collected:
 def run(arguments: argparse.Namespace) -> int:
     """Make the archive, and say what it holds. Raises HostError where it cannot be written."""
     path = Path(arguments.output or time.strftime("qemubox-debug-%Y%m%d-%H%M%S.tar.gz"))
+    for number, amiss in ((errno.EISDIR, path.is_dir()), (errno.ENOENT, not path.parent.is_dir())):
+        if amiss:  # told before the minutes that it may take
+            raise HostError(f"{path}: {os.strerror(number)}")
     found = list(collect(parts(arguments.id or "")))
     try:
         write(path, found)
     except OSError as error:
-        raise HostError(f"{error.filename or path}: {error.strerror}") from error
+        raise HostError(f"{path}: {error.strerror}") from error
     for each in found:
         print(each)
     print(f"\n{path}: {path.stat().st_size >> 10} KiB. It holds no environment, no specification and no file of a")

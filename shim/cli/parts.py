@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from shim import config, inspection, timelines
 from shim.cli import config_show, ps
-from shim.copy.address import Shim, shims
+from shim.copy.address import Shim, locate, shims
 from shim.errors import ConfigError, QemuboxError
 from shim.journal import KINDS, Journal
 from shim.reclaim import command_line
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 
 def parts(container: str) -> Iterator[Part]:
-    """All of them, of the machines only that container's where one is named, by its id."""
+    """All of them, of the machines only that container's where one is named."""
     yield Part("version.txt", _version)
     yield Part("config.json", lambda: _config().encode())
     yield Part("ps.json", lambda: _ps(_machines(container)))
@@ -132,7 +132,10 @@ def _state_dir() -> Path:
 
 
 def _machines(container: str) -> list[Shim]:
+    """Those of that id, in whichever namespaces; else the one that other commands would take. Raises NotFoundError."""
     found = [each for each in shims(_state_dir()) if container in ("", each.address.id)]
+    if container and not found:
+        found = [locate(_state_dir(), container)]
     return sorted(found, key=lambda each: each.directory.stat().st_mtime, reverse=True)
 
 

@@ -96,20 +96,36 @@ async def test_nothing_of_a_specification_or_an_environment(
     assert "a-secret" not in qemubox.out
 
 
-async def test_one_container_alone(qemubox: Command, machines: MakeMachine, programs: Path, tmp_path: Path) -> None:
-    machines(key="a" * 24, container="one")
-    machines(key="b" * 24, container="two")
-    assert await qemubox("debug", "bundle", "-o", str(tmp_path / "b.tar.gz"), "two") == 0
+@pytest.mark.parametrize("name", ["second", "seco", "name-of-second"])
+async def test_one_container_alone(
+    qemubox: Command, machines: MakeMachine, programs: Path, tmp_path: Path, name: str
+) -> None:
+    machines(key="a" * 24, container="first")
+    machines(key="b" * 24, container="second")
+    assert await qemubox("debug", "bundle", "-o", str(tmp_path / "b.tar.gz"), name) == 0
     found = _read(tmp_path / "b.tar.gz")
     assert {name.split("/")[1] for name in found if name.startswith("machines/")} == {"b" * 24}
-    assert [each["id"] for each in json.loads(found["ps.json"])] == ["two"]
+    assert [each["id"] for each in json.loads(found["ps.json"])] == ["second"]
 
 
-async def test_a_place_that_cannot_be_written(
+async def test_a_container_without_a_machine(
     qemubox: Command, machine: Machine, programs: Path, tmp_path: Path
 ) -> None:
-    assert await qemubox("debug", "bundle", "-o", str(tmp_path / "no/b.tar.gz")) == 1
-    assert "No such file or directory" in qemubox.err
+    """One that has ended, or a word that is wrong: it is told, and the rest is there."""
+    assert await qemubox("debug", "bundle", "-o", str(tmp_path / "b.tar.gz"), "bix") == 0
+    assert "machines: cannot be had: NotFoundError: container bix has no machine (see qemubox ps)" in qemubox.out
+    assert b"uname: Linux" in _read(tmp_path / "b.tar.gz")["host.txt"]
+
+
+@pytest.mark.parametrize(("place", "why"), [("no/b.tar.gz", "No such file or directory"), ("bin", "Is a directory")])
+async def test_a_place_that_cannot_be_written(
+    qemubox: Command, machine: Machine, programs: Path, tmp_path: Path, place: str, why: str
+) -> None:
+    """It is told at once, by the name that was given."""
+    _program(programs, "containerd", f"echo > {tmp_path}/asked")
+    assert await qemubox("debug", "bundle", "-o", str(tmp_path / place)) == 1
+    assert qemubox.err == f"qemubox: {tmp_path / place}: {why}\n"
+    assert not (tmp_path / "asked").exists()
     assert [path.name for path in tmp_path.iterdir() if ".tar" in path.name] == []
 
 
