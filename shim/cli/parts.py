@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -33,8 +34,11 @@ _UNDO_S: Final = 15.0
 _MACHINES_MOST: Final = 50
 _LOG_LINES: Final = 4000
 _UNITS: Final = ("containerd", "qemubox", "qemubox-containerd", "qemubox-template", "qemubox-gc", "docker")
-# Lines of a log that may hold a container's environment: containerd's at debug, whole requests of the CRI's.
-_NOT_TOLD: Final = ("level=debug", "ContainerConfig", "Envs:", "env=", '"env"')
+# Lines of a log that may hold a container's environment: containerd's and docker's at debug and below, as text and as
+# JSON (`[debug] format`), which have whole requests and specifications; and whatever names one.
+_NOT_TOLD: Final = re.compile(
+    r"""level"?[=:]\s*"?(?:debug|trace) | ContainerConfig | envs?[\\"]*\s*[=:]""", re.IGNORECASE | re.VERBOSE
+)
 _FACTS: Final = (
     *("/etc/os-release", "/proc/version", "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/modules"),
     *("/proc/sys/kernel/yama/ptrace_scope", "/proc/sys/fs/inotify/max_user_instances", "/proc/pressure/memory"),
@@ -85,7 +89,7 @@ def _machine(shim: Shim) -> Iterator[Part]:
 def without_secrets(text: str) -> str:
     """A log without the lines that may hold a container's environment, and with how many those were."""
     lines = text.splitlines()
-    told = [line for line in lines if not any(word in line for word in _NOT_TOLD)]
+    told = [line for line in lines if not _NOT_TOLD.search(line)]
     return "\n".join((*told, f"({len(lines) - len(told)} lines are left out)", ""))
 
 

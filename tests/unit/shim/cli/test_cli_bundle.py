@@ -159,10 +159,19 @@ def test_a_program_that_hangs_is_told_to_end_and_then_made_to(
         'level=info msg="CreateContainer with config &ContainerConfig{...}"',
         'msg="Envs:[]*KeyValue"',
         '{"env": ["A=b"]}',
+        "level=trace msg=anything",
+        r'{"level":"debug","msg":"Container \"c\" spec: (*specs.Spec){Process:{Env:[]string{\"A=b\"}}}"}',
+        '{"level": "trace", "msg": "anything"}',
+        r'level=info msg="form data: {\"Env\":[\"A=b\"]}"',
     ],
 )
 def test_lines_that_may_hold_an_environment_are_left_out(line: str) -> None:
     assert without_secrets(f"one\n{line}\ntwo\n") == "one\ntwo\n(1 lines are left out)\n"
+
+
+def test_lines_that_hold_none_are_told() -> None:
+    text = 'level=info msg="environment: 3 machines"\nlevel=warning msg="the envelope is level"\n'
+    assert without_secrets(text) == f"{text}(0 lines are left out)\n"
 
 
 def test_our_own_command_is_found_wherever_we_are() -> None:
