@@ -8,12 +8,14 @@ import argparse
 import contextlib
 import os
 import select
+import signal
 import socket
 import sys
 import termios
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from shim import deadlines, inspection
@@ -24,6 +26,8 @@ from shim.vm.offered import FILE_NAME, WRITER
 
 # ^], as in telnet(1) and virsh(1).
 LEAVE: Final = b"\x1d"
+# From others, as timeout(1) or a session's end: no key sends one while the terminal is raw.
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _PIECE: Final = 65536
 _INPUT: Final = 1024
 
@@ -108,13 +112,26 @@ def _greeting(shim: Shim, *, writes: bool) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _raw_terminal() -> Iterator[None]:
-    """Every key goes to the guest, ^C too; the terminal is as it was afterwards."""
+    """Every key goes to the guest, ^C too; the terminal is as it was afterwards, also where a signal ends us."""
     if not os.isatty(0):
         yield
         return
     before = termios.tcgetattr(0)
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        # Without waiting for what is still to be shown: the terminal may stand still, or be gone.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSANOW, before)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    ours = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
     try:
         tty.setraw(0)
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

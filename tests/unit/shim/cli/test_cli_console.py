@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pty
+import signal
 import socket
 import sys
 import termios
@@ -121,6 +122,22 @@ async def test_until_the_machine_ends(guest: Guest, screen: Screen) -> None:
     await screen.until("the machine has ended")
     async with asyncio.timeout(_DEADLINE_S):
         assert await process.wait() == 0
+    assert termios.tcgetattr(screen.theirs) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+async def test_a_signal_from_elsewhere_leaves_the_terminal_as_it_was(
+    guest: Guest, screen: Screen, number: signal.Signals
+) -> None:
+    """As timeout(1) sends it: a raw terminal would be of no use to whoever sits there."""
+    before = termios.tcgetattr(screen.theirs)
+    process = await screen.run()
+    await guest.print(b"here ")
+    await screen.until("here ")
+    assert termios.tcgetattr(screen.theirs) != before
+    process.send_signal(number)
+    async with asyncio.timeout(_DEADLINE_S):
+        assert await process.wait() == (130 if number == signal.SIGINT else -number)
     assert termios.tcgetattr(screen.theirs) == before
 
 
