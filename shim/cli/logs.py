@@ -6,6 +6,7 @@ to the terminal; into a file or a pipe go the bytes as they are.
 
 import argparse
 import asyncio
+import codecs
 import contextlib
 import os
 import sys
@@ -34,9 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(there(shim)))
         return 0
     with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        made_harmless = Harmless()
 
         def write(data: bytes) -> None:
-            out.write(harmless(data) if out.isatty() else data)
+            out.write(made_harmless(data) if out.isatty() else data)
             out.flush()
 
         console = Console(shim.directory / FILE_NAME)
@@ -65,10 +67,21 @@ def there(shim: Shim) -> list[str]:
     ]
 
 
-def harmless(data: bytes) -> bytes:
-    """Lines and tabs as they are, every other control character as a "?": ECMA-48 sequences do nothing then."""
-    text = data.decode(errors="replace").replace("\r\n", "\n")
-    return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text).encode()
+class Harmless:
+    """Lines and tabs as they are, every other control character as a "?": ECMA-48 sequences do nothing then.
+
+    Of what comes in pieces; a letter or the end of a line that is cut in two is shown with the next one.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._return = ""
+
+    def __call__(self, data: bytes) -> bytes:
+        text = self._return + self._decoder.decode(data)
+        self._return = "\r" if text.endswith("\r") else ""
+        text = text.removesuffix("\r").replace("\r\n", "\n")
+        return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in text).encode()
 
 
 class Console:

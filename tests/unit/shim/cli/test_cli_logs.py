@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shim.cli.logs import Console, harmless
+from shim.cli.logs import Console, Harmless
 from tests.unit.shim.cli.conftest import Command
 from tests.unit.shim.cli.machines import Machine
 from tests.unit.shim.observe import DEADLINE_S
@@ -111,4 +111,11 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     ],
 )
 def test_a_terminal_is_not_told_what_to_do(data: bytes, shown: str) -> None:
-    assert harmless(data).decode() == shown
+    assert Harmless()(data).decode() == shown
+
+
+def test_what_is_cut_in_two_is_shown_as_if_it_were_not() -> None:
+    """A guest's lines come as QEMU writes them, some bytes at a time."""
+    data = "grün\r\n\rx\r\n".encode()
+    made_harmless = Harmless()
+    assert b"".join(made_harmless(data[at : at + 1]) for at in range(len(data))).decode() == "grün\n?x\n"
