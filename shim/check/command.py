@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,6 +74,7 @@ def _look(tell: "Callable[[Line], None]", *, quick: bool, environ: Mapping[str, 
     from shim.check.host import Host
     from shim.check.line import Report
     from shim.errors import QemuboxError
+    from shim.interrupt import told_to_end_as_by_ctrl_c
 
     report = Report(configuration.AREA)
     config = configuration.load(report, environ)
@@ -82,8 +82,7 @@ def _look(tell: "Callable[[Line], None]", *, quick: bool, environ: Mapping[str, 
         tell(line)
     host = Host(config, quick=quick, environ=containerd.with_its_path(dict(environ)))
     with contextlib.ExitStack() as stack:
-        # Told to end, it ends as by ^C: with everything undone.
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
+        stack.enter_context(told_to_end_as_by_ctrl_c())
         # What is the shim's own looks into the process's environment.
         stack.callback(os.environ.__setitem__, "PATH", os.environ.get("PATH", os.defpath))
         os.environ["PATH"] = host.environ.get("PATH", os.defpath)

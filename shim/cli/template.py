@@ -18,6 +18,7 @@ from shim.config import Config, load
 from shim.errors import ConfigError, NotFoundError, QemuboxError
 from shim.host import bounds
 from shim.hypervisor import choose
+from shim.interrupt import told_to_end_as_by_ctrl_c
 from shim.journal import Journal
 from shim.log import Logger
 from shim.reclaim import reclaim
@@ -43,7 +44,8 @@ def build_one(arguments: argparse.Namespace) -> int:
             f'template.mode = "{config.template.mode}", and --namespace {arguments.namespace!r}: it would not be used',
             hint="give --namespace with per-namespace, and only then",
         )
-    metadata = asyncio.run(_build_template(config, arguments.namespace, again=arguments.again))
+    with told_to_end_as_by_ctrl_c():
+        metadata = asyncio.run(_build_template(config, arguments.namespace, again=arguments.again))
     look_again()
     print(_line(metadata))
     return 0
