@@ -17,6 +17,7 @@ begin() {
 }
 begun=no
 removing=no # whether an uninstallation has begun to change things
+active=     # units that it has stopped before
 
 # note VERB [PATH]: with an end of its own, so that a line that was cut short (a full disk, a loss of power) is known as
 # that; what it was to tell of has not been done.
@@ -94,6 +95,8 @@ finish() {
     fi
     if [ "$removing" = yes ] && [ $status -ne 0 ]; then
         echo "install.sh: not wholly removed: mend what is told above, and run it again" >&2
+    elif [ $status -ne 0 ]; then
+        for unit in $active; do systemctl start "$unit"; done
     fi
     rm -rf "$work"
     exit $status

@@ -28,9 +28,9 @@ running_containers() {
     done | sort -u | tr '\n' ' '
 }
 
-# With the services stopped, so that nothing starts meanwhile; they go on where it is refused.
+# With the services stopped, so that nothing starts meanwhile; they go on where it is refused, or ended by a signal before
+# it has removed anything (`finish`).
 stop_and_refuse_if_used() {
-    active=
     if units_are_ours && [ $dry = no ]; then
         for unit in $own_units qemubox.service; do
             ! systemctl --quiet is-active $unit || active="$unit $active"
@@ -40,15 +40,10 @@ stop_and_refuse_if_used() {
     containers=$(running_containers)
     processes=$(users | while read -r pid; do echo "$pid ($({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | tail -c 60))"; done)
     if [ -n "$containers" ]; then
-        refuse "containers are running (namespace/container): ${containers% }: end them first (ctr -n NAMESPACE task kill -s SIGKILL CONTAINER)"
+        die "containers are running (namespace/container): ${containers% }: end them first (ctr -n NAMESPACE task kill -s SIGKILL CONTAINER)"
     elif [ -n "$processes" ] && [ $dry = no ]; then
-        refuse "processes of this installation are running: $(echo "$processes" | tr '\n' ' '): end them first"
+        die "processes of this installation are running: $(echo "$processes" | tr '\n' ' '): end them first"
     fi
-}
-
-refuse() {
-    for unit in $active; do systemctl start $unit || true; done
-    die "$1"
 }
 
 # What is mounted below a directory that is to be removed is somebody's.
@@ -57,7 +52,7 @@ refuse_mounts() {
     for path in "$@"; do
         mounted=$(awk -v below="$path/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo |
             if [ $purge = yes ]; then cat; else grep -v ^/var/cache/qemubox/build/; fi | head -n 1)
-        [ -z "$mounted" ] || refuse "$mounted is mounted: unmount it first"
+        [ -z "$mounted" ] || die "$mounted is mounted: unmount it first"
     done
 }
 

@@ -200,6 +200,19 @@ def test_an_upgrade_that_is_killed_is_undone_by_the_next_run(
     assert changes(before, host.tree()) == []
 
 
+def test_an_uninstallation_that_is_interrupted_before_it_removes_leaves_what_ran_running(
+    host: Site, release: Path
+) -> None:
+    """As by ^C while it looks for what containers have left: nothing is removed, and the services go on."""
+    host.install(release)
+    host.write(f"{PREFIX}/bin/qemubox", "#!/bin/sh\nkill -INT $PPID\n", 0o755)
+    before, ran = host.tree(), {path.name for path in host.path("/run/fake/active").iterdir()}
+    assert "qemubox-containerd.service" in ran
+    assert host.install(release, "--uninstall").returncode == 130
+    assert changes(before, host.tree()) == []
+    assert {path.name for path in host.path("/run/fake/active").iterdir()} == ran
+
+
 def test_another_installation_is_told_with_the_way_to_remove_it(host: Site, release: Path) -> None:
     host.install(release)
     said = _refused(host, release, "--prefix", "/usr/local/other")
