@@ -53,8 +53,12 @@ install_checkout() {
         would "install in $prefix: bin/qemubox, bin/containerd-shim-qemubox-v1, lib/qemubox, share/qemubox"
         make_user
         plan_containerd
-        put_containerd
+        configure
         install_network
+        make_state
+        install_links
+        put_containerd
+        write_record
         install_modules
         install_units
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.deploy.release_site import PREFIX, Site, changes, make_release, seal, site
+from tests.unit.deploy.release_site import PREFIX, ROOT, Site, changes, make_release, seal, site
 
 _CONFIG = "/etc/qemubox/config.toml"
 
@@ -201,6 +201,19 @@ def test_a_dry_run_tells_and_changes_nothing(host: Site, release: Path, options:
         above = {str(parent) for parent in Path(name).parents}
         known = named & {name, *above} or any(each.startswith(f"{name}/") for each in named)
         assert known or name.startswith(_UNTOLD), name
+
+
+def test_a_checkout_s_dry_run_names_what_is_written_outside_of_the_prefix(host: Site) -> None:
+    before = host.tree()
+    told = host.tell("sh", ROOT / "install.sh", "--dry-run", "--shim-only", "--prefix", "/opt/qemubox")
+    assert changes(before, host.tree()) == []
+    for would in (
+        "write /etc/qemubox/config.toml",
+        "write /etc/qemubox/installation",
+        "make /var/cache/qemubox",
+        "make the link /usr/local/bin/containerd-shim-qemubox-v1 -> /opt/qemubox/bin/containerd-shim-qemubox-v1",
+    ):
+        assert f"would {would}\n" in told
 
 
 # Of what a dry run names the whole of: accounts ("the system user"), links of "enable", what stands below PREFIX.
