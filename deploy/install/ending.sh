@@ -11,5 +11,5 @@ finish_installation() {
 
 make_template() {
     say "template: containers start as clones of it"
-    "$prefix/bin/qemubox" template build || say "there is no template: containers boot, which takes longer"
+    "$prefix/bin/qemubox" template build --if-used || say "there is no template: containers boot, which takes longer"
 }
