@@ -52,22 +52,30 @@ def test_words_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert "burn" in capsys.readouterr().err
 
 
-def _shell(command: str) -> subprocess.CompletedProcess[str]:
-    """With the command as "$@", which keeps its output until it is much, as it does where it is installed."""
-    words = ["sh", "-c", command, "sh", sys.executable, "-m", "shim.cli"]
+def _run(words: str, stdout: int) -> subprocess.CompletedProcess[str]:
+    """As it is installed: it keeps its output until it is much, or until its end."""
+    command = [sys.executable, "-m", "shim.cli", *words.split()]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return subprocess.run(words, capture_output=True, text=True, timeout=30, cwd=_ROOT, env=environment, check=False)
+    pipe = subprocess.PIPE
+    return subprocess.run(
+        command, stdout=stdout, stderr=pipe, text=True, timeout=30, cwd=_ROOT, env=environment, check=False
+    )
 
 
 @pytest.mark.parametrize("words", ["config show --defaults", "--help"])
 def test_a_reader_that_has_had_enough_is_no_error_of_ours(words: str) -> None:
     """As `qemubox ps -q | grep -q box`: nothing is said of it, and the status is one of those that are documented."""
-    assert _shell(f'{{ "$@" {words}; echo $? >&2; }} | true').stderr == "1\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = _run(words, writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("words", ["config show --defaults", "--help", "check --quick"])
 def test_output_that_cannot_be_written_is_an_error_in_one_line(words: str, state_dir: Path) -> None:
-    done = _shell(f'"$@" {words} > /dev/full')
+    with open("/dev/full", "w") as full:
+        done = _run(words, full.fileno())
     assert (done.returncode, done.stderr) == (1, "qemubox: No space left on device\n")
 
 
