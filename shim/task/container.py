@@ -159,6 +159,8 @@ class Container:
         async with self.lock:
             self.init.require(State.CREATED, to="start")
             self.init.network = await self._before_start()
+            if self._over:  # killed meanwhile: an image that is marked now would be kept for ever
+                raise StateError(f"cannot start {self.init.name}: it has ended")
             self._changes.begin()
             started = await self.init.start()
             await self._hooks.started(self.init.pid)

@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import cast
 
 from google.protobuf.message import Message
 
-from api import task_pb2
+from api import guest_pb2, task_pb2
 from api.task_ttrpc import TaskStub
 from shim.anchor import Anchor
 from shim.events import Publisher
@@ -71,6 +71,7 @@ class Made(Creator):
             container_id, guest, None, enabled=False, log=log
         )
         self.new_world: Callable[[Logger], World] = World
+        self.before_start: Callable[[], Awaitable[guest_pb2.NetworkConfig | None]] = network_as_it_is
         self.error: Exception | None = None
         self.creating = asyncio.Event()
         self.may_create = asyncio.Event()
@@ -104,7 +105,7 @@ class Made(Creator):
                 resizer=cast("Resizer", None),
                 resources=undo.pop_all(),
                 events=self.told,
-                before_start=network_as_it_is,
+                before_start=self.before_start,
                 on_started=lambda _: None,
                 new_anchor=self._stand_in_anchor,
                 hooks=no_hooks(self.log),

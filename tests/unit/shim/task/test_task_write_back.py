@@ -216,6 +216,27 @@ async def test_one_that_was_never_started_has_nothing_to_come_back(shim: Shim, h
     assert not host.kept
 
 
+async def test_one_that_is_killed_before_its_start_has_come_to_it_leaves_no_image(shim: Shim, host: Host) -> None:
+    """Nothing was written to it, and nobody would bring that back."""
+    asked, settled = asyncio.Event(), asyncio.Event()
+
+    async def network() -> None:
+        asked.set()
+        await settled.wait()
+
+    shim.made.before_start = network
+    world = await shim.create()
+    starting = asyncio.create_task(shim.task.Start(task_pb2.StartRequest(id="c"), timeout_s=20))
+    await asked.wait()
+    world.vminitd.end(137)
+    await wait(shim, "")
+    settled.set()
+    await refused(starting, Code.FAILED_PRECONDITION, "cannot start container c: it has ended")
+    assert world.vminitd.starts == 0
+    await delete(shim, "")
+    assert not host.kept
+
+
 async def test_what_an_earlier_start_wrote_comes_back_without_another(shim: Shim, host: Host) -> None:
     place = host.rootfs_for_a_start().place
     assert place is not None
