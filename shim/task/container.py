@@ -105,6 +105,8 @@ class Container:
             return task_types_pb2.PAUSING
         if process.exit is None and self.init.state is State.PAUSED:
             return task_types_pb2.PAUSED
+        if process.state is State.DELETED:  # a Delete is at it, which may take a while
+            return task_types_pb2.STOPPED
         return process.state.value
 
     def _exec(self, exec_id: str) -> ExecProcess:
@@ -319,7 +321,7 @@ class Container:
             self._log.warning("execs outlast their container", container=self.container_id, waited_s=deadlines.DRAIN_S)
 
     async def delete(self, exec_id: str) -> Exit:
-        """Free a process, and with the first one the container. Raises StateError while it runs."""
+        """Free a process, and with the first one the container. Raises StateError while it runs, or NotFoundError."""
         async with self.lock:
             if not exec_id:
                 return await self._delete_container()
@@ -342,6 +344,8 @@ class Container:
 
     async def _delete_container(self) -> Exit:
         """Remove it from the machine and the host."""
+        if self.init.state is State.DELETED:  # by a Delete that this one has waited for
+            raise NotFoundError(f"container {self.container_id} not found")
         if self.init.state is State.CREATED:
             await self._end_unstarted()
         if self.init.state in (State.RUNNING, State.PAUSED):

@@ -55,8 +55,9 @@ def _whole(method: _Method[_Service, _Arguments, _Reply]) -> _Method[_Service, _
     """Let a call go on to its end when its caller goes away, as containerd does in a restart.
 
     Half a Start would be a process that runs and whose start nobody hears of, half a Delete
-    a machine that was killed before its file systems were written back. (Half a Create is
-    undone instead: nobody would ever delete the other half.)
+    a machine that was killed before its file systems were written back, half a Shutdown a shim
+    that nobody can reach and that never ends. (Half a Create is undone instead: nobody would
+    ever delete the other half.)
     """
 
     @functools.wraps(method)
@@ -207,6 +208,7 @@ class TaskService(TaskBase):
         response.exited_at.FromNanoseconds(end.at_ns)
         return response
 
+    @_whole
     @_edge
     async def Shutdown(self, request: task_pb2.ShutdownRequest, context: Context) -> Empty:
         if self.containers or self._creating or self._stopping:

@@ -23,7 +23,7 @@ class State(Enum):
     RUNNING = task_types_pb2.RUNNING
     PAUSED = task_types_pb2.PAUSED
     STOPPED = task_types_pb2.STOPPED
-    # Never told: calls for a deleted process find nothing.
+    # Never told: calls for a deleted process find nothing, and one whose Delete is under way shows as stopped.
     DELETED = task_types_pb2.UNKNOWN
 
 

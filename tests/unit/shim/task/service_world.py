@@ -133,6 +133,10 @@ class Shim:
     def __init__(self, log: Logger) -> None:
         self.told = Told()
         self.made = Made(log, self.told)
+        # Whether the end is under way, whether it may come, and how often it did.
+        self.stopping = asyncio.Event()
+        self.may_stop = asyncio.Event()
+        self.may_stop.set()
         self.stops = 0
         self.service = TaskService(self.made, shim_pid=77, stop=self._stop, log=log)
         self.server = Server([self.service], aliases={"containerd.task.v2.Task": "containerd.task.v3.Task"})
@@ -141,6 +145,8 @@ class Shim:
         self.task = self.connect()
 
     async def _stop(self) -> None:
+        self.stopping.set()
+        await self.may_stop.wait()
         self.stops += 1
 
     def connect(self) -> TaskStub:

@@ -281,3 +281,38 @@ async def test_a_delete_whose_caller_goes_away_goes_on(shim: Shim) -> None:
     assert shim.told.names[-1] == "TaskDelete"
     await shim.task.Shutdown(task_pb2.ShutdownRequest(id="c"), timeout_s=20)
     assert shim.stops == 1
+
+
+async def test_two_deletes_at_once_are_answered_as_one_after_the_other(shim: Shim) -> None:
+    """As after a restart of containerd, which does not know that the first one goes on; State tells of its end."""
+    world = await shim.create()
+    await shim.start()
+    world.vminitd.end(42)
+    await world.wait()
+    shim.made.may_release.clear()
+    deleting = [asyncio.create_task(shim.task.Delete(task_pb2.DeleteRequest(id="c"), timeout_s=20)) for _ in range(2)]
+    while world.process.state is not State.DELETED:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+    state = await shim.task.State(task_pb2.StateRequest(id="c"), timeout_s=20)
+    assert (state.status, state.exit_status) == (task_types_pb2.STOPPED, 42)
+    shim.made.may_release.set()
+    assert (await deleting[0]).exit_status == 42
+    with pytest.raises(StatusError, match="container c not found") as caught:
+        await deleting[1]
+    assert caught.value.code is Code.NOT_FOUND
+    assert shim.told.names.count("TaskDelete") == 1
+
+
+async def test_a_shutdown_whose_caller_goes_away_goes_on(shim: Shim) -> None:
+    """As where containerd is killed during it: nobody could reach the shim any more, which would never end."""
+    other = shim.connect()
+    shim.may_stop.clear()
+    stopping = asyncio.create_task(other.Shutdown(task_pb2.ShutdownRequest(id="c")))
+    await shim.stopping.wait()
+    await shim.clients.pop().close()
+    await asyncio.wait([stopping, shim.serving.pop()])
+    assert stopping.exception() is not None
+    assert shim.stops == 0
+    shim.may_stop.set()
+    await turns()
+    assert shim.stops == 1
