@@ -194,6 +194,12 @@ class Container:
                 self.init.kill(signal.SIGKILL)
             raise
 
+    def cannot_start(self, exec_id: str) -> None:
+        """The machine has not what its start needs. The first process ends: the shim has it for one that runs."""
+        if self.process(exec_id) is self.init and self.init.state is State.CREATED:
+            with suppress(UnknownError):
+                self.init.kill(signal.SIGKILL)
+
     async def _start_further(self, process: Process) -> None:
         stdio: Stdio | None = None
         path = self._directory.new_file()

@@ -54,9 +54,14 @@ class ContainersService(ContainersBase):
             identity.set_clock(request.wall_clock_ns)
         if request.HasField("network"):
             self._network.expect(request.network)
-        await self._capacity.there()
-        await self._network.complete()
-        response = pb.StartResponse(pid=await self._containers.get(request.container_id).start(request.exec_id))
+        container = self._containers.get(request.container_id)
+        try:
+            await self._capacity.there()
+            await self._network.complete()
+        except BaseException:
+            container.cannot_start(request.exec_id)
+            raise
+        response = pb.StartResponse(pid=await container.start(request.exec_id))
         if not request.exec_id or trace.is_traced(context):
             trace.tell(response, began_ns)
         return response

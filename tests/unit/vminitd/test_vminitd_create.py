@@ -4,23 +4,42 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from api import guest_pb2 as pb
 from tests.unit.vminitd.dialled_host import DialledHost
 from tests.unit.vminitd.fake_crun import LEAVE_BEHIND, World
-from ttrpc import StatusError
+from ttrpc import Context, StatusError
 from vminitd import sysctl
+from vminitd.capacity import Capacity
 from vminitd.container import Container
+from vminitd.containers import Containers
 from vminitd.errors import CrunError, DeviceError, RequestError, UnknownError
 from vminitd.files import File
+from vminitd.network.network import Network
 from vminitd.order import Order
 from vminitd.rootfs import Plan, Rootfs
+from vminitd.services.containers import ContainersService
+from vminitd.services.machine import MachineService
+from vminitd.state import State
 from vminitd.stdio import Wish
 
 OUT = b"o" * 16
 SPEC = {"process": {"args": ["x"]}, "linux": {"sysctl": {"net.ipv4.ip_forward": "1"}}}
 CREATES = 'case " $* " in *" create "*)\n' + LEAVE_BEHIND % "exec sleep 1000 >%s" + "esac\n"
+
+
+class Only(Containers):
+    """One container that is there."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    def get(self, container_id: str) -> Container:
+        assert container_id == self._container.id
+        return self._container
 
 
 class Created:
@@ -138,3 +157,25 @@ async def test_its_files_can_be_rewritten_as_long_as_it_is_there(created: Create
         created.container.rewrite([File("other", b"", 0o600, 0, 0)])
     await created.delete(host)
     assert not Path(path).exists()
+
+
+async def test_one_whose_machine_does_not_get_its_size_ends_where_it_is_started(
+    created: Created, host: DialledHost, tmp_path: Path
+) -> None:
+    """The shim has it for one that runs, and waits for its end."""
+    creating = await created.begin()
+    created.network.set_result(None)
+    await creating
+    for name in ("present", "online"):
+        (tmp_path / name).write_text("0")
+    uevents = created.world.machinery.uevents
+    capacity = Capacity(uevents, str(tmp_path))
+    network = Network(uevents, capacity)
+    service = ContainersService(Only(created.container), cast("MachineService", None), capacity, network)
+    capacity.expect(2, 0)
+    with pytest.raises(DeviceError, match="2 vCPUs are wanted"):
+        await service.Start(pb.StartRequest(container_id="c"), Context())
+    network.close()
+    await asyncio.wait_for(created.container.init.gone.wait(), 10)
+    assert created.container.init.state is State.STOPPED
+    await created.delete(host)
