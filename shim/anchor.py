@@ -55,13 +55,14 @@ class Anchor:
 
     async def stop(self) -> None:
         """End it, and return when it is gone. Raises TimeoutError."""
-        self.settle()
         if self._pidfd < 0:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         async with asyncio.timeout(deadlines.ANCHOR_KILL_S):
             await asyncio.shield(self.ended)
+        # Not before: a `move` under way hears of the end by it, and of nothing where we have closed it.
+        self.settle()
         if self._pidfd >= 0:  # another caller may have been faster
             os.close(self._pidfd)
             self._pidfd = -1

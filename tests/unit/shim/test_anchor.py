@@ -201,6 +201,17 @@ async def test_one_that_goes_into_another_network_namespace(root: Path, anchors:
         await anchor.stop()
 
 
+async def test_one_that_is_ended_while_it_moves_is_not_waited_for(root: Path, anchors: Anchors, netns_fd: int) -> None:
+    """A container that is killed during its start: its Delete waits for the start to end."""
+    anchor = await anchors.start(root, movable=True, deadline_s=20)
+    os.kill(anchor.pid, signal.SIGSTOP)
+    moving = asyncio.create_task(anchor.move(netns_fd, deadline_s=20))
+    await asyncio.sleep(0)
+    await anchor.stop()
+    with pytest.raises(OSError, match="ended"):
+        await asyncio.wait_for(moving, 5)
+
+
 async def test_a_source_ends_when_its_shim_lets_go(source: Source) -> None:
     source.orders.close()
     assert _status(source.pid) == 0
