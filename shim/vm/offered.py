@@ -121,14 +121,13 @@ class Offered:
 def listening(path: Path) -> socket.socket:
     """A listening unix socket, non-blocking, that its owner alone may connect to. Raises OSError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    mask = os.umask(0o177)
     try:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
+        # Not by the umask: that is the whole process's, and a hook that a thread starts just then would have it.
+        path.chmod(0o600)  # it does not listen yet
         listener.listen(CLIENTS_MOST)
     except BaseException:
         listener.close()
         raise
-    finally:
-        os.umask(mask)
     return listener

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shim.vm.console import Console
-from shim.vm.offered import CLIENTS_MOST, READER, WRITER
+from shim.vm.offered import CLIENTS_MOST, READER, WRITER, listening
 from tests.unit.shim.observe import same_fds
 
 
@@ -55,6 +55,15 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def test_only_its_owner_may_connect(site: Site) -> None:
     assert stat.S_IMODE(site.path.stat().st_mode) == 0o600
+
+
+def test_its_mode_is_not_made_by_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is the whole process's: a hook that a thread starts just then would have it."""
+    masks: list[int] = []
+    monkeypatch.setattr(os, "umask", masks.append)
+    listening(tmp_path / "socket").close()
+    assert masks == []
+    assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
 
 
 async def test_one_writes_and_all_read_from_the_last_lines_on(site: Site) -> None:
