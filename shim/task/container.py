@@ -306,7 +306,7 @@ class Container:
         await self._changes.ended()
 
     async def copied_into(self) -> None:
-        """Files were put into it. Raises StateError where it is deleted meanwhile, and as Changes.copied_into."""
+        """Files were put into it. Raises NotFoundError where it is deleted meanwhile, and as Changes.copied_into."""
         async with self.lock:
             self.init.require(State.CREATED, State.RUNNING, State.PAUSED, State.STOPPED, to="copy into")
             await self._changes.copied_into()
@@ -344,12 +344,9 @@ class Container:
 
     async def _delete_container(self) -> Exit:
         """Remove it from the machine and the host."""
-        if self.init.state is State.DELETED:  # by a Delete that this one has waited for
-            raise NotFoundError(f"container {self.container_id} not found")
         if self.init.state is State.CREATED:
             await self._end_unstarted()
-        if self.init.state in (State.RUNNING, State.PAUSED):
-            raise StateError(f"cannot delete {self.init.name}: it is {self.init.state.name.lower()}")
+        self.init.require(State.CREATED, State.STOPPED, to="delete")
         self.init.move(State.DELETED)
         if self._insisting is not None:
             self._insisting.cancel()

@@ -82,7 +82,9 @@ class Process:
         self.state = after
 
     def require(self, *states: State, to: str) -> None:
-        """Raise StateError unless the process is in one of `states`."""
+        """Raise StateError unless the process is in one of `states`, NotFoundError where a Delete came before."""
+        if self.state is State.DELETED:
+            raise NotFoundError(f"{self.name} not found")
         if self.state not in states:
             raise StateError(f"cannot {to} {self.name}: it is {self.state.name.lower()}")
 
