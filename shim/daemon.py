@@ -116,9 +116,10 @@ async def _serve(
     async def stop() -> None:
         # In this order: nobody new may connect to a shim that is about to end (trap 4), containerd has heard of
         # everything (trap 7), then the answer to Shutdown goes out and the daemon ends.
-        _unlisten(listener)
+        Path(listener.getsockname()).unlink(missing_ok=True)
         if accepting is not None:
-            accepting.cancel()
+            accepting.cancel()  # which closes the listener
+            await asyncio.wait([accepting])
         await events.close()
         stopped.set()
 
@@ -150,13 +151,6 @@ async def _serve(
         log.warning("the shim was told to end by a signal")
     await server.close(deadlines.SERVER_CLOSE_S)
     await creator.close()
-
-
-def _unlisten(listener: socket.socket) -> None:
-    """Stop listening, and take the socket's name away."""
-    path = listener.getsockname()
-    Path(path).unlink(missing_ok=True)
-    listener.close()
 
 
 def _release_directory(directory: Path, log: Logger) -> None:

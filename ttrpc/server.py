@@ -96,7 +96,12 @@ class Server:
         finally:
             accepting.cancel()
             self._accepting.discard(accepting)
-            listener.close()
+            try:
+                # Until then the loop watches the listener: whoever came by its number would be taken for it.
+                if not accepting.done():
+                    await asyncio.wait([accepting])
+            finally:
+                listener.close()
         if not self._closing:
             await accepting
 

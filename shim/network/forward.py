@@ -56,12 +56,14 @@ class Forwarding:
 
     async def close(self) -> None:
         """The namespace is as it was, and what is still carried is reset. More than once does nothing."""
-        if self._lookup is not None:
-            self._lookup.close()
         tasks = [*self._accepting, *self._carrying]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # not before: the loop would take whoever comes by a listener's number for that
+            if self._lookup is not None:
+                self._lookup.close()
 
     async def _accept_all(self, listener: socket.socket) -> None:
         while True:

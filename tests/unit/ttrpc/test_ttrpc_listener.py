@@ -55,6 +55,35 @@ async def test_cancelled_listener_leaves_connections(server: MakeServer, tmp_pat
     await soon(client.close())
 
 
+async def test_who_comes_by_the_number_of_a_cancelled_listener_is_heard(tmp_path: Path, soon: Soon) -> None:
+    """The loop stops watching a listener before that is closed, or it would stop watching whoever is next."""
+    loop = asyncio.get_running_loop()
+    listener = listen(tmp_path / "s")
+    number = listener.fileno()
+    accepting = asyncio.create_task(Server([]).serve_listener(listener))
+    await asyncio.sleep(0.05)
+    heard = asyncio.Event()
+    pair: list[socket.socket] = []
+
+    def come() -> None:
+        if listener.fileno() >= 0:
+            loop.call_soon(come)
+            return
+        pair.extend(socket.socketpair())
+        assert pair[0].fileno() == number
+        loop.add_reader(pair[0], heard.set)
+
+    loop.call_soon(come)
+    accepting.cancel()
+    await asyncio.wait([accepting])
+    await asyncio.sleep(0.05)
+    pair[1].send(b"x")
+    await soon(heard.wait())
+    loop.remove_reader(pair[0])
+    for sock in pair:
+        sock.close()
+
+
 async def test_listener_that_cannot_accept(server: MakeServer, soon: Soon) -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         await soon(server({}).serve_listener(socket.socket(socket.AF_UNIX)))

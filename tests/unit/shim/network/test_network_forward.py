@@ -351,3 +351,21 @@ async def test_a_kernel_that_does_not_let_us_is_one_warning(
     assert lines[0]["error"] == "bpf(2) does not load the program: Operation not permitted (let it)"
     with pytest.raises(ConnectionRefusedError):
         await dial(inside, 8080)
+
+
+async def test_its_listeners_are_closed_once_nobody_waits_at_them(guest: FakeGuest, log: Logger) -> None:
+    """The loop would take whoever comes by the number of one for that, and stop watching it."""
+    left: list[int] = []
+
+    class Watched(lookup.Lookup):
+        def close(self) -> None:
+            left.append(sum(task.get_name() == "accept for the guest" for task in asyncio.all_tasks()))
+            super().close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    forwarding = Forwarding(Watched([listener], -1), guest.connect, log)
+    await asyncio.sleep(0)
+    await forwarding.close()
+    assert left == [0]
+    assert listener.fileno() < 0
