@@ -20,6 +20,11 @@ from shim.arguments import Arguments
 from shim.claim import LOCK_NAME, ClaimTimeout, claim, sign_if_there_is_room
 from shim.reclaim import command_line, reclaim, start_time
 
+# The name is what type checkers look for; importing it from `typing` would cost the import (shim/entry.py).
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shim.heir import Heir
+
 # A shim that has answered Shutdown is gone within milliseconds.
 _SHIM_DEADLINE_S = 2.0
 _KILLED_DEADLINE_S = 1.0
@@ -64,15 +69,26 @@ def _clean(directory: str, shim_pid: int, container_id: str, cni_deadline: float
         return _await_end(shim_pid, container_id)
     except ClaimTimeout as timeout:
         return [f"shim {timeout.holder} does not die"]
-    from shim.heir import Heir
-
-    heir = Heir(lambda: _go_on(directory, lock_fd))
+    heir = _heir(directory, lock_fd)
     problems = reclaim(directory, warn=_warn, cni_deadline=cni_deadline)
+    if heir is None:
+        return problems
     if problems and time.monotonic() >= cni_deadline:
         problems.append(f"process {heir.pid} goes on with it")
     else:
         heir.dismiss()
     return problems
+
+
+def _heir(directory: str, lock_fd: int) -> Heir | None:
+    """Who goes on where containerd kills us; None on a host at its limits, which needs what is given back the more."""
+    from shim.heir import Heir
+
+    try:
+        return Heir(lambda: _go_on(directory, lock_fd))
+    except OSError as error:
+        _warn(f"nobody would go on if this process were killed: {error.strerror}")
+        return None
 
 
 def _go_on(directory: str, lock_fd: int) -> None:

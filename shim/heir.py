@@ -19,12 +19,17 @@ class Heir:
     """A fork that does `work` as soon as this process has ended, unless it was dismissed before.
 
     It has our open files, locks too, but for the standard ones: nobody who reads what we say waits for it. To be made
-    before there are threads.
+    before there are threads. Raises OSError where the host has no room for a process, or a pipe.
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
         waiting, self._alive = os.pipe()
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            os.close(waiting)
+            os.close(self._alive)
+            raise
         if self.pid == 0:
             try:
                 from shim.launch import detach

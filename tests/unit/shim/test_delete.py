@@ -12,10 +12,20 @@ from api import task_pb2
 from shim.claim import LOCK_NAME
 from shim.journal import Journal
 from tests.unit.shim.observe import Spawn, line_of, release, until, wait_for_words
-from tests.unit.shim.program import Answer, Host
+from tests.unit.shim.program import COMMAND, Answer, Host
 
 # containerd's limit (io.containerd.timeout.shim.cleanup).
 _LIMIT_S = 5.0
+# The binary on a host with as many processes as it may have; root is exempt from setrlimit(2)'s limit.
+_NO_FORK = """
+import errno, os, runpy
+
+def fork():
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+os.fork = fork
+runpy.run_module("shim.entry", run_name="__main__", alter_sys=True)
+"""
 
 
 def _check(answer: Answer) -> None:
@@ -60,6 +70,23 @@ def test_after_kill_9_of_the_shim(host: Host, spawn: Spawn) -> None:
     assert not tree.exists()
     assert helper.wait(10) == -9
     _check(shim.delete())
+
+
+def test_on_a_host_that_has_no_room_for_a_process(host: Host, spawn: Spawn) -> None:
+    """What it ends is what the host lacks."""
+    shim = host.shim()
+    shim.start()
+    helper = spawn("import signal; signal.pause()", host.unique)
+    wait_for_words(helper.pid, host.unique)
+    Journal(shim.directory).record("process", marker=host.unique)
+    shim.kill()
+    words = shim.words("-bundle", str(shim.bundle), "delete")[len(COMMAND) :]
+    answer = shim.run([sys.executable, "-I", "-c", _NO_FORK, *words], b"")
+    assert answer.status == 0
+    assert task_pb2.DeleteResponse.FromString(answer.stdout).exit_status == 137
+    assert answer.stderr == b"nobody would go on if this process were killed: Resource temporarily unavailable\n"
+    assert shim.left() == []
+    assert helper.wait(10) == -9
 
 
 def test_of_a_shim_that_hangs(host: Host) -> None:
