@@ -189,16 +189,17 @@ class Container:
         try:
             await self._machinery.crun.start(self._crun_name)
         except BaseException:
-            # It is neither created nor running now; nothing but its end makes sense.
-            with suppress(UnknownError):
-                self.init.kill(signal.SIGKILL)
+            self._end_init()  # it is neither created nor running now; nothing but its end makes sense
             raise
 
     def cannot_start(self, exec_id: str) -> None:
         """The machine has not what its start needs. The first process ends: the shim has it for one that runs."""
         if self.process(exec_id) is self.init and self.init.state is State.CREATED:
-            with suppress(UnknownError):
-                self.init.kill(signal.SIGKILL)
+            self._end_init()
+
+    def _end_init(self) -> None:
+        with suppress(UnknownError):  # it has ended by itself
+            self.init.kill(signal.SIGKILL)
 
     async def _start_further(self, process: Process) -> None:
         stdio: Stdio | None = None

@@ -60,9 +60,10 @@ async def test_who_comes_by_the_number_of_a_cancelled_listener_is_heard(tmp_path
     loop = asyncio.get_running_loop()
     listener = listen(tmp_path / "s")
     number = listener.fileno()
-    accepting = asyncio.create_task(Server([]).serve_listener(listener))
-    await asyncio.sleep(0.05)
-    heard = asyncio.Event()
+    accepting = asyncio.create_task(Server([Named("test.Service", "hello")]).serve_listener(listener))
+    client = await dial(tmp_path / "s")
+    await say(client, "x")  # it waits for the next one now
+    came, heard = asyncio.Event(), asyncio.Event()
     pair: list[socket.socket] = []
 
     def come() -> None:
@@ -72,16 +73,18 @@ async def test_who_comes_by_the_number_of_a_cancelled_listener_is_heard(tmp_path
         pair.extend(socket.socketpair())
         assert pair[0].fileno() == number
         loop.add_reader(pair[0], heard.set)
+        came.set()
 
     loop.call_soon(come)
     accepting.cancel()
     await asyncio.wait([accepting])
-    await asyncio.sleep(0.05)
+    await soon(came.wait())
     pair[1].send(b"x")
     await soon(heard.wait())
     loop.remove_reader(pair[0])
     for sock in pair:
         sock.close()
+    await soon(client.close())
 
 
 async def test_listener_that_cannot_accept(server: MakeServer, soon: Soon) -> None:
