@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shim import whole
 from shim.errors import HostError, NotFoundError
 from shim.reclaim import command_line
 
@@ -62,11 +63,7 @@ class Inspection:
 
 def write(directory: Path, inspection: Inspection) -> None:
     """Leave it in the shim's directory, for root to read. Raises OSError."""
-    path = directory / FILE_NAME
-    draft = path.with_suffix(".new")
-    with open(draft, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(json.dumps(dataclasses.asdict(inspection), indent=1) + "\n")
-    draft.rename(path)
+    whole.write(directory / FILE_NAME, dataclasses.asdict(inspection), indent=1)
 
 
 def read(directory: Path) -> Inspection | None:

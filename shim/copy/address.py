@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from shim import whole
 from shim.errors import HostError, NotFoundError, SpecError
 
 FILE_NAME: Final = "address.json"
@@ -28,12 +29,8 @@ class Address:
 
 
 def write(directory: Path, address: Address) -> None:
-    """Leave it in the shim's directory, for root to read, at once whole: others look meanwhile. Raises OSError."""
-    path = directory / FILE_NAME
-    draft = path.with_suffix(".new")
-    with open(draft, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(json.dumps(asdict(address)) + "\n")
-    draft.rename(path)
+    """Leave it in the shim's directory, for root to read. Raises OSError."""
+    whole.write(directory / FILE_NAME, asdict(address))
 
 
 class Shim(NamedTuple):
